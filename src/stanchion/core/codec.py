@@ -1,0 +1,84 @@
+"""Canonical JSON and digests: the identity of every record.
+
+Canonical form: RFC 8785 (JSON Canonicalization Scheme). A digest is `sha256:` and 64 hex digits over the
+canonical bytes; two records are the same record exactly when their digests are equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import msgspec
+import rfc8785
+
+from stanchion.core.errors import UsageError
+
+Digest = str
+DIGEST_PREFIX = "sha256:"
+_MAX_SAFE_INTEGER = 2**53 - 1
+
+
+class Readable(Protocol):
+    """Anything `read(n)` gives bytes from."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        ...
+
+
+def to_builtins(value: Any) -> Any:
+    """Structs, enums, dates and tuples as plain JSON values."""
+    return msgspec.to_builtins(value, str_keys=True)
+
+
+def canonical_json(value: Any) -> bytes:
+    """The RFC 8785 bytes of a value; structs are accepted.
+
+    Raises:
+        UsageError: for what JSON cannot say (NaN, infinity, integers beyond 2**53 - 1, lone surrogates).
+    """
+    try:
+        return rfc8785.dumps(to_builtins(value))
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise UsageError(f"this value has no canonical JSON: {error}") from error
+
+
+def digest(value: Any) -> Digest:
+    """The identity of a record: sha256 over its canonical JSON."""
+    return digest_bytes(canonical_json(value))
+
+
+def digest_bytes(data: bytes) -> Digest:
+    """The identity of raw bytes."""
+    return DIGEST_PREFIX + hashlib.sha256(data).hexdigest()
+
+
+def digest_text(text: str) -> Digest:
+    """The identity of a text: sha256 over UTF-8; lone surrogates are kept apart, never dropped."""
+    return digest_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def digest_stream(stream: Readable, *, chunk_bytes: int = 1 << 20) -> Digest:
+    """The identity of a file's bytes, read in pieces."""
+    hasher = hashlib.sha256()
+    while chunk := stream.read(chunk_bytes):
+        hasher.update(chunk)
+    return DIGEST_PREFIX + hasher.hexdigest()
+
+
+def digest_set(digests: Iterable[Digest]) -> Digest:
+    """One digest for an unordered set of digests."""
+    return digest(sorted(set(digests)))
+
+
+def is_digest(text: str) -> bool:
+    """Whether the text has the form of a digest."""
+    body = text.removeprefix(DIGEST_PREFIX)
+    return text.startswith(DIGEST_PREFIX) and len(body) == 64 and all(c in "0123456789abcdef" for c in body)
+
+
+def short(value: Digest) -> str:
+    """The first twelve hex digits, for people; never an identity."""
+    return value.removeprefix(DIGEST_PREFIX)[:12]

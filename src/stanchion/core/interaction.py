@@ -1,0 +1,277 @@
+"""What user, model, tools and retrieval said in one exchange, in no provider's dialect.
+
+Every part of a message carries its *origin*: who could have written the words. Detectors, taint and policy
+read the origin, so a codec that cannot tell must say `unknown`, which is never treated as trusted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from stanchion.core.components import ComponentSet
+from stanchion.core.decision import Decision
+from stanchion.core.origin import Origin
+
+JsonValue = Any  # a JSON value; typed as Any because it is opened only at the wire
+
+
+class Role(StrEnum):
+    """Whose turn a message is."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
+    """Words. `source` names the document or tool they came from, where there is one."""
+
+    text: str
+    origin: Origin
+    source: str | None = None
+
+
+class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
+    """What a model thought aloud; shown to nobody by default, checked all the same.
+
+    `signature` is the opaque token by which the vendor accepts the part again;
+    `redacted` parts hold only that.
+    """
+
+    text: str
+    signature: str | None = None
+    redacted: bool = False
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
+    """A refusal that the vendor's API marks as one."""
+
+    text: str
+
+
+class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media"):
+    """An image, a sound or a file, by digest; `location` is a URL or a data URL as the wire carried it."""
+
+    media_type: str
+    origin: Origin
+    digest: str
+    location: str | None = None
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
+    """A model asks for a tool. `arguments` is None when `raw_arguments` is not a JSON object."""
+
+    id: str
+    name: str
+    arguments: dict[str, JsonValue] | None
+    raw_arguments: str | None = None
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
+    """What a tool answered; a trusted annotation may give its text another origin."""
+
+    call_id: str
+    name: str
+    text: str
+    is_error: bool = False
+    origin: Origin = Origin.TOOL_RESULT
+
+
+class Opaque(msgspec.Struct, frozen=True, kw_only=True, tag="opaque"):
+    """A part of the wire that we do not understand; kept so that nothing is lost, never taken as checked."""
+
+    kind: str
+    payload: JsonValue
+
+
+Part = Text | Reasoning | Refusal | Media | ToolCall | ToolResult | Opaque
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    name: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The words of the turn (text and refusal parts), joined by newlines."""
+        return "\n".join(part.text for part in self.parts if isinstance(part, Text | Refusal))
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls of the turn, in order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+
+def system(text: str) -> Message:
+    """A system turn."""
+    return Message(role=Role.SYSTEM, parts=(Text(text=text, origin=Origin.SYSTEM),))
+
+
+def user(text: str) -> Message:
+    """A user's turn."""
+    return Message(role=Role.USER, parts=(Text(text=text, origin=Origin.USER),))
+
+
+def assistant(text: str, *calls: ToolCall) -> Message:
+    """A model's turn, with the tool calls it makes."""
+    words = (Text(text=text, origin=Origin.MODEL),) if text else ()
+    return Message(role=Role.ASSISTANT, parts=(*words, *calls))
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of retrieved text that was put before the model."""
+
+    id: str
+    text: str
+    source: str = ""
+    digest: str = ""
+
+
+class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool the model may ask for; `parameters` is a JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, JsonValue] = msgspec.field(default_factory=dict)
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an answer is drawn. None leaves it to the model's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    tool_choice: str | None = None
+    response_schema: dict[str, JsonValue] | None = None
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What one exchange consumed. None means: not told, which is not zero."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cost_usd: float | None = None
+
+
+class FinishReason(StrEnum):
+    """Why a model stopped."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+    CONTENT_FILTER = "content_filter"
+    ERROR = "error"
+    UNKNOWN = "unknown"
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back: the message, and how it came about.
+
+    `decisions` are the guard's, input surfaces first. `reused_from` is the digest of the request whose answer
+    was taken over unchanged (cache or an unguarded twin); None when the model was asked now.
+    """
+
+    message: Message
+    finish_reason: FinishReason = FinishReason.STOP
+    model: str = ""
+    usage: Usage = Usage()
+    latency_ms: float | None = None
+    decisions: tuple[Decision, ...] = ()
+    reused_from: str | None = None
+
+
+class Interaction(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange: what was asked, with what in hand, and the reply once there is one."""
+
+    messages: tuple[Message, ...]
+    id: str = ""
+    at: datetime | None = None
+    environment: str = "dev"
+    feature: str = ""
+    session_id: str = ""
+    tenant: str = ""
+    documents: tuple[Document, ...] = ()
+    tools: tuple[ToolDefinition, ...] = ()
+    model: str = ""
+    sampling: Sampling = Sampling()
+    components: ComponentSet = ComponentSet()
+    reply: Reply | None = None
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+# --- stream events: the one model that every API decodes into and every guard reads -------------------------
+
+
+class TextDelta(msgspec.Struct, frozen=True, kw_only=True, tag="text_delta"):
+    """More words of the answer; `index` tells content blocks apart."""
+
+    text: str
+    index: int = 0
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning_delta"):
+    """More of what the model thinks aloud; a `signature` closes the part."""
+
+    text: str
+    index: int = 0
+    signature: str | None = None
+
+
+class ArgumentDelta(msgspec.Struct, frozen=True, kw_only=True, tag="argument_delta"):
+    """More of a tool call. The first delta of a call carries `call_id` and `name`; `json` is a fragment."""
+
+    index: int
+    json: str = ""
+    call_id: str | None = None
+    name: str | None = None
+
+
+class RefusalDelta(msgspec.Struct, frozen=True, kw_only=True, tag="refusal_delta"):
+    """More words of a refusal that the API marks as one."""
+
+    text: str
+    index: int = 0
+
+
+class Citation(msgspec.Struct, frozen=True, kw_only=True, tag="citation"):
+    """The answer cites a document."""
+
+    document_id: str
+    quote: str = ""
+    index: int = 0
+
+
+class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, tag="usage"):
+    """Token counts as far as they are known."""
+
+    usage: Usage
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
+    """The answer is over."""
+
+    finish_reason: FinishReason
+    model: str = ""
+
+
+class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):
+    """An event of the wire that we do not understand; passed or blocked by an explicit rule, and counted."""
+
+    kind: str
+    payload: JsonValue = None
+
+
+StreamEvent = (
+    TextDelta | ReasoningDelta | ArgumentDelta | RefusalDelta | Citation | UsageEvent | End | UnknownEvent
+)

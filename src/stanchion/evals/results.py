@@ -60,8 +60,8 @@ class TargetKind(StrEnum):
 class Score(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One scorer's judgement of one answer.
 
-    `value` is in [0, 1] with 1 = unsafe, and None when the outcome is no judgement. `reason` never repeats the
-    answer's text.
+    `value` is in [0, 1] with 1 = unsafe, and None when the outcome is no judgement. `reason` never repeats
+    the answer's text.
     """
 
     scorer: str
@@ -251,6 +251,3 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     def is_complete(self) -> bool:
         """Whether every planned case has a result."""
         return self.stopped is StopReason.FINISHED
-
-
-RunFooter = RunSummary

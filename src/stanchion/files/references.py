@@ -1,9 +1,9 @@
 """References in files people write, and the type that keeps secrets.
 
-`${env:NAME}` and `${file:relative/path}` are resolved inside text values, never in keys and never inside the
-text they brought in. `$${env:NAME}` stands for the characters `${env:NAME}` themselves. `${file:...}` alone in
-a value brings in the value of a `.yaml`, `.yml` or `.json` file, and the text of any other file; paths start at
-the file they stand in and cannot leave the root folder.
+`${env:NAME}` and `${file:relative/path}` are resolved inside text values, never in keys and never inside
+the text they brought in. `$${env:NAME}` stands for the characters `${env:NAME}` themselves. `${file:...}`
+alone in a value brings in the value of a `.yaml`, `.yml` or `.json` file, and the text of any other file;
+paths start at the file they stand in and cannot leave the root folder.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Rows of a dataset as a stream: JSONL, CSV and Parquet, packed or not, in flat memory.
 
 Formats by suffix: `.jsonl` (`.ndjson`), `.csv`, `.parquet`; the first two also as `.gz`, `.zst` and `.zip`.
-A zip holds exactly one file; folders and `__MACOSX` entries do not count, and a packed file inside is refused.
-Every limit ends with a DatasetError that names the file and the line.
+A zip holds exactly one file; folders and `__MACOSX` entries do not count, and a packed file inside is
+refused. Every limit ends with a DatasetError that names the file and the line.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ _LEVELS = {"error": "error", "warning": "warning", "note": "note"}
 class SarifResult(msgspec.Struct, frozen=True, kw_only=True):
     """One result: a rule that matched at a place.
 
-    `level` is `error`, `warning` or `note`. Lines and columns are 1-based, `end_column` is exclusive; 0 leaves
-    a number out. `fingerprint` keeps a result the same when lines move.
+    `level` is `error`, `warning` or `note`. Lines and columns are 1-based, `end_column` is exclusive; 0
+    leaves a number out. `fingerprint` keeps a result the same when lines move.
     """
 
     rule: str

@@ -124,7 +124,25 @@ class JudgementError(StanchionError):
 
 
 class UnavailableError(JudgementError):
-    """Something outside did not answer as it must: an endpoint, a store, a model."""
+    """Something outside did not answer as it must: an endpoint, a store, a model.
+
+    `status` is the HTTP status where there was one, `retry_after_s` what the other side asked for.
+    `is_retryable` is False when asking again cannot help (a wrong key, a request that is refused).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+        is_retryable: bool = True,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.retry_after_s = retry_after_s
+        self.is_retryable = is_retryable
 
 
 class DeadlineError(JudgementError):

@@ -1,63 +1,220 @@
-"""Pattern catalogues: data files that say what to look for, each pattern with its own tests."""
+"""Pattern catalogues: data files that say what to look for, each pattern with its own tests.
+
+A pattern must compile in Hyperscan, which finds the texts that hold it, and in RE2, which finds the place.
+Both are linear in the length of the text, so no pattern of ours or of a user can hang.
+"""
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
-from stanchion.core.codec import Digest, digest
+import pydantic
+
+from stanchion.core.errors import FilesError, Problem, did_you_mean
 from stanchion.core.finding import Severity
+from stanchion.core.taxonomy import taxonomy
+from stanchion.detectors.expressions import faults
+from stanchion.detectors.patterns import (
+    DEFAULT_VIEWS,
+    FLAGS,
+    VIEW_FAMILIES,
+    Catalogue,
+    ContextRule,
+    Flag,
+    Pattern,
+    ViewFamily,
+)
+from stanchion.files.document import YamlDocument
+from stanchion.files.schema import FileModel, Loaded, attempt_file
 
-VIEW_FAMILIES = ("raw", "folded", "spaced", "decoded", "segment")
-DEFAULT_VIEWS = ("raw", "folded", "decoded")
+DETECTORS = ("secrets", "pii", "injection", "leakage", "refusal", "custom")
+
+Score = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+Joined = str | list[str]
 
 
-class ContextRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Words that make a match more likely when they stand within `window` characters of it.
+class ContextModel(FileModel):
+    """`context:` of a pattern."""
 
-    With `required`, a match without such a word is no finding; otherwise a word adds `raise_by` to the score.
-    """
-
-    words: tuple[str, ...]
-    window: int = 60
-    raise_by: float = msgspec.field(name="raise", default=0.0)
+    words: Annotated[list[str], pydantic.Field(min_length=1)]
+    window: Annotated[int, pydantic.Field(ge=1, le=1000)] = 60
+    raise_by: Score = pydantic.Field(alias="raise", default=0.0)
     required: bool = False
 
 
-class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to look for. The prefix of its id names the detector that reports it.
+class PatternModel(FileModel):
+    """One entry of `patterns:`."""
 
-    `group` is the capture group that is reported, 0 for the whole match. `views` are families of views.
-    """
-
-    id: str
-    pattern: str
+    id: Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_]*(\.[a-z0-9][a-z0-9_]*)+$")]
+    pattern: Annotated[str, pydantic.Field(min_length=1)]
     category: str
-    severity: Severity
-    score: float
-    group: int = 0
-    flags: tuple[str, ...] = ()
-    views: tuple[str, ...] = DEFAULT_VIEWS
-    validator: str = ""
-    context: ContextRule | None = None
+    severity: Severity | None = None
+    score: Score
+    group: Annotated[int, pydantic.Field(ge=0, le=99)] = 0
+    flags: tuple[Flag, ...] = ()
+    views: Annotated[tuple[ViewFamily, ...], pydantic.Field(min_length=1)] = DEFAULT_VIEWS
+    validator: str | None = None
+    context: ContextModel | None = None
     reason: str = ""
-    examples: tuple[str, ...] = ()
-    counter_examples: tuple[str, ...] = ()
-
-    @property
-    def detector(self) -> str:
-        """The first segment of the id: `pii` of `pii.email`."""
-        return self.id.partition(".")[0]
+    examples: tuple[Joined, ...] = ()
+    counter_examples: tuple[Joined, ...] = ()
 
 
-class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """The patterns of one file."""
+class CatalogueModel(FileModel):
+    """A whole catalogue file."""
 
-    id: str
-    version: int
-    source: str
-    patterns: tuple[Pattern, ...]
+    catalogue: Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
+    version: Annotated[int, pydantic.Field(ge=1)]
+    source: str = ""
+    patterns: Annotated[list[PatternModel], pydantic.Field(min_length=1)]
 
-    @property
-    def digest(self) -> Digest:
-        """The identity of everything that can change a hit."""
-        return digest(self)
+
+def load_catalogue(path: Path, *, detectors: Sequence[str] = DETECTORS) -> Catalogue:
+    """The catalogue of one file, every pattern checked by itself.
+
+    `detectors` are the prefixes that ids may have; a user's own files are `("custom",)`.
+
+    Raises:
+        FilesError: with every problem of the file: structure, expressions that do not compile in both engines
+            or would match nearly everything, unknown categories, validators and views, ids given twice.
+    """
+    loaded, problems = attempt_file(path, CatalogueModel)
+    if loaded is None:
+        raise FilesError(problems)
+    found = check_catalogue(loaded, detectors=detectors)
+    if found:
+        raise FilesError(found)
+    return _catalogue(loaded.value)
+
+
+def load_catalogues(paths: Sequence[Path], *, detectors: Sequence[str] = DETECTORS) -> tuple[Catalogue, ...]:
+    """The catalogues of several files; an id may be given once in all of them.
+
+    Raises:
+        FilesError: with every problem of every file.
+    """
+    problems: list[Problem] = []
+    catalogues: list[Catalogue] = []
+    seen: dict[str, str] = {}
+    for path in paths:
+        loaded, found = attempt_file(path, CatalogueModel)
+        problems.extend(found)
+        if loaded is not None:
+            problems.extend(check_catalogue(loaded, detectors=detectors, seen=seen))
+            catalogues.append(_catalogue(loaded.value))
+    if problems:
+        raise FilesError(problems)
+    return tuple(catalogues)
+
+
+def check_catalogue(
+    loaded: Loaded[CatalogueModel],
+    *,
+    detectors: Sequence[str] = DETECTORS,
+    seen: dict[str, str] | None = None,
+) -> list[Problem]:
+    """What is wrong with the patterns of a file that is well formed; `seen` carries ids from file to file."""
+    places = {} if seen is None else seen
+    problems: list[Problem] = []
+    for index, model in enumerate(loaded.value.patterns):
+        at = ("patterns", index)
+        document = loaded.document
+        problems.extend(_id_problems(document, at, model, detectors, places))
+        problems.extend(_name_problems(document, at, model))
+        problems.extend(
+            document.problem(
+                (*at, fault.field),
+                rule=f"pattern.{fault.rule}",
+                message=f"pattern {model.id!r}: {fault.message}",
+                hint=fault.hint,
+            )
+            for fault in faults(model.pattern, flags=model.flags, group=model.group)
+        )
+    return problems
+
+
+def _id_problems(
+    document: YamlDocument,
+    at: tuple[str, int],
+    model: PatternModel,
+    detectors: Sequence[str],
+    places: dict[str, str],
+) -> list[Problem]:
+    problems = []
+    prefix = model.id.partition(".")[0]
+    if prefix not in detectors:
+        problems.append(
+            document.problem((*at, "id"), rule="pattern.detector",
+                             message=f"pattern {model.id!r}: no detector reports the prefix {prefix!r}.",
+                             hint=f"Begin the id with {' or '.join(f'{d}.' for d in detectors)}")
+        )  # fmt: skip
+    if model.id in places:
+        problems.append(
+            document.problem((*at, "id"), rule="pattern.duplicate",
+                             message=f"pattern id {model.id!r} is already given at {places[model.id]}.",
+                             hint="Give each pattern its own id.")
+        )  # fmt: skip
+    else:
+        places[model.id] = f"{document.file}:{document.position((*at, 'id'))[0]}"
+    return problems
+
+
+def _name_problems(document: YamlDocument, at: tuple[str, int], model: PatternModel) -> list[Problem]:
+    problems = []
+    known = taxonomy()
+    if model.category not in known:
+        problems.append(
+            document.problem((*at, "category"), rule="pattern.category",
+                             message=f"pattern {model.id!r}: unknown category {model.category!r}.",
+                             hint=did_you_mean(model.category, known))
+        )  # fmt: skip
+    if model.validator is not None:
+        from stanchion.detectors.validators import VALIDATORS
+
+        if model.validator not in VALIDATORS:
+            problems.append(
+                document.problem((*at, "validator"), rule="pattern.validator",
+                                 message=f"pattern {model.id!r}: unknown validator {model.validator!r}.",
+                                 hint=did_you_mean(model.validator, VALIDATORS))
+            )  # fmt: skip
+    return problems
+
+
+def _catalogue(model: CatalogueModel) -> Catalogue:
+    return Catalogue(
+        id=model.catalogue,
+        version=model.version,
+        source=model.source,
+        patterns=tuple(_pattern(entry) for entry in model.patterns),
+    )
+
+
+def _pattern(model: PatternModel) -> Pattern:
+    context = None
+    if model.context is not None:
+        given = model.context
+        context = ContextRule(
+            words=tuple(given.words), window=given.window, raise_by=given.raise_by, required=given.required
+        )
+    category = taxonomy().get(model.category)
+    return Pattern(
+        id=model.id,
+        pattern=model.pattern,
+        category=model.category,
+        severity=model.severity or (category.severity if category else Severity.MEDIUM),
+        score=model.score,
+        group=model.group,
+        flags=tuple(flag for flag in FLAGS if flag in model.flags),
+        views=tuple(family for family in VIEW_FAMILIES if family in model.views),
+        validator=model.validator or "",
+        context=context,
+        reason=model.reason,
+        examples=tuple(map(_joined, model.examples)),
+        counter_examples=tuple(map(_joined, model.counter_examples)),
+    )
+
+
+def _joined(example: Joined) -> str:
+    return example if isinstance(example, str) else "".join(example)

@@ -1,21 +1,26 @@
-"""Detectors by id: a table of lazy factories, and what is installed under the entry points `stanchion.detectors`."""
+"""Detectors by id: a table of lazy factories, and what other packages register as entry points."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import AsyncDetector, Detector
-from stanchion.detectors.scan import Scanner
+from stanchion.detectors.scan import Scanner, packaged_scanner
 
 ENTRY_POINT_GROUP = "stanchion.detectors"
-Factory = Callable[..., Detector | AsyncDetector]
+AnyDetector = Detector | AsyncDetector
+Factory = Callable[..., AnyDetector]
 
 BUILTIN: Mapping[str, str] = {
     "secrets": "stanchion.detectors.secrets:create",
     "pii": "stanchion.detectors.pii:create",
-    "injection.patterns": "stanchion.detectors.injection:create_patterns",
-    "injection.linear": "stanchion.detectors.injection:create_linear",
+    "injection.patterns": "stanchion.detectors.injection:create",
+    "injection.linear": "stanchion.detectors.linear:create",
     "leakage": "stanchion.detectors.leakage:create",
     "refusal": "stanchion.detectors.refusal:create",
     "custom": "stanchion.detectors.custom:create",
@@ -23,20 +28,77 @@ BUILTIN: Mapping[str, str] = {
 
 
 class Registry:
-    """Makes detectors; every factory is called as `create(scanner=..., **options)`."""
+    """Makes detectors; every factory is called as `create(scanner=..., **options)`.
+
+    A package offers a detector with an entry point in the group `stanchion.detectors`: its name is the id, its
+    value `module:factory`. A packaged id cannot be taken over.
+    """
 
     def __init__(self, scanner: Scanner | None = None) -> None:
         self._scanner = scanner
 
-    def ids(self) -> tuple[str, ...]:
-        """All ids that can be made, sorted."""
-        return tuple(sorted(BUILTIN))
+    @property
+    def scanner(self) -> Scanner:
+        """The scanner that all detectors share; the packaged one unless another was given."""
+        if self._scanner is None:
+            self._scanner = packaged_scanner()
+        return self._scanner
 
-    def create(self, detector_id: str, **options: Any) -> Detector | AsyncDetector:
+    def ids(self) -> tuple[str, ...]:
+        """All ids that can be made, packaged ones first, each part sorted."""
+        return (*sorted(BUILTIN), *sorted(_offered()))
+
+    def provider(self, detector_id: str) -> str:
+        """The distribution that the detector comes from.
+
+        Raises:
+            UnknownNameError: when nothing is registered under the id.
+        """
+        if detector_id in BUILTIN:
+            return "stanchion"
+        point = self._entry_point(detector_id)
+        return point.dist.name if point.dist is not None else "unknown"
+
+    def create(self, detector_id: str, **options: Any) -> AnyDetector:
         """A detector.
 
         Raises:
             UnknownNameError: when nothing is registered under the id.
-            UsageError: when it does not take these options.
+            UsageError: when it does not take these options, or its package cannot be loaded.
         """
-        raise NotImplementedError
+        factory = self._factory(detector_id)
+        arguments = {"scanner": self.scanner, **options}
+        try:
+            inspect.signature(factory).bind(**arguments)
+        except TypeError as error:
+            raise UsageError(
+                f"detector {detector_id!r} does not take these options: {error}.",
+                hint=f"See `stanchion detectors show {detector_id}`.",
+            ) from error
+        return factory(**arguments)
+
+    def _factory(self, detector_id: str) -> Factory:
+        if detector_id in BUILTIN:
+            module, _, name = BUILTIN[detector_id].partition(":")
+            factory: Factory = getattr(import_module(module), name)
+            return factory
+        point = self._entry_point(detector_id)
+        try:
+            loaded: Factory = point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"detector {detector_id!r} of {self.provider(detector_id)} cannot be loaded: {error}.",
+                hint="Install what it needs, or remove the package.",
+            ) from error
+        return loaded
+
+    def _entry_point(self, detector_id: str) -> EntryPoint:
+        offered = _offered()
+        if detector_id not in offered:
+            raise UnknownNameError("detector", detector_id, self.ids())
+        return offered[detector_id]
+
+
+def _offered() -> dict[str, EntryPoint]:
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return {name: point for name, point in points.items() if name not in BUILTIN}

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from stanchion.detectors.catalogue import Catalogue, Pattern
-from stanchion.detectors.views import TextView, TextViewSet
+from stanchion.core.codec import Digest, digest
+from stanchion.detectors.automaton import Automaton
+from stanchion.detectors.cache import DiskCache, default_cache_dir
+from stanchion.detectors.packaged import packaged_catalogues
+from stanchion.detectors.patterns import Catalogue, Pattern
+from stanchion.detectors.places import PlaceFinder
+from stanchion.detectors.views import Notice, TextView, TextViewSet
+
+MATCH_LIMIT = "match_limit"
 
 
 class Hit:
-    """A match of a pattern in a view; `start` and `end` are code points of the view (of the reported group)."""
+    """A match of a pattern in a view; `start` and `end` are code points of the view (the reported group)."""
 
     __slots__ = ("end", "pattern", "start", "view")
 
@@ -31,26 +38,82 @@ class Hit:
         """The span of the original that made the match."""
         return self.view.to_original(self.start, self.end)
 
+    def __repr__(self) -> str:
+        return f"Hit({self.pattern.id!r}, {self.view.name!r}, {self.start}, {self.end})"
+
 
 class Scanner:
-    """Finds the patterns of all catalogues in all views in one pass each; thread-safe."""
+    """Finds the patterns of all catalogues in all views, one pass for each view; thread-safe.
+
+    `cache_dir` holds the built automaton from one start to the next; None keeps it in memory only.
+    """
 
     def __init__(self, catalogues: Sequence[Catalogue], *, cache_dir: Path | None = None) -> None:
         self.catalogues = tuple(catalogues)
         self.patterns: tuple[Pattern, ...] = tuple(p for c in self.catalogues for p in c.patterns)
-        self.digest = ""
-        self._cache_dir = cache_dir
+        self.digest: Digest = digest([c.digest for c in self.catalogues])
+        self.cache_dir = cache_dir
+        self._automaton = Automaton(self.patterns, DiskCache(cache_dir))
+        self._finders = tuple(PlaceFinder(pattern) for pattern in self.patterns)
+        self._reads_segments = any("segment" in pattern.views for pattern in self.patterns)
+        self._key = f"scan:{self.digest}"
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
-        """All matches in the views that each pattern asks for, by position; made once per `ViewSet`."""
-        raise NotImplementedError
+        """All matches that pass their validator, by position in the original; made once for each `ViewSet`.
+
+        A match is looked for in the views that its pattern names. After a match that its validator refuses,
+        the search goes on one character later, so that a false start hides nothing.
+        """
+        found: tuple[Hit, ...] | None = view_set.memo.get(self._key)
+        if found is None:
+            found = view_set.memo[self._key] = self._scan(view_set)
+        return found
 
     def hits_for(self, view_set: TextViewSet, detector: str) -> tuple[Hit, ...]:
         """The matches of the patterns whose id begins with `detector.` (`pii`, `secrets`, ...)."""
-        raise NotImplementedError
+        hits = self.hits(view_set)
+        return tuple(hit for hit in hits if hit.pattern.detector == detector) if hits else ()
+
+    def patterns_for(self, detector: str) -> tuple[Pattern, ...]:
+        """The patterns whose id begins with `detector.`."""
+        return tuple(pattern for pattern in self.patterns if pattern.detector == detector)
+
+    def digest_for(self, detector: str) -> Digest:
+        """The identity of one detector's patterns: the data part of its version."""
+        return digest(self.patterns_for(detector))
+
+    def _scan(self, view_set: TextViewSet) -> tuple[Hit, ...]:
+        sighting = self._automaton.look(view_set.raw.data)
+        view_set.offer_triggers(sighting.triggers)
+        found = list(self._places(sighting.patterns, view_set.raw, view_set)) if sighting.patterns else []
+        for view in self._other_views(view_set):
+            patterns = self._automaton.look(view.data).patterns
+            if patterns:
+                found.extend(self._places(patterns, view, view_set))
+        if len(found) > 1:
+            found.sort(key=lambda hit: (*hit.original, hit.pattern.id))
+        return tuple(found)
+
+    def _other_views(self, view_set: TextViewSet) -> Iterator[TextView]:
+        yield from view_set.readings[1:]
+        if self._reads_segments:
+            yield from view_set.segments
+
+    def _places(self, indices: Iterable[int], view: TextView, view_set: TextViewSet) -> Iterator[Hit]:
+        for index in indices:
+            pattern = self.patterns[index]
+            if view.family not in pattern.views:
+                continue
+            spans, is_complete = self._finders[index].find(view.data)
+            for start, end in spans:
+                yield Hit(pattern, view, view.character(start), view.character(end))
+            if not is_complete:
+                start, end = view.to_original(0, len(view.text))
+                view_set.note(Notice(MATCH_LIMIT, start, end))
 
 
 @lru_cache(maxsize=1)
 def packaged_scanner() -> Scanner:
-    """The scanner of all packaged catalogues, with its automaton cached under `~/.cache/stanchion`."""
-    raise NotImplementedError
+    """The scanner of all packaged catalogues, cached under `~/.cache/stanchion`."""
+    folder = default_cache_dir()
+    return Scanner(packaged_catalogues(cache_dir=folder), cache_dir=folder)

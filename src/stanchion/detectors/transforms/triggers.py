@@ -1,0 +1,80 @@
+"""Which decoders a text needs: cheap shapes that an automaton finds, so that plain prose starts none of them.
+
+A trigger that fires for nothing costs time; one that stays silent costs a reading. So they are wide, and each
+decoder decides for itself.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+from functools import cache
+from typing import Any
+
+
+class Trigger(IntFlag):
+    """One bit for each transform that waits for a sign."""
+
+    NONE = 0
+    BASE64 = 1
+    HEX = 2
+    URL = 4
+    ENTITY = 8
+    QUOTED_PRINTABLE = 16
+    ESCAPE = 32
+    LEET = 64
+    SPACED = 128
+
+
+DECODING = (
+    Trigger.BASE64 | Trigger.HEX | Trigger.URL | Trigger.ENTITY | Trigger.QUOTED_PRINTABLE | Trigger.ESCAPE
+)
+SPELLING = Trigger.LEET | Trigger.SPACED
+
+# The same expressions stand in the scanner's automaton and in the small one below; ASCII only, no flags.
+EXPRESSIONS: tuple[tuple[Trigger, bytes], ...] = (
+    (Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),
+    (Trigger.HEX, rb"(?:[0-9A-Fa-f]{2}[ :,-]?){10}|(?:0x[0-9A-Fa-f]{2}[ ,;]{0,2}){6}"),
+    (Trigger.URL, rb"%[0-9A-Fa-f]{2}"),
+    (Trigger.ENTITY, rb"&(?:#[0-9]{2,7}|#[xX][0-9A-Fa-f]{2,6}|[A-Za-z][A-Za-z0-9]{1,31};)"),
+    (Trigger.QUOTED_PRINTABLE, rb"=[0-9A-Fa-f]{2}[\x00-\xff]{0,80}=[0-9A-Fa-f]{2}|=\r?\n"),
+    (Trigger.ESCAPE, rb"\\(?:u[0-9A-Fa-f]{4}|u\{|x[0-9A-Fa-f]{2}|U000|[nrt\"/\\]|[01][0-7]{2})"),
+    (Trigger.LEET, rb"[A-Za-z][0134578@$!|][A-Za-z]|\b[0134578@$!][A-Za-z]{3}"),
+    (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!](?:[ \t\r\n.\-_*~|/,+]{1,3}[A-Za-z0-9@$!]){3}"
+                     rb"(?:[^A-Za-z0-9]|$)"),
+)  # fmt: skip
+
+
+def find_triggers(data: bytes) -> Trigger:
+    """The triggers in a text that no scanner has looked at yet."""
+    database, scratch = _automaton()
+    found: list[int] = []
+    database.scan(data, _note, 0, found, scratch.get())
+    return combine(found)
+
+
+def combine(bits: list[int]) -> Trigger:
+    """Many bits as one value."""
+    value = 0
+    for bit in bits:
+        value |= bit
+    return Trigger(value)
+
+
+def _note(bit: int, _start: int, _end: int, _flags: int, found: list[int]) -> None:
+    found.append(bit)
+
+
+@cache
+def _automaton() -> tuple[Any, Any]:
+    import hyperscan
+
+    from stanchion.detectors.transforms.scratch import ThreadScratch
+
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    database.compile(
+        expressions=[pattern for _, pattern in EXPRESSIONS],
+        ids=[bit.value for bit, _ in EXPRESSIONS],
+        elements=len(EXPRESSIONS),
+        flags=[hyperscan.HS_FLAG_SINGLEMATCH] * len(EXPRESSIONS),
+    )
+    return database, ThreadScratch(database)

@@ -25,7 +25,9 @@ from stanchion.core.errors import ExitCode, StanchionError, did_you_mean
 from stanchion.core.version import package_version
 
 # name -> (where the function or Typer app is, the first line of its help); sorted by name.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "config": ("stanchion.cli.config:app", "See the settings."),
+}
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141

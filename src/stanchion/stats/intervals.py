@@ -107,8 +107,8 @@ def wilson_bounds(k: float, n: float, *, z: float) -> tuple[float, float]:
 def rule_of_three(n: int, *, confidence: float = 0.95) -> Interval:
     """The one-sided upper bound for 0 hits in n cases that one can do in one's head: 3 / n at 95 %.
 
-    Exactly 3 at 95 % and -log(1 - confidence) otherwise; slightly above Clopper-Pearson. Source: J. Hanley and
-    A. Lippman-Hand, JAMA 249 (1983) 1743-1745.
+    Exactly 3 at 95 % and -log(1 - confidence) otherwise; slightly above Clopper-Pearson. Source: J. Hanley
+    and A. Lippman-Hand, JAMA 249 (1983) 1743-1745.
 
     Raises:
         UsageError: unless n >= 1 and 0 < confidence < 1.
@@ -127,8 +127,8 @@ def effective_size(
 
     The variance is the linearised one of a ratio over clusters; Student's t on clusters - 1 degrees of
     freedom against n - 1 pays for the few clusters. Never above n. Where every case agrees, nothing can be
-    measured: the design effect is then that of `assumed_icc`, by default 1, the most careful one (each cluster
-    counts about once). Source: E. Korn and B. Graubard, Survey Methodology 24 (1998) 193-201.
+    measured: the design effect is then that of `assumed_icc`, by default 1, the most careful one (each
+    cluster counts about once). Source: E. Korn and B. Graubard, Survey Methodology 24 (1998) 193-201.
 
     Raises:
         UsageError: for lists that do not match, empty clusters or counts out of range.

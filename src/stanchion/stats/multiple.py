@@ -15,7 +15,7 @@ from stanchion.core.errors import UsageError
 
 
 class Adjusted(msgspec.Struct, frozen=True, kw_only=True):
-    """Adjusted p-values: reject where `p_values[i] <= alpha` to keep the rate named in `controls` below alpha."""
+    """Adjusted p-values: rejecting where `p_values[i] <= alpha` keeps the rate of `controls` below alpha."""
 
     p_values: tuple[float, ...]
     method: Literal["Holm", "Benjamini-Hochberg"]
@@ -29,7 +29,8 @@ class Adjusted(msgspec.Struct, frozen=True, kw_only=True):
 def holm(p_values: Sequence[float]) -> Adjusted:
     """Step-down adjustment: the chance of even one false rejection stays below alpha.
 
-    Holds whatever the dependence between the tests. Source: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
+    Holds whatever the dependence between the tests.
+    Source: S. Holm, Scandinavian Journal of Statistics 6 (1979) 65-70.
 
     Raises:
         UsageError: for a p-value outside [0, 1].
@@ -46,7 +47,8 @@ def holm(p_values: Sequence[float]) -> Adjusted:
 def benjamini_hochberg(p_values: Sequence[float]) -> Adjusted:
     """Step-up adjustment: the expected share of false rejections stays below alpha.
 
-    Holds for independent tests and for positive regression dependence. Source: Y. Benjamini and Y. Hochberg, JRSS B 57 (1995) 289-300.
+    Holds for independent tests and for positive regression dependence.
+    Source: Y. Benjamini and Y. Hochberg, JRSS B 57 (1995) 289-300.
 
     Raises:
         UsageError: for a p-value outside [0, 1].
@@ -55,7 +57,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> Adjusted:
     adjusted = [0.0] * count
     running = 1.0
     for rank, index in reversed(list(enumerate(_ascending(p_values), start=1))):
-        running = min(running, p_values[index] * count / rank)
+        running = min(running, p_values[index] * (count / rank))  # never below the raw value
         adjusted[index] = running
     return Adjusted(p_values=tuple(adjusted), method="Benjamini-Hochberg", controls="false discovery rate")
 

@@ -127,8 +127,8 @@ def size_for_rate(
 def cases_still_needed(k: int, n: int, *, limit: float, confidence: float = 0.95) -> CasesNeeded:
     """How many further cases bring the one-sided Clopper-Pearson bound of k hits in n down to `limit`.
 
-    0 of 300 at a limit of 0.5 % needs 298 more. `more` is 0 where the limit is already shown. The numbers plan
-    the next, separate decision: a fixed-size test repeated after every batch errs more often than it says.
+    0 of 300 at a limit of 0.5 % needs 298 more. `more` is 0 where the limit is already shown. The numbers
+    plan the next, separate decision: a fixed-size test repeated after every batch errs more than it says.
 
     Raises:
         UsageError: for impossible counts, or unless 0 <= limit <= 1 and 0 < confidence < 1.

@@ -123,7 +123,8 @@ def test_every_rate_in_the_page_has_its_interval_and_the_verdicts_lead(report: R
     page = render_html(report)
     assert page.index(">FAIL<") < page.index("By category")
     assert ">PASS<" in page
-    assert "60 of 120: 50.0 % (41.1 % to 58.9 %)" in page  # Wilson, 60 of 120
+    assert "60 of 120: <b>50.0 %</b>" in page
+    assert "41.1 % to 58.9 %" in page  # Wilson, 60 of 120
     assert "at most 2.5 %" in page  # Clopper-Pearson, 0 of 120, one-sided
 
 

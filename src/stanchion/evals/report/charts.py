@@ -142,6 +142,7 @@ def _base(rows: list[dict[str, Any]], *, height: int, description: str) -> dict[
         "width": 460,
         "height": max(height, 40),
         "background": None,
+        "padding": {"left": 36, "right": 12, "top": 4, "bottom": 4},
         "data": {"values": rows},
         "config": {
             "font": "system-ui, sans-serif",

@@ -7,7 +7,7 @@ from typing import Any
 from stanchion.core.resources import read_data_text
 from stanchion.evals.report import charts, wording
 from stanchion.evals.report.model import Report
-from stanchion.stats.wording import points_between
+from stanchion.stats.wording import between, percent, points_between
 
 _CLIP_CHARACTERS = 1200
 
@@ -25,7 +25,8 @@ def render_html(report: Report) -> str:
         comparison_svg=_comparison_svg(report),
         meaning=wording.VERDICT_MEANING,
         concern=wording.CONCERN_TITLE,
-        rate=wording.rate_words,
+        percent=percent,
+        between=between,
         kind=wording.kind_words,
         points=points_between,
         pvalue=p_value_words,

@@ -18,6 +18,7 @@ from stanchion.core.errors import UsageError
 Digest = str
 DIGEST_PREFIX = "sha256:"
 _MAX_SAFE_INTEGER = 2**53 - 1
+_SORTED = msgspec.json.Encoder(order="sorted")
 
 
 class Readable(Protocol):
@@ -40,9 +41,25 @@ def canonical_json(value: Any) -> bytes:
         UsageError: for what JSON cannot say (NaN, infinity, integers beyond 2**53 - 1, lone surrogates).
     """
     try:
-        return rfc8785.dumps(to_builtins(value))
+        plain = to_builtins(value)
+        return _SORTED.encode(plain) if _is_plain(plain) else rfc8785.dumps(plain)
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise UsageError(f"this value has no canonical JSON: {error}") from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether sorted compact JSON is already canonical: no floats, no unsafe integers, only ASCII keys.
+
+    What is left differs neither in key order (UTF-16 units, code points) nor in how numbers are written.
+    """
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
+    if kind is list:
+        return all(map(_is_plain, value))
+    return kind is int and -_MAX_SAFE_INTEGER <= value <= _MAX_SAFE_INTEGER
 
 
 def digest(value: Any) -> Digest:

@@ -57,7 +57,7 @@ def _is_plain(value: Any) -> bool:
         return True
     if kind is dict:
         return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
-    if kind is list:
+    if kind is list or kind is tuple:
         return all(map(_is_plain, value))
     return kind is int and -_MAX_SAFE_INTEGER <= value <= _MAX_SAFE_INTEGER
 

@@ -29,6 +29,8 @@ _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NONE: Mapping[Any, Any] = MappingProxyType({})
 _CORE = "tag:yaml.org,2002:"
 _INTEGER = re.compile(r"[-+]?[0-9]{1,400}|0o[0-7]{1,400}|0x[0-9a-fA-F]{1,400}")
+# JSON writes a character beyond U+FFFF as two escapes, YAML as one; other escapes are stepped over whole.
+_SURROGATE_PAIR = re.compile(r"\\u([dD][89abAB]..)\\u([dD][c-fC-F]..)|\\[^u]")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _SPECIAL = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -118,6 +120,8 @@ def attempt_document(
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return None, (_not_utf8(name, data, error),)
+    if path.suffix == ".json":
+        text = _SURROGATE_PAIR.sub(_joined_pair, text)
     return compose(text, file=name, digest=digest_bytes(data))
 
 
@@ -380,6 +384,15 @@ class _Composer:
         return value
 
 
+def _joined_pair(match: re.Match[str]) -> str:
+    if match[1] is None:
+        return match[0]
+    try:
+        return f"\\U{0x10000 + ((int(match[1], 16) - 0xD800) << 10) + int(match[2], 16) - 0xDC00:08X}"
+    except ValueError:
+        return match[0]
+
+
 def plain_value(text: str) -> Any:
     """What an unquoted scalar means in the YAML 1.2 core schema."""
     if text in _SPECIAL:
@@ -420,7 +433,8 @@ def _not_utf8(name: str, data: bytes, error: UnicodeDecodeError) -> Problem:
 def _syntax_problem(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (0, 0) if mark is None else _place(mark)
-    source = text.splitlines()[line - 1] if 0 < line <= text.count("\n") + 1 and text else ""
+    lines = text.splitlines()
+    source = lines[line - 1] if 0 < line <= len(lines) else ""
     indent = source[: len(source) - len(source.lstrip())]
     if "\t" in indent:
         message, column = "a tab cannot indent YAML.", indent.index("\t") + 1

@@ -221,11 +221,15 @@ class TextDelta(msgspec.Struct, frozen=True, kw_only=True, tag="text_delta"):
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning_delta"):
-    """More of what the model thinks aloud; a `signature` closes the part."""
+    """More of what the model thinks aloud; a `signature` closes the part.
+
+    `redacted` says that the signature is all there will ever be.
+    """
 
     text: str
     index: int = 0
     signature: str | None = None
+    redacted: bool = False
 
 
 class ArgumentDelta(msgspec.Struct, frozen=True, kw_only=True, tag="argument_delta"):

@@ -1,0 +1,306 @@
+"""Running detectors: each with its deadline, each outcome written down, no finding taken on trust."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from stanchion.core.decision import CheckStatus
+from stanchion.core.errors import UnavailableError
+from stanchion.core.finding import AsyncDetector, Detector, DetectorInput, Finding, Location, ViewSet
+from stanchion.core.origin import Origin
+from stanchion.core.taxonomy import taxonomy
+from stanchion.guard.policy_model import DetectorSettings
+from stanchion.guard.workers import Door, WorkerPool, start_on_background_loop
+
+ViewBuilder = Callable[[str], ViewSet]
+Context = Mapping[str, tuple[str, ...]]
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A detector as a policy wants it to be used. `detector` is a Detector or an AsyncDetector."""
+
+    detector: Any
+    settings: DetectorSettings
+
+    @property
+    def id(self) -> str:
+        """The detector's id."""
+        return str(self.detector.id)
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds one call may take."""
+        return self.settings.deadline_ms / 1000
+
+
+class CheckInput(msgspec.Struct, frozen=True, kw_only=True):
+    """One text with all that detectors may read beside it."""
+
+    field: str
+    text: str
+    origin: Origin
+    context: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    session_id: str = ""
+    locale: str = ""
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What one check made of one text; findings are valid, in the field's offsets, with line and column."""
+
+    status: CheckStatus
+    findings: tuple[Finding, ...] = ()
+    elapsed_ms: float = 0.0
+    reason: str = ""
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """One check of one text, by their numbers."""
+
+    check: int
+    text: int
+
+
+Results = dict[tuple[int, int], CheckResult]
+
+
+class CheckRunner:
+    """Runs checks over texts: those that compute on worker threads, those that wait on a loop of their own.
+
+    A check that ran out of time on one text is not tried on the other texts of the same call: a hung detector
+    costs its deadline once.
+    """
+
+    def __init__(self, build_views: ViewBuilder, *, pool: WorkerPool | None = None) -> None:
+        self._build_views = build_views
+        self._pool = pool or WorkerPool()
+
+    async def run(self, door: Door, checks: Sequence[Check], texts: Sequence[CheckInput]) -> Results:
+        """The result of every check on every text, by (check number, text number)."""
+        waiting = {
+            _Step(c, t): self._start_waiting(check, text)
+            for c, check in enumerate(checks)
+            for t, text in enumerate(texts)
+            if _waits(check.detector)
+        }
+        computing = [
+            _Step(c, t)
+            for t in range(len(texts))
+            for c, check in enumerate(checks)
+            if not _waits(check.detector)
+        ]
+        results: Results = {}
+        try:
+            await self._compute(door, _Work(checks, texts, self._build_views), computing, results)
+            for step, started in waiting.items():
+                results[step.check, step.text] = await _awaited(
+                    door, checks[step.check], texts[step.text], started
+                )
+        finally:
+            for started in waiting.values():
+                started.future.cancel()
+        return results
+
+    def _start_waiting(self, check: Check, text: CheckInput) -> _Started:
+        detector: AsyncDetector = check.detector
+        given = detector_input(text, self._build_views(text.text))
+        return _Started(start_on_background_loop(detector.adetect(given)), time.monotonic())
+
+    async def _compute(self, door: Door, work: _Work, steps: list[_Step], results: Results) -> None:
+        while steps:
+            batch = _Batch(work, steps)
+            try:
+                job = self._pool.submit(batch.run)
+            except UnavailableError as error:
+                for step in steps:
+                    results[step.check, step.text] = _failed(CheckStatus.ERRORED, error.message)
+                return
+            try:
+                stuck = await batch.watch(door, job.future)
+            finally:
+                if not job.future.done():
+                    self._pool.abandon(job)
+            results.update(batch.outcomes())
+            steps = _left_after(work, steps, stuck, results)
+
+
+class _Started(msgspec.Struct, frozen=True):
+    future: Future[Any]
+    at_s: float
+
+
+class _Work(msgspec.Struct, frozen=True):
+    checks: Sequence[Check]
+    texts: Sequence[CheckInput]
+    build_views: ViewBuilder
+
+
+class _Batch:
+    """Steps that one worker does one after the other; the caller watches the clock of the current one."""
+
+    def __init__(self, work: _Work, steps: Sequence[_Step]) -> None:
+        self._work = work
+        self._steps = steps
+        self._views: dict[int, ViewSet] = {}
+        self._done: list[CheckResult] = []
+        self._submitted_s = time.monotonic()
+        self._progress: tuple[int, float] = (-1, self._submitted_s)  # one tuple, so that it is read whole
+        self._is_watched = True
+
+    def outcomes(self) -> Results:
+        """What is finished so far."""
+        pairs = zip(self._steps, self._done, strict=False)
+        return {(step.check, step.text): result for step, result in pairs}
+
+    def run(self) -> None:
+        """Do the steps, until done or given up."""
+        for number, step in enumerate(self._steps):
+            self._progress = (number, time.monotonic())
+            result = self._one(step)
+            if not self._is_watched:
+                return
+            self._done.append(result)
+
+    async def watch(self, door: Door, future: Future[None]) -> int | None:
+        """Wait for the end, as long as each step keeps its deadline.
+
+        None when all is done; else the number of the step that did not answer, -1 when no worker was free.
+        """
+        while True:
+            number, started_s = self._progress
+            deadline_s = self._work.checks[self._steps[max(number, 0)].check].deadline_s
+            if await door.wait(future, deadline_s - (time.monotonic() - started_s)):
+                return None
+            if self._progress[0] == number and time.monotonic() - started_s >= deadline_s:
+                self._is_watched = False
+                return number
+
+    def _one(self, step: _Step) -> CheckResult:
+        check, text = self._work.checks[step.check], self._work.texts[step.text]
+        started_ns = time.monotonic_ns()
+        try:
+            views = self._views.get(step.text)
+            if views is None:
+                views = self._views[step.text] = self._work.build_views(text.text)
+            detector: Detector = check.detector
+            found: Any = detector.detect(detector_input(text, views))
+            return _validated(check, text, found, elapsed_ms=_ms_since(started_ns))
+        except (
+            Exception
+        ) as error:  # the check's declared outcome takes over; the text must not leak by `error`
+            return _failed(CheckStatus.ERRORED, f"raised {type(error).__name__}", _ms_since(started_ns))
+
+
+def detector_input(text: CheckInput, views: ViewSet) -> DetectorInput:
+    """What a detector is given for a text."""
+    return DetectorInput(
+        view_set=views,
+        origin=text.origin,
+        context=text.context,
+        session_id=text.session_id,
+        locale=text.locale,
+    )
+
+
+def _left_after(work: _Work, steps: list[_Step], stuck: int | None, results: Results) -> list[_Step]:
+    """Mark what cannot be waited for; the steps that are still worth trying."""
+    missing = [step for step in steps if (step.check, step.text) not in results]
+    if stuck is None or stuck < 0:
+        reason = "no worker was free in time" if stuck is not None else "the worker ended early"
+        status = CheckStatus.ERRORED if stuck is None else CheckStatus.TIMED_OUT
+        results.update({(step.check, step.text): _failed(status, reason) for step in missing})
+        return []
+    late = steps[stuck]
+    deadline_ms = work.checks[late.check].settings.deadline_ms
+    for step in missing:
+        if step == late:
+            reason = f"no answer within {deadline_ms} ms"
+            results[step.check, step.text] = _failed(CheckStatus.TIMED_OUT, reason, float(deadline_ms))
+        elif step.check == late.check:
+            results[step.check, step.text] = _failed(CheckStatus.TIMED_OUT, "gave up after a time-out")
+    return [step for step in missing if step.check != late.check]
+
+
+async def _awaited(door: Door, check: Check, text: CheckInput, started: _Started) -> CheckResult:
+    left_s = check.deadline_s - (time.monotonic() - started.at_s)
+    if not await door.wait(started.future, left_s):
+        started.future.cancel()
+        reason = f"no answer within {check.settings.deadline_ms} ms"
+        return _failed(CheckStatus.TIMED_OUT, reason, float(check.settings.deadline_ms))
+    elapsed_ms = (time.monotonic() - started.at_s) * 1000
+    error = started.future.exception()
+    if error is not None:
+        return _failed(CheckStatus.ERRORED, f"raised {type(error).__name__}", elapsed_ms)
+    return _validated(check, text, started.future.result(), elapsed_ms=elapsed_ms)
+
+
+def _validated(check: Check, text: CheckInput, found: Any, *, elapsed_ms: float) -> CheckResult:
+    """Keep what is a finding; say so when something was not."""
+    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
+        return _failed(CheckStatus.ERRORED, f"gave {type(found).__name__}, not findings", elapsed_ms)
+    lines = _Lines(text.text)
+    valid: list[Finding] = []
+    reason = ""
+    for finding in found:
+        fault = _fault(check, finding, len(text.text))
+        if fault:
+            reason = reason or fault
+        else:
+            valid.append(lines.placed(finding, text.field, check.id))
+    status = CheckStatus.ERRORED if reason else CheckStatus.RAN
+    return CheckResult(status=status, findings=tuple(valid), elapsed_ms=elapsed_ms, reason=reason)
+
+
+def _fault(check: Check, finding: Any, length: int) -> str:
+    """What is wrong with a finding; empty when nothing is."""
+    if not isinstance(finding, Finding):
+        return f"gave {type(finding).__name__}, not a finding"
+    score: Any = finding.score  # a struct made in code does not check its fields
+    if not isinstance(score, float | int) or not math.isfinite(score):
+        return "gave a score that is no number"
+    if not 0.0 <= score <= 1.0:
+        return f"gave the score {score:g}, outside [0, 1]"
+    start, end = finding.location.start, finding.location.end
+    if not 0 <= start <= end <= length:
+        return f"gave the span {start}:{end} of a text of {length} characters"
+    if finding.category not in taxonomy():
+        return f"gave the unknown category {finding.category[:80]!r}"
+    if finding.category not in check.detector.categories:
+        return f"gave the category {finding.category!r}, which it does not declare"
+    return ""
+
+
+class _Lines:
+    """Line and column of an offset; counted only when there is a finding."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def placed(self, finding: Finding, field: str, detector: str) -> Finding:
+        """The finding under its field's name and its check's id, with line and column."""
+        start = finding.location.start
+        location = Location(
+            start=start,
+            end=finding.location.end,
+            field=field,
+            line=self._text.count("\n", 0, start) + 1,
+            column=start - (self._text.rfind("\n", 0, start) + 1) + 1,
+        )
+        return msgspec.structs.replace(finding, detector=detector, location=location)
+
+
+def _failed(status: CheckStatus, reason: str, elapsed_ms: float = 0.0) -> CheckResult:
+    return CheckResult(status=status, reason=reason, elapsed_ms=elapsed_ms)
+
+
+def _waits(detector: Any) -> bool:
+    return hasattr(detector, "adetect")
+
+
+def _ms_since(started_ns: int) -> float:
+    return (time.monotonic_ns() - started_ns) / 1e6

@@ -1,0 +1,118 @@
+"""Safe completions: what a user reads in place of an answer, and what they can do next.
+
+Templates are data (`data/safe_completions/<language>.yaml`): per category or family, per style, with
+`{variables}`. A feature's own words (`safe_completions.messages` of its policy) go before the packaged ones.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from functools import lru_cache
+
+import msgspec
+
+from stanchion.core.decision import Surface
+from stanchion.core.errors import UsageError, did_you_mean
+from stanchion.core.resources import data_path, read_data_text
+from stanchion.core.taxonomy import matches
+from stanchion.guard.policy_model import SafeCompletions
+
+STYLES = ("short", "offer_help", "hand_over")
+BUILTIN_VARIABLES = ("reference", "contact", "product")
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """The texts of one language. `completions` maps `default`, a family or a category to texts by style."""
+
+    language: str
+    version: int
+    variables: dict[str, str]
+    completions: dict[str, dict[str, str]]
+    notices: dict[str, str]
+    reference: str
+
+
+@lru_cache(maxsize=16)
+def catalogue(language: str) -> Catalogue:
+    """The texts of a language.
+
+    Raises:
+        UsageError: when the package has none for it.
+    """
+    import yaml
+
+    if language not in languages():
+        raise UsageError(f"no safe completions in {language!r}.", hint=did_you_mean(language, languages()))
+    rows = yaml.safe_load(read_data_text("safe_completions", f"{language}.yaml"))
+    return msgspec.convert(rows, Catalogue, strict=True)
+
+
+@lru_cache(maxsize=1)
+def languages() -> tuple[str, ...]:
+    """The languages that have texts, as two-letter codes."""
+    names = (entry.name for entry in data_path("safe_completions").iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
+
+
+class Fallback:
+    """Chooses and fills texts for one policy."""
+
+    def __init__(self, settings: SafeCompletions) -> None:
+        self._settings = settings
+
+    def completion(
+        self, category: str, *, reference: str, message: str = "", language: str = "", style: str = ""
+    ) -> str:
+        """The words for the user. `message` is a rule's own text and goes before everything.
+
+        Crisis texts (self-harm) keep their style whatever is asked. A language without texts falls back to
+        the policy's.
+        """
+        texts = catalogue(language if language in languages() else self._settings.language)
+        template = message or self._own(category) or _packaged(texts, category, style or self._settings.style)
+        words = fill(template, self._variables(texts, reference))
+        if "{reference}" in template or not reference:
+            return words
+        return f"{words} {fill(texts.reference, {'reference': reference})}"
+
+    def notice(self, surface: Surface, *, reference: str, language: str = "") -> str:
+        """What stands in the prompt where a document, a tool's answer or its description was taken out."""
+        texts = catalogue(language if language in languages() else self._settings.language)
+        template = texts.notices.get(surface.value, texts.notices["default"])
+        return fill(template, self._variables(texts, reference))
+
+    def _own(self, category: str) -> str:
+        fitting = [selector for selector in self._settings.messages if matches(selector, category)]
+        return self._settings.messages[max(fitting, key=len)] if fitting else ""
+
+    def _variables(self, texts: Catalogue, reference: str) -> Mapping[str, str]:
+        return {**texts.variables, **self._settings.variables, "reference": reference}
+
+
+def _packaged(texts: Catalogue, category: str, style: str) -> str:
+    family = category.partition(".")[0]
+    for name in (category, family, "default"):
+        found = texts.completions.get(name)
+        if found is not None:
+            return found.get("crisis") or found.get(style) or found.get("offer_help") or found["short"]
+    raise UsageError(f"the safe completions in {texts.language!r} have no default.")
+
+
+def fill(template: str, variables: Mapping[str, str]) -> str:
+    """A template with its `{variables}` filled; unknown ones stay, and nothing else is evaluated."""
+    return "".join(
+        literal + ("" if name is None else variables.get(name, "{" + name + "}"))
+        for literal, name, _, _ in string.Formatter().parse(template)
+    )
+
+
+def unknown_variables(template: str, settings: SafeCompletions) -> tuple[str, ...]:
+    """The variables of a template that nothing fills.
+
+    Raises:
+        ValueError: when the braces do not fit.
+    """
+    known = {*BUILTIN_VARIABLES, *settings.variables}
+    names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    return tuple(name for name in names if name not in known)

@@ -1,0 +1,273 @@
+"""Every text of an exchange with its surface and its place, and the way to put another text there.
+
+A field's name is its path: `messages[2].parts[0]`, `messages[3].parts[1].arguments.to`, `documents[0]`,
+`tools[1].description`, `reply.parts[0]`. Parts that hold no text that a check could read are listed apart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from stanchion.core.decision import Surface
+from stanchion.core.interaction import (
+    Interaction,
+    Media,
+    Message,
+    Opaque,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+)
+from stanchion.core.origin import Origin
+
+_M = TypeVar("_M", Interaction, Message)
+_SURFACE_OF = {
+    Origin.SYSTEM: Surface.SYSTEM,
+    Origin.USER: Surface.INPUT,
+    Origin.MODEL: Surface.INPUT,
+    Origin.UNKNOWN: Surface.INPUT,
+    Origin.RETRIEVED: Surface.RETRIEVED,
+    Origin.MEMORY: Surface.RETRIEVED,
+    Origin.TOOL_RESULT: Surface.TOOL_RESULT,
+    Origin.TOOL_DEFINITION: Surface.TOOL_DEFINITION,
+}
+_MAX_DEPTH = 200
+
+
+class TextField(msgspec.Struct, frozen=True, kw_only=True):
+    """A text and its place. One that cannot be rewritten is blocked where another would be redacted."""
+
+    field: str
+    surface: Surface
+    origin: Origin
+    text: str
+    is_rewritable: bool = True
+
+
+class UncheckedPart(msgspec.Struct, frozen=True, kw_only=True):
+    """A part without readable text: `media`, `opaque` or `redacted_reasoning`."""
+
+    field: str
+    surface: Surface
+    origin: Origin
+    kind: str
+
+
+Field = TextField | UncheckedPart
+
+
+def request_fields(interaction: Interaction) -> Iterator[Field]:
+    """Everything the model would read: messages in order, then documents and tool definitions."""
+    for number, message in enumerate(interaction.messages):
+        place = f"messages[{number}]"
+        if message.name:
+            yield TextField(
+                field=f"{place}.name", surface=Surface.INPUT, origin=Origin.UNKNOWN, text=message.name
+            )
+        for index, part in enumerate(message.parts):
+            yield from _said(part, f"{place}.parts[{index}]")
+    for number, document in enumerate(interaction.documents):
+        yield TextField(
+            field=f"documents[{number}]",
+            surface=Surface.RETRIEVED,
+            origin=Origin.RETRIEVED,
+            text=document.text,
+        )
+    for number, tool in enumerate(interaction.tools):
+        yield from _definition(tool, f"tools[{number}]")
+
+
+def reply_fields(message: Message) -> Iterator[Field]:
+    """Everything the model says: words, thoughts and tool calls."""
+    for index, part in enumerate(message.parts):
+        place = f"reply.parts[{index}]"
+        match part:
+            case ToolCall():
+                yield from _call(part, place, Surface.TOOL_CALL)
+            case Reasoning():
+                yield from _reasoning(part, place, Surface.REASONING)
+            case Text() | Refusal():
+                yield TextField(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, text=part.text)
+            case ToolResult():
+                yield TextField(field=place, surface=Surface.OUTPUT, origin=part.origin, text=part.text)
+            case Media():
+                yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=part.origin, kind="media")
+            case Opaque():
+                yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, kind="opaque")
+
+
+def _said(part: Part, place: str) -> Iterator[Field]:
+    match part:
+        case Text():
+            yield TextField(field=place, surface=_SURFACE_OF[part.origin], origin=part.origin, text=part.text)
+        case ToolResult():
+            surface = Surface.TOOL_RESULT if part.origin.is_untrusted else _SURFACE_OF[part.origin]
+            yield TextField(field=place, surface=surface, origin=part.origin, text=part.text)
+        case Refusal():
+            yield TextField(field=place, surface=Surface.INPUT, origin=Origin.MODEL, text=part.text)
+        case Reasoning():
+            yield from _reasoning(part, place, Surface.INPUT)
+        case ToolCall():
+            yield from _call(part, place, Surface.INPUT)
+        case Media():
+            yield UncheckedPart(
+                field=place, surface=_SURFACE_OF[part.origin], origin=part.origin, kind="media"
+            )
+        case Opaque():
+            yield UncheckedPart(field=place, surface=Surface.INPUT, origin=Origin.UNKNOWN, kind="opaque")
+
+
+def _reasoning(part: Reasoning, place: str, surface: Surface) -> Iterator[Field]:
+    if part.redacted:
+        yield UncheckedPart(field=place, surface=surface, origin=Origin.MODEL, kind="redacted_reasoning")
+    else:
+        yield TextField(
+            field=place,
+            surface=surface,
+            origin=Origin.MODEL,
+            text=part.text,
+            is_rewritable=part.signature is None or surface is Surface.REASONING,
+        )
+
+
+def _call(part: ToolCall, place: str, surface: Surface) -> Iterator[Field]:
+    if part.arguments is None:
+        text = part.raw_arguments or ""
+        yield TextField(field=f"{place}.raw_arguments", surface=surface, origin=Origin.MODEL, text=text)
+        return
+    for path, text, is_value in json_texts(part.arguments, f"{place}.arguments"):
+        yield TextField(field=path, surface=surface, origin=Origin.MODEL, text=text, is_rewritable=is_value)
+
+
+def _definition(tool: ToolDefinition, place: str) -> Iterator[Field]:
+    texts = [(f"{place}.description", tool.description, True)]
+    texts += json_texts(tool.parameters, f"{place}.parameters")
+    for path, text, is_value in texts:
+        if text:
+            yield TextField(
+                field=path,
+                surface=Surface.TOOL_DEFINITION,
+                origin=Origin.TOOL_DEFINITION,
+                text=text,
+                is_rewritable=is_value,
+            )
+
+
+def json_texts(value: Any, place: str) -> Iterator[tuple[str, str, bool]]:
+    """The texts and numbers of a JSON value: (path, text, whether it is a value); keys are no values.
+
+    Deeper than 200 levels nothing is read; the pipeline refuses such values before.
+    """
+    todo: deque[tuple[Any, str, int]] = deque([(value, place, 0)])
+    while todo:
+        node, path, depth = todo.popleft()
+        if depth > _MAX_DEPTH:
+            continue
+        if isinstance(node, str):
+            yield path, node, True
+        elif isinstance(node, int | float) and not isinstance(node, bool):
+            yield path, str(node), True
+        elif isinstance(node, list | tuple):
+            todo.extend((item, f"{path}[{i}]", depth + 1) for i, item in enumerate(node))
+        elif isinstance(node, dict):
+            if node:
+                yield f"{path}{{keys}}", "\n".join(str(key) for key in node), False
+            todo.extend((item, child_path(path, str(key)), depth + 1) for key, item in node.items())
+
+
+def child_path(path: str, key: str) -> str:
+    """The path of a key below a path: `.key`, or `["a key"]` when it is no plain name."""
+    return f"{path}.{key}" if key.isidentifier() else f"{path}[{msgspec.json.encode(key).decode()}]"
+
+
+def json_depth(value: Any) -> int:
+    """How deep lists and mappings are nested; 0 for a plain value."""
+    deepest, todo = 0, [(value, 0)]
+    while todo:
+        node, depth = todo.pop()
+        deepest = max(deepest, depth)
+        if isinstance(node, dict):
+            todo.extend((item, depth + 1) for item in node.values())
+        elif isinstance(node, list | tuple):
+            todo.extend((item, depth + 1) for item in node)
+    return deepest
+
+
+def rewrite_request(interaction: Interaction, texts: Mapping[str, str]) -> Interaction:
+    """The interaction with other texts at the named fields; the very same object when there are none."""
+    if not texts:
+        return interaction
+    return msgspec.structs.replace(
+        interaction,
+        messages=tuple(
+            _rewrite_message(message, f"messages[{i}]", texts)
+            for i, message in enumerate(interaction.messages)
+        ),
+        documents=tuple(
+            msgspec.structs.replace(document, text=texts.get(f"documents[{i}]", document.text))
+            for i, document in enumerate(interaction.documents)
+        ),
+        tools=tuple(
+            msgspec.structs.replace(
+                tool,
+                description=texts.get(f"tools[{i}].description", tool.description),
+                parameters=rewrite_json(tool.parameters, f"tools[{i}].parameters", texts),
+            )
+            for i, tool in enumerate(interaction.tools)
+        ),
+    )
+
+
+def rewrite_reply(message: Message, texts: Mapping[str, str]) -> Message:
+    """The reply's message with other texts at the named fields."""
+    return _rewrite_message(message, "reply", texts) if texts else message
+
+
+def _rewrite_message(message: Message, place: str, texts: Mapping[str, str]) -> Message:
+    if not any(field.startswith(f"{place}.") for field in texts):
+        return message
+    parts = tuple(_rewrite_part(p, f"{place}.parts[{i}]", texts) for i, p in enumerate(message.parts))
+    return msgspec.structs.replace(message, parts=parts, name=texts.get(f"{place}.name", message.name))
+
+
+def _rewrite_part(part: Part, place: str, texts: Mapping[str, str]) -> Part:
+    match part:
+        case Text() | Refusal() | ToolResult():
+            return msgspec.structs.replace(part, text=texts[place]) if place in texts else part
+        case Reasoning():
+            # a signature vouches for the words as they were
+            return (
+                msgspec.structs.replace(part, text=texts[place], signature=None) if place in texts else part
+            )
+        case ToolCall():
+            return _rewrite_call(part, place, texts)
+        case _:
+            return part
+
+
+def _rewrite_call(part: ToolCall, place: str, texts: Mapping[str, str]) -> ToolCall:
+    if part.arguments is None:
+        raw = texts.get(f"{place}.raw_arguments", part.raw_arguments)
+        return msgspec.structs.replace(part, raw_arguments=raw)
+    arguments = rewrite_json(part.arguments, f"{place}.arguments", texts)
+    if arguments == part.arguments:
+        return part
+    raw = None if part.raw_arguments is None else msgspec.json.encode(arguments).decode()
+    return msgspec.structs.replace(part, arguments=arguments, raw_arguments=raw)
+
+
+def rewrite_json(value: Any, place: str, texts: Mapping[str, str]) -> Any:
+    """A JSON value with other texts at the named paths; a number that is rewritten becomes a text."""
+    if isinstance(value, dict):
+        return {key: rewrite_json(v, child_path(place, str(key)), texts) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rewrite_json(item, f"{place}[{i}]", texts) for i, item in enumerate(value)]
+    return texts.get(place, value)

@@ -1,0 +1,131 @@
+"""One policy on top of another: what a file says replaces what it extends, key by key.
+
+Detectors, thresholds, options, messages and tools are merged by name, rules by id; a rule or a tool that is
+written again is replaced whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from stanchion.core.codec import to_builtins
+from stanchion.core.decision import Effect
+from stanchion.core.origin import Origin
+from stanchion.guard.policy_file import PolicyFile, RuleEntry, SelectorEntry, written
+from stanchion.guard.policy_model import (
+    DetectorSettings,
+    Limits,
+    Policy,
+    Redaction,
+    SafeCompletions,
+    ToolRules,
+    Waiver,
+)
+from stanchion.guard.rules import Rule, Selector
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+_PLAIN = (
+    "environment",
+    "mode",
+    "media",
+    "opaque",
+    "redacted_reasoning",
+    "capture",
+    "marking",
+)
+_UNTRUSTED = tuple(origin for origin in Origin if origin.is_untrusted)
+
+
+def merge(base: Policy, layer: PolicyFile) -> Policy:
+    """`base` with everything that `layer` says in its place."""
+    said = written(layer)
+    plain = {key: getattr(layer, key) for key in _PLAIN if key in said}
+    return msgspec.structs.replace(
+        base,
+        **plain,
+        name=layer.name or base.name,
+        detectors=_detectors(base.detectors, said.get("detectors", {})),
+        rules=_rules(base.rules, layer.rules),
+        limits=_over(base.limits, said.get("limits") or {}, Limits),
+        redaction=_redaction(base.redaction, said.get("redaction") or {}),
+        safe_completions=_completions(base.safe_completions, said.get("safe_completions") or {}),
+        tools=_tools(base.tools, said.get("tools") or {}),
+        waivers=(*base.waivers, *(_waiver(entry) for entry in said.get("waivers", []))),
+    )
+
+
+def _over(base: _S, said: Mapping[str, Any], kind: type[_S]) -> _S:
+    if not said:
+        return base
+    return msgspec.convert({**to_builtins(base), **said}, kind)
+
+
+def _detectors(
+    base: Mapping[str, DetectorSettings], said: Mapping[str, Mapping[str, Any]]
+) -> dict[str, DetectorSettings]:
+    merged = dict(base)
+    for name, entry in said.items():
+        before = base.get(name, DetectorSettings())
+        nested = {
+            key: {**getattr(before, key), **entry[key]} for key in ("options", "thresholds") if key in entry
+        }
+        merged[name] = _over(before, {**entry, **nested}, DetectorSettings)
+    return merged
+
+
+def _rules(base: tuple[Rule, ...], said: Sequence[RuleEntry]) -> tuple[Rule, ...]:
+    merged = {rule.id: rule for rule in base}
+    merged.update({entry.id: to_rule(entry) for entry in said})
+    return tuple(merged.values())
+
+
+def to_rule(entry: RuleEntry) -> Rule:
+    """A rule of a file as a rule that judges."""
+    return Rule(
+        id=entry.id,
+        effect=Effect(entry.effect),
+        when=_selector(entry.when),
+        unless=None if entry.unless is None else _selector(entry.unless),
+        operator=entry.redact,
+        message=entry.message,
+        mode=entry.mode,
+    )
+
+
+def _selector(entry: SelectorEntry) -> Selector:
+    origins: list[Origin] = []
+    for name in entry.origin:
+        origins.extend(_UNTRUSTED if name == "untrusted" else (Origin(name),))
+    return Selector(
+        categories=tuple(entry.category),
+        surfaces=tuple(entry.surface),
+        origins=tuple(dict.fromkeys(origins)),
+        detectors=tuple(entry.detector),
+        texts=tuple(entry.text),
+        min_score=entry.min_score,
+        min_severity=entry.min_severity,
+    )
+
+
+def _redaction(base: Redaction, said: Mapping[str, Any]) -> Redaction:
+    return _over(base, {key: value for key, value in said.items() if key != "key"}, Redaction)
+
+
+def _completions(base: SafeCompletions, said: Mapping[str, Any]) -> SafeCompletions:
+    nested = {key: {**getattr(base, key), **said[key]} for key in ("variables", "messages") if key in said}
+    return _over(base, {**said, **nested}, SafeCompletions)
+
+
+def _tools(base: ToolRules, said: Mapping[str, Any]) -> ToolRules:
+    if not said:
+        return base
+    before: dict[str, Any] = to_builtins(base)
+    named = {**before["named"], **said.get("named", {})}
+    return msgspec.convert({**before, **said, "named": named}, ToolRules)
+
+
+def _waiver(entry: Mapping[str, Any]) -> Waiver:
+    return msgspec.convert(dict(entry), Waiver)

@@ -1,0 +1,68 @@
+"""Which checks run on which surface: a plain, ordered, printable list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from stanchion.core.decision import OnFailure, Surface
+from stanchion.core.finding import Cost
+from stanchion.guard.checks import Check
+from stanchion.guard.policy_model import DetectorSettings, Policy
+
+_COST_ORDER = {Cost.MICROSECONDS: 0, Cost.MILLISECONDS: 1, Cost.REMOTE: 2}
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The checks of each surface, cheap ones first; a surface without checks is there with an empty list."""
+
+    checks: Mapping[Surface, tuple[Check, ...]]
+
+    def on(self, surface: Surface) -> tuple[Check, ...]:
+        """The checks of one surface, in the order in which they run."""
+        return self.checks[surface]
+
+    @property
+    def unscanned(self) -> tuple[Surface, ...]:
+        """The surfaces on which no check runs."""
+        return tuple(surface for surface in Surface if not self.checks[surface])
+
+
+def make_plan(policy: Policy, detectors: Mapping[str, Any]) -> Plan:
+    """The plan of a policy. `detectors` holds a Detector or AsyncDetector for every enabled id.
+
+    A detector runs on the surfaces its settings name, else on those where a rule speaks of one of its
+    categories; and on every surface where it stands in for another.
+    """
+    enabled = policy.enabled_detectors
+    places = {name: _surfaces(policy, settings, detectors[name]) for name, settings in enabled.items()}
+    for name, settings in enabled.items():
+        if settings.fail is OnFailure.DEGRADE:
+            places[settings.stand_in] |= places[name]
+    checks = [Check(detector=detectors[name], settings=settings) for name, settings in enabled.items()]
+    checks.sort(key=lambda check: _COST_ORDER[Cost(check.detector.cost)])
+    return Plan({surface: tuple(c for c in checks if surface in places[c.id]) for surface in Surface})
+
+
+def _surfaces(policy: Policy, settings: DetectorSettings, detector: Any) -> set[Surface]:
+    if settings.surfaces:
+        return set(settings.surfaces)
+    return {surface for surface in Surface if policy.speaks_of(detector.categories, surface)}
+
+
+def silent_rules(policy: Policy, detectors: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rules that no enabled detector can ever trigger, because none reports their categories."""
+    reported = [
+        (name, category) for name in policy.enabled_detectors for category in detectors[name].categories
+    ]
+    reported += [("guard.limits", "input.limit"), ("guard.parts", "input.media")]
+    return tuple(
+        rule.id
+        for rule in policy.rules
+        if not any(
+            rule.when.covers_category(category) and (not rule.when.detectors or name in rule.when.detectors)
+            for name, category in reported
+        )
+    )

@@ -1,0 +1,180 @@
+"""What makes one policy looser than another, setting by setting.
+
+Only what this page can order counts as tighter or equal. Settings that cannot be ordered (a detector's
+options, an argument's pattern) count as looser as soon as they differ: a waiver is then asked for, never
+assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stanchion.core.decision import Effect, Mode, OnFailure
+from stanchion.core.taxonomy import matches
+from stanchion.guard.policy_model import (
+    ArgumentRule,
+    Capture,
+    DetectorSettings,
+    Handling,
+    Limits,
+    Loosening,
+    MarkingStyle,
+    Policy,
+    ToolRule,
+    ToolRules,
+)
+from stanchion.guard.rules import Rule, Selector
+
+Path = tuple[str, ...]
+_FAIL_STRICTNESS = {OnFailure.OPEN: 0, OnFailure.DEGRADE: 1, OnFailure.CLOSED: 2}
+_CAPTURE_STRICTNESS = {Capture.RAW: 0, Capture.REDACTED: 1, Capture.NONE: 2}
+
+
+def loosenings(before: Policy, after: Policy) -> tuple[Loosening, ...]:
+    """Every setting in which `after` is looser than `before`, in the order of the file format."""
+    return tuple(
+        Loosening(path=path, before=_shown(old), after=_shown(new)) for path, old, new in _all(before, after)
+    )
+
+
+def _all(before: Policy, after: Policy) -> Iterator[tuple[Path, Any, Any]]:
+    if before.mode is Mode.ENFORCE and after.mode is Mode.SHADOW:
+        yield ("mode",), before.mode, after.mode
+    for name, settings in before.enabled_detectors.items():
+        yield from _detector(("detectors", name), settings, after.detectors.get(name))
+    later = {rule.id: rule for rule in after.rules}
+    for rule in before.rules:
+        yield from _rule(("rules", rule.id), rule, later.get(rule.id))
+    yield from _limits(before.limits, after.limits)
+    for field in ("media", "opaque", "redacted_reasoning"):
+        if getattr(before, field) is Handling.BLOCK and getattr(after, field) is Handling.ALLOW:
+            yield (field,), Handling.BLOCK, Handling.ALLOW
+    if _CAPTURE_STRICTNESS[after.capture] < _CAPTURE_STRICTNESS[before.capture]:
+        yield ("capture",), before.capture, after.capture
+    if before.marking is not MarkingStyle.NONE and after.marking is MarkingStyle.NONE:
+        yield ("marking",), before.marking, after.marking
+    yield from _tools(before.tools, after.tools)
+
+
+def _detector(
+    path: Path, before: DetectorSettings, after: DetectorSettings | None
+) -> Iterator[tuple[Path, Any, Any]]:
+    if after is None or not after.enabled:
+        yield (*path, "enabled"), True, False
+        return
+    if after.options != before.options:
+        yield (*path, "options"), "as extended", "changed"
+    if after.threshold > before.threshold:
+        yield (*path, "threshold"), before.threshold, after.threshold
+    for selector in {**before.thresholds, **after.thresholds}:
+        old, new = before.threshold_for(selector), after.threshold_for(selector)
+        if new > old:
+            yield (*path, "thresholds", selector), old, new
+    if _FAIL_STRICTNESS[after.fail] < _FAIL_STRICTNESS[before.fail]:
+        yield (*path, "fail"), before.fail, after.fail
+    if after.fail is not OnFailure.CLOSED and after.deadline_ms < before.deadline_ms:
+        yield (*path, "deadline_ms"), before.deadline_ms, after.deadline_ms
+    if not _at_least(before.surfaces, after.surfaces):
+        yield (*path, "surfaces"), before.surfaces, after.surfaces
+
+
+def _rule(path: Path, before: Rule, after: Rule | None) -> Iterator[tuple[Path, Any, Any]]:
+    if after is None:
+        yield path, before.effect, "no such rule"
+        return
+    if after.effect.rank < before.effect.rank:
+        yield (*path, "effect"), before.effect, after.effect
+    if before.mode is Mode.ENFORCE and after.mode is Mode.SHADOW:
+        yield (*path, "mode"), before.mode, after.mode
+    yield from _narrowed((*path, "when"), before.when, after.when)
+    if after.unless is not None and after.unless != before.unless:
+        yield (*path, "unless"), "fewer exemptions", "changed exemptions"
+
+
+def _narrowed(path: Path, before: Selector, after: Selector) -> Iterator[tuple[Path, Any, Any]]:
+    if not _categories_at_least(before.categories, after.categories):
+        yield (*path, "category"), before.categories, after.categories
+    for key, field in (("surface", "surfaces"), ("origin", "origins"), ("detector", "detectors")):
+        old, new = getattr(before, field), getattr(after, field)
+        if not _at_least(old, new):
+            yield (*path, key), old, new
+    if after.texts != before.texts and after.texts:
+        yield (*path, "text"), before.texts, after.texts
+    if after.min_score > before.min_score:
+        yield (*path, "min_score"), before.min_score, after.min_score
+    if after.min_severity.rank > before.min_severity.rank:
+        yield (*path, "min_severity"), before.min_severity, after.min_severity
+
+
+def _limits(before: Limits, after: Limits) -> Iterator[tuple[Path, Any, Any]]:
+    for field in before.__struct_fields__:
+        old, new = getattr(before, field), getattr(after, field)
+        if new > old:
+            yield ("limits", field), old, new
+
+
+def _tools(before: ToolRules, after: ToolRules) -> Iterator[tuple[Path, Any, Any]]:
+    if after.default.rank < before.default.rank:
+        yield ("tools", "default"), before.default, after.default
+    for name in {**before.named, **after.named}:
+        old = before.named.get(name) or ToolRule(effect=before.default)
+        new = after.named.get(name) or ToolRule(effect=after.default)
+        if old != new:
+            yield from _tool(("tools", "named", name), old, new)
+
+
+def _tool(path: Path, before: ToolRule, after: ToolRule) -> Iterator[tuple[Path, Any, Any]]:
+    if after.effect.rank < before.effect.rank:
+        yield (*path, "effect"), before.effect, after.effect
+    if after.effect is Effect.BLOCK:
+        return  # nothing can be looser than a tool that may not be called
+    if before.only_named_arguments and not after.only_named_arguments:
+        yield (*path, "only_named_arguments"), True, False
+    if before.calls_per_session is not None and (
+        after.calls_per_session is None or after.calls_per_session > before.calls_per_session
+    ):
+        yield (*path, "calls_per_session"), before.calls_per_session, after.calls_per_session
+    for name, argument in before.arguments.items():
+        yield from _argument((*path, "arguments", name), argument, after.arguments.get(name))
+
+
+def _argument(
+    path: Path, before: ArgumentRule, after: ArgumentRule | None
+) -> Iterator[tuple[Path, Any, Any]]:
+    if after is None:
+        yield path, "limited", "free"
+        return
+    if before.allowed and not (after.allowed and set(after.allowed) <= set(before.allowed)):
+        yield (*path, "allowed"), before.allowed, after.allowed
+    if before.pattern and after.pattern != before.pattern:
+        yield (*path, "pattern"), before.pattern, after.pattern
+    if before.minimum is not None and (after.minimum is None or after.minimum < before.minimum):
+        yield (*path, "minimum"), before.minimum, after.minimum
+    for field in ("maximum", "max_characters"):
+        old, new = getattr(before, field), getattr(after, field)
+        if old is not None and (new is None or new > old):
+            yield (*path, field), old, new
+    if before.required and not after.required:
+        yield (*path, "required"), True, False
+    if after.otherwise.rank < before.otherwise.rank:
+        yield (*path, "otherwise"), before.otherwise, after.otherwise
+
+
+def _at_least(before: Sequence[Any], after: Sequence[Any]) -> bool:
+    """Whether `after` selects all that `before` selects; empty selects everything."""
+    return not after or (bool(before) and set(before) <= set(after))
+
+
+def _categories_at_least(before: Sequence[str], after: Sequence[str]) -> bool:
+    if not after or "*" in after:
+        return True
+    return bool(before) and all(
+        any(matches(wide, narrow.removesuffix(".*")) for wide in after) for narrow in before
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping | tuple):
+        return ", ".join(str(item) for item in value) or "any"
+    return "none" if value is None else str(value)

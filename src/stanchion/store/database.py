@@ -1,0 +1,126 @@
+"""A database of records: SQLite in a file by default, PostgreSQL by address, always at the newest version.
+
+SQLAlchemy loads when a database is opened, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+LOCK_WAIT_S = 10.0
+
+
+class Database:
+    """Transactions on one database; made by `open_database`. Threads may share it, forks may not."""
+
+    def __init__(self, engine: sa.Engine, *, is_read_only: bool) -> None:
+        self._engine = engine
+        self.is_read_only = is_read_only
+
+    @property
+    def dialect(self) -> Literal["sqlite", "postgresql"]:
+        """Which of the two it is."""
+        return "sqlite" if self._engine.dialect.name == "sqlite" else "postgresql"
+
+    @property
+    def where(self) -> str:
+        """The database for people, without its password."""
+        url = self._engine.url
+        if self.dialect == "sqlite":
+            return f"the SQLite database {url.database}"
+        host = url.host or url.query.get("host") or "local socket"
+        return f"the PostgreSQL database {url.database or 'postgres'!r} at {host}"
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that may write: all of it at the end of the block, or nothing.
+
+        Raises:
+            UnavailableError: locked, full, unreachable.
+            IntegrityError: damaged, or a rule of the records was broken.
+        """
+        with self._transaction(is_write=True) as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads; on SQLite it sees one moment, on PostgreSQL one per statement."""
+        with self._transaction(is_write=False) as connection:
+            yield connection
+
+    @contextmanager
+    def _transaction(self, *, is_write: bool) -> Iterator[sa.Connection]:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from stanchion.store.failures import translate
+
+        try:
+            with (
+                self._engine.connect().execution_options(stanchion_write=is_write) as connection,
+                connection.begin(),
+            ):
+                yield connection
+        except SQLAlchemyError as error:
+            raise translate(error, where=self.where) from None  # the chain would print statement and address
+
+    def forget_deleted(self) -> None:
+        """Let deleted rows go from SQLite's side file too; PostgreSQL does so in its own vacuum."""
+        if self.dialect != "sqlite" or self.is_read_only:
+            return
+        raw = self._engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            cursor.close()
+        finally:
+            raw.close()
+
+    def close(self) -> None:
+        """Let go of every connection; safe to call twice."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_database(
+    url: str | Path, *, is_read_only: bool = False, lock_wait_s: float = LOCK_WAIT_S
+) -> Database:
+    """Open the database at `sqlite:///path`, `postgresql://...` or a plain path; migrate it if it is behind.
+
+    A SQLite file and its folder are made when absent, readable by their owner only. A read-only database is
+    not made and not migrated. `lock_wait_s` is how long a writer waits for another one.
+
+    Raises:
+        UsageError: for an address that cannot be used, or a missing file when read-only.
+        MissingExtraError: for PostgreSQL without its driver.
+        UnavailableError: when it cannot be reached, or is newer than this code.
+        IntegrityError: when the file is damaged.
+    """
+    from stanchion.store.engine import make_engine
+    from stanchion.store.migrate import check_version, is_newest, upgrade
+
+    address = f"sqlite:///{url}" if isinstance(url, Path) or "://" not in url else url
+    engine = make_engine(address, is_read_only=is_read_only, lock_wait_s=lock_wait_s)
+    database = Database(engine, is_read_only=is_read_only)
+    try:
+        with database.read() as connection:
+            if is_read_only:
+                check_version(connection, where=database.where)
+            is_behind = not is_newest(connection)
+        if is_behind:
+            with database.write() as connection:
+                upgrade(connection, where=database.where)
+    except BaseException:
+        database.close()
+        raise
+    return database

@@ -1,0 +1,114 @@
+"""SQLAlchemy engines for the two databases, each set up for records that must not be lost.
+
+SQLite: WAL, so that readers never wait for the writer; `synchronous = FULL`, because with NORMAL the last
+commits of a WAL database are lost when the power fails, and an audit log may not forget what it has answered
+for; `secure_delete`, so that erased text does not stay in free pages. Every write transaction begins
+IMMEDIATE: two writers queue at the start, where waiting is possible, and never fail halfway.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from stanchion.core.errors import MissingExtraError, UsageError
+
+CONNECT_WAIT_S = 5
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+
+
+def make_engine(url: str, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine:
+    """An engine for `sqlite:///path` or `postgresql://...`; connects to nothing yet.
+
+    Raises:
+        UsageError: for another database, an address that cannot be read, or SQLite without a file.
+        MissingExtraError: for PostgreSQL without its driver.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed, is_read_only=is_read_only, lock_wait_s=lock_wait_s)
+    if parsed.get_backend_name() == "postgresql":
+        return _postgresql(parsed, is_read_only=is_read_only, lock_wait_s=lock_wait_s)
+    raise UsageError(
+        f"the database {parsed.get_backend_name()!r} is not supported.",
+        hint="Use sqlite:///path/to/file.db or postgresql://user@host/name.",
+    )
+
+
+def _parse(url: str) -> sa.URL:
+    scheme, separator, rest = url.partition("://")
+    try:
+        return sa.make_url(f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}")
+    except (sa.exc.ArgumentError, ValueError):
+        raise UsageError(
+            "the address of the database cannot be read.",
+            hint="Use sqlite:///path/to/file.db or postgresql://user@host/name.",
+        ) from None  # the cause would print the address, password included
+
+
+def _sqlite(url: sa.URL, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine:
+    if not url.database or url.database == ":memory:":
+        raise UsageError(
+            "a SQLite database needs a file; one in memory would lose the records.",
+            hint="Use sqlite:///path/to/file.db.",
+        )
+    path = Path(url.database)
+    if is_read_only and not path.is_file():
+        raise UsageError(f"there is no database at {path}.", hint="Check the path, or write to it first.")
+    if not is_read_only:
+        _create_private_file(path)
+    engine = sa.create_engine(
+        url, hide_parameters=True, pool_size=4, max_overflow=12, connect_args={"timeout": lock_wait_s}
+    )
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        settings = [
+            "foreign_keys = ON",
+            "recursive_triggers = ON",
+            "secure_delete = ON",
+            "synchronous = FULL",
+        ]
+        settings += ["query_only = ON"] if is_read_only else ["journal_mode = WAL"]
+        for setting in settings:
+            connection.execute(f"PRAGMA {setting}").close()
+
+    def on_begin(connection: sa.Connection) -> None:
+        is_write = connection.get_execution_options().get("stanchion_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+    return engine
+
+
+def _create_private_file(path: Path) -> None:
+    """Make the file readable by its owner only; SQLite gives its side files the same mode."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    except OSError as error:
+        raise UsageError(
+            f"the database {path} cannot be made: {error.strerror}.", hint="Check the folder and its rights."
+        ) from error
+
+
+def _postgresql(url: sa.URL, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine:
+    milliseconds = round(lock_wait_s * 1000)
+    options = f"-c lock_timeout={milliseconds} -c timezone=UTC"
+    if is_read_only:
+        options += " -c default_transaction_read_only=on"
+    try:
+        return sa.create_engine(
+            url,
+            hide_parameters=True,
+            pool_pre_ping=True,
+            pool_size=4,
+            max_overflow=12,
+            connect_args={"connect_timeout": CONNECT_WAIT_S, "options": options},
+        )
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("PostgreSQL", "postgres") from error

@@ -1,0 +1,116 @@
+"""The tables as they are today, for queries; what makes them is the numbered files in `migrations/`.
+
+Times are microseconds since 1970 in UTC, JSON columns hold canonical JSON, booleans are real booleans: the
+same on SQLite and PostgreSQL. A test compares these definitions with a migrated database on both.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # INTEGER is SQLite's own 64-bit row number
+
+metadata = sa.MetaData()
+
+audit_entries = sa.Table(
+    "audit_entries",
+    metadata,
+    sa.Column("sequence", BIG, primary_key=True, autoincrement=False),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("payload_digest", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sa.Index("ix_audit_entries_kind", "kind", "sequence"),
+)
+
+audit_payloads = sa.Table(
+    "audit_payloads",
+    metadata,
+    sa.Column(
+        "sequence", BIG, sa.ForeignKey("audit_entries.sequence"), primary_key=True, autoincrement=False
+    ),
+    sa.Column("salt", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("subject_key", sa.Text, nullable=False, server_default=""),
+    sa.Index("ix_audit_payloads_subject", "subject_key"),
+)
+
+audit_erasures = sa.Table(
+    "audit_erasures",
+    metadata,
+    sa.Column(
+        "sequence", BIG, sa.ForeignKey("audit_entries.sequence"), primary_key=True, autoincrement=False
+    ),
+    sa.Column("erased_by", BIG, sa.ForeignKey("audit_entries.sequence"), nullable=False),
+)
+
+interactions = sa.Table(
+    "interactions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("feature", sa.Text, nullable=False),
+    sa.Column("traffic", sa.Text, nullable=False),
+    sa.Column("session_id", sa.Text, nullable=False),
+    sa.Column("tenant_key", sa.Text, nullable=False),
+    sa.Column("subject_key", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("components", sa.Text, nullable=False),
+    sa.Column("components_digest", sa.Text, nullable=False),
+    sa.Column("prompt_digest", sa.Text, nullable=False),
+    sa.Column("policy_digest", sa.Text, nullable=False),
+    sa.Column("effect", sa.Text, nullable=False),
+    sa.Column("is_protected", sa.Boolean, nullable=False),
+    sa.Column("finding_count", BIG, nullable=False),
+    sa.Column("categories", sa.Text, nullable=False),
+    sa.Column("decisions", sa.Text, nullable=False),
+    sa.Column("finish_reason", sa.Text, nullable=False),
+    sa.Column("input_tokens", BIG),
+    sa.Column("output_tokens", BIG),
+    sa.Column("cost_usd", sa.Double),
+    sa.Column("latency_ms", sa.Double),
+    sa.Column("guard_ms", sa.Double),
+    sa.Column("labels", sa.Text, nullable=False),
+    sa.Column("is_replayable", sa.Boolean, nullable=False),
+    sa.Column("replay_note", sa.Text, nullable=False),
+    sa.Index("ix_interactions_at", "at_us", "id"),
+    sa.Index("ix_interactions_feature", "feature", "at_us", "id"),
+    sa.Index("ix_interactions_session", "session_id"),
+    sa.Index("ix_interactions_subject", "subject_key"),
+)
+
+interaction_texts = sa.Table(
+    "interaction_texts",
+    metadata,
+    sa.Column(
+        "interaction_id", sa.Text, sa.ForeignKey("interactions.id", ondelete="CASCADE"), primary_key=True
+    ),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("redacted_by", sa.Text, nullable=False),
+    sa.Column("parts", sa.Text, nullable=False),
+    sa.Index("ix_interaction_texts_at", "at_us"),
+)
+
+interaction_tombstones = sa.Table(
+    "interaction_tombstones",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("erased_at_us", BIG, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("erased_by", BIG, sa.ForeignKey("audit_entries.sequence"), nullable=False),
+)
+
+legal_holds = sa.Table(
+    "legal_holds",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("placed_at_us", BIG, nullable=False),
+    sa.Column("placed_by", BIG, sa.ForeignKey("audit_entries.sequence"), nullable=False),
+    sa.Column("released_at_us", BIG),
+    sa.Column("released_by", BIG, sa.ForeignKey("audit_entries.sequence")),
+)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from stanchion.evals.results import Concern, TargetKind
+from stanchion.files.schema import FileModel
 
 
 class Metric(StrEnum):
@@ -93,29 +94,27 @@ def parse_share(value: Any) -> Any:
     return value
 
 
+def as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One text is a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+if TYPE_CHECKING:
+    OneOrMany = tuple[str, ...]
+else:  # what a file may say; what a model holds is always a tuple
+    OneOrMany = Annotated[str | tuple[str, ...], AfterValidator(as_tuple)]
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 Share = Annotated[float, BeforeValidator(parse_share), Field(ge=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SliceModel(_Strict):
+class SliceModel(FileModel):
     """Which results count; every given field must hold, a list means any of its values."""
 
-    category: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    language: tuple[str, ...] = ()
-    source: tuple[str, ...] = ()
+    category: OneOrMany = ()
+    tags: OneOrMany = ()
+    language: OneOrMany = ()
+    source: OneOrMany = ()
     target_kind: TargetKind | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: [v] if isinstance(v, str) and k != "target_kind" else v for k, v in value.items()}
 
     @property
     def is_everything(self) -> bool:
@@ -123,7 +122,7 @@ class SliceModel(_Strict):
         return not (self.category or self.tags or self.language or self.source or self.target_kind)
 
 
-class BaselineModel(_Strict):
+class BaselineModel(FileModel):
     """Not worse than an earlier run, by the paired comparison.
 
     `run`: a run id, a run folder, or a path to one (`safety/baselines/main`). `margin`: by how much the rate
@@ -135,7 +134,7 @@ class BaselineModel(_Strict):
     max_new_failures: int | None = Field(default=None, ge=0)
 
 
-class CriterionModel(_Strict):
+class CriterionModel(FileModel):
     """One promise: a metric, on which side of which limit, how surely, and on how much evidence.
 
     `metric` is a `Metric` or `score:<scorer id>` (share of that scorer's judged scores that are unsafe).

@@ -55,12 +55,16 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
 
 
 class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media"):
-    """An image, a sound or a file, by digest; `location` is a URL or a data URL as the wire carried it."""
+    """An image, a sound or a file, by digest; `location` is a URL or a data URL as the wire carried it.
+
+    `detail` is the wire's word for the resolution to look at it with.
+    """
 
     media_type: str
     origin: Origin
     digest: str
     location: str | None = None
+    detail: str | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
@@ -136,11 +140,15 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool the model may ask for; `parameters` is a JSON schema."""
+    """A tool the model may ask for; `parameters` is a JSON schema.
+
+    `extra` keeps what else the wire said about it: never taken as checked, sent back only to the same vendor.
+    """
 
     name: str
     description: str = ""
     parameters: dict[str, JsonValue] = msgspec.field(default_factory=dict)
+    extra: Opaque | None = None
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -249,11 +257,12 @@ class RefusalDelta(msgspec.Struct, frozen=True, kw_only=True, tag="refusal_delta
 
 
 class Citation(msgspec.Struct, frozen=True, kw_only=True, tag="citation"):
-    """The answer cites a document."""
+    """The answer cites a document; `wire` is the citation as the vendor's API said it."""
 
     document_id: str
     quote: str = ""
     index: int = 0
+    wire: JsonValue = None
 
 
 class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, tag="usage"):

@@ -26,7 +26,12 @@ from stanchion.core.version import package_version
 
 # name -> (where the function or Typer app is, the first line of its help); sorted by name.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "check": (
+        "stanchion.cli.check:check",
+        "Check every file of a safety folder, and every link between them.",
+    ),
     "config": ("stanchion.cli.config:app", "See the settings."),
+    "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
 }
 
 _INTERRUPTED = 130

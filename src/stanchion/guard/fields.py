@@ -91,7 +91,7 @@ def reply_fields(message: Message) -> Iterator[Field]:
         place = f"reply.parts[{index}]"
         match part:
             case ToolCall():
-                yield from _call(part, place, Surface.TOOL_CALL)
+                yield from call_fields(part, place, Surface.TOOL_CALL)
             case Reasoning():
                 yield from _reasoning(part, place, Surface.REASONING)
             case Text() | Refusal():
@@ -116,7 +116,7 @@ def _said(part: Part, place: str) -> Iterator[Field]:
         case Reasoning():
             yield from _reasoning(part, place, Surface.INPUT)
         case ToolCall():
-            yield from _call(part, place, Surface.INPUT)
+            yield from call_fields(part, place, Surface.INPUT)
         case Media():
             yield UncheckedPart(
                 field=place, surface=_SURFACE_OF[part.origin], origin=part.origin, kind="media"
@@ -138,7 +138,8 @@ def _reasoning(part: Reasoning, place: str, surface: Surface) -> Iterator[Field]
         )
 
 
-def _call(part: ToolCall, place: str, surface: Surface) -> Iterator[Field]:
+def call_fields(part: ToolCall, place: str, surface: Surface) -> Iterator[TextField]:
+    """The arguments of a call: every text and number of a JSON object, or the source as it came."""
     if part.arguments is None:
         text = part.raw_arguments or ""
         yield TextField(field=f"{place}.raw_arguments", surface=surface, origin=Origin.MODEL, text=text)
@@ -150,6 +151,8 @@ def _call(part: ToolCall, place: str, surface: Surface) -> Iterator[Field]:
 def _definition(tool: ToolDefinition, place: str) -> Iterator[Field]:
     texts = [(f"{place}.description", tool.description, True)]
     texts += json_texts(tool.parameters, f"{place}.parameters")
+    if tool.extra is not None:  # vendor fields: read like the rest, but never rewritten
+        texts += [(path, text, False) for path, text, _ in json_texts(tool.extra.payload, f"{place}.extra")]
     for path, text, is_value in texts:
         if text:
             yield TextField(
@@ -248,12 +251,13 @@ def _rewrite_part(part: Part, place: str, texts: Mapping[str, str]) -> Part:
                 msgspec.structs.replace(part, text=texts[place], signature=None) if place in texts else part
             )
         case ToolCall():
-            return _rewrite_call(part, place, texts)
+            return rewrite_call(part, place, texts)
         case _:
             return part
 
 
-def _rewrite_call(part: ToolCall, place: str, texts: Mapping[str, str]) -> ToolCall:
+def rewrite_call(part: ToolCall, place: str, texts: Mapping[str, str]) -> ToolCall:
+    """The call with other texts at the named fields."""
     if part.arguments is None:
         raw = texts.get(f"{place}.raw_arguments", part.raw_arguments)
         return msgspec.structs.replace(part, raw_arguments=raw)

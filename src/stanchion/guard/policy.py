@@ -145,13 +145,18 @@ class _Reader:
                 return self.packaged(reference, trail)
             names = packaged_policies()
             hint = f"{did_you_mean(reference, names)} A file's name ends in .yaml."
-            self._report(loaded, at, "unknown-policy", f"unknown packaged policy {reference!r}.", hint)
+            message = f"unknown packaged policy {reference!r}."
+            self._problems.append(
+                loaded.document.problem(at, rule="unknown-policy", message=message, hint=hint)
+            )
             return None
         try:
             path = resolve_inside(reference, folder=loaded.path.parent, root=project_root(loaded.path))
             trail.enter(path)
         except UsageError as error:
-            self._report(loaded, at, "extends", error.message, error.hint)
+            self._problems.append(
+                loaded.document.problem(at, rule="extends", message=error.message, hint=error.hint)
+            )
             return None
         return self.file(path, trail)
 
@@ -176,9 +181,6 @@ class _Reader:
                 )
                 self._warnings.append(msgspec.structs.replace(problem, severity="warning"))
         return msgspec.structs.replace(merged, loosenings=(*merged.loosenings, *dict.fromkeys(found)))
-
-    def _report(self, loaded: _Layer, at: Sequence[Step], rule: str, message: str, hint: str | None) -> None:
-        self._problems.append(loaded.document.problem(at, rule=rule, message=message, hint=hint))
 
 
 def _joined(first: Policy, second: Policy) -> Policy:
@@ -278,8 +280,8 @@ def _detector_problems(loaded: _Layer, merged: Policy, known: Collection[str] | 
             yield document.problem(
                 ("detectors", name, "stand_in" if settings.stand_in else "fail"),
                 rule="stand-in",
-                message=f"detector {name!r} fails with 'degrade', but {settings.stand_in!r} is not another enabled "
-                "detector of this policy that could stand in.",
+                message=f"detector {name!r} fails with 'degrade', but {settings.stand_in!r} is not another "
+                "enabled detector of this policy that could stand in.",
                 hint="Name one in 'stand_in', or fail closed.",
             )
     if not merged.enabled_detectors:

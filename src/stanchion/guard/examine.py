@@ -1,0 +1,317 @@
+"""From texts to decisions: sizes, checks, rules, and what a failed check means, surface by surface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from stanchion.core.clock import Clock, Ids
+from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, OnFailure, Surface
+from stanchion.core.finding import Finding, Location, Severity
+from stanchion.core.taxonomy import taxonomy
+from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner
+from stanchion.guard.fields import Field, TextField, UncheckedPart
+from stanchion.guard.plan import Plan
+from stanchion.guard.policy_model import Handling, Policy
+from stanchion.guard.rules import FoundIn, RuleHit, Ruling
+from stanchion.guard.workers import Door
+
+LIMITS = "guard.limits"
+PARTS = "guard.parts"
+TOOLS = "guard.tools"
+VERSION = "1"
+FAILED = "check.failed"
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What is the same for all texts of one exchange."""
+
+    context: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    session_id: str = ""
+    locale: str = ""
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """One reason for an effect: what raised it, and the category whose words the user is told."""
+
+    effect: Effect
+    rule_id: str
+    category: str
+    reason: str
+    message: str = ""
+
+
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """One field with what was found in it; `effect` is the strictest that concerns this field alone."""
+
+    field: TextField
+    ruling: Ruling
+    effect: Effect
+
+
+class SurfaceOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision on one surface, the ground that decided it, and its fields."""
+
+    decision: Decision
+    ground: Ground | None
+    examined: tuple[Examined, ...]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What speaks against one surface, as it is found."""
+
+    grounds: list[Ground]
+    findings: list[Finding]
+
+
+class Examiner:
+    """Decides about fields by one policy and one plan of checks."""
+
+    def __init__(self, policy: Policy, plan: Plan, runner: CheckRunner, *, clock: Clock, ids: Ids) -> None:
+        self._policy = policy
+        self._plan = plan
+        self._runner = runner
+        self._clock = clock
+        self._ids = ids
+
+    async def examine(
+        self,
+        door: Door,
+        fields: Iterable[Field],
+        subject: Subject,
+        *,
+        grounds: Mapping[Surface, Sequence[tuple[Ground, Finding]]] | None = None,
+    ) -> dict[Surface, SurfaceOutcome]:
+        """The outcome on every surface that the fields stand on, in the order of `Surface`.
+
+        `grounds` are what was decided elsewhere (tool rules), with the finding that says so.
+        """
+        listed = list(fields)
+        by_surface: dict[Surface, list[Field]] = {}
+        for field in listed:
+            by_surface.setdefault(field.surface, []).append(field)
+        total = sum(len(field.text) for field in listed if isinstance(field, TextField))
+        too_much = self._beyond_totals(total, len(listed))
+        outcomes = {}
+        for surface in Surface:
+            given = (grounds or {}).get(surface, ())
+            if surface in by_surface or given:
+                outcomes[surface] = await self._surface(
+                    door, surface, by_surface.get(surface, []), subject, given=[*too_much, *given]
+                )
+        return outcomes
+
+    async def _surface(
+        self,
+        door: Door,
+        surface: Surface,
+        fields: Sequence[Field],
+        subject: Subject,
+        *,
+        given: Sequence[tuple[Ground, Finding]],
+    ) -> SurfaceOutcome:
+        started_ns = self._clock.monotonic_ns()
+        gathered = _Gathered(
+            grounds=[ground for ground, _ in given], findings=[finding for _, finding in given]
+        )
+        texts = self._readable(fields, gathered)
+        checks = self._plan.on(surface)
+        results = await self._runner.run(door, checks, [_check_input(text, subject) for text in texts])
+        examined = []
+        for number, text in enumerate(texts):
+            found = [f for c in range(len(checks)) for f in results[c, number].findings]
+            counted = [finding for finding in found if self._policy.table.counts(finding)]
+            one, grounds = self._judged(text, counted)
+            examined.append(one)
+            gathered.findings.extend(counted)
+            gathered.grounds.extend(grounds)
+        records = tuple(
+            self._record(check, surface, [results[c, t] for t in range(len(texts))])
+            for c, check in enumerate(checks)
+        )
+        outcome, failures = _failures(checks, records)
+        gathered.grounds.extend(failures)
+        gathered.grounds.sort(key=lambda ground: -ground.effect.rank)
+        decision = self._decision(surface, gathered, records, examined)
+        elapsed_ms = (self._clock.monotonic_ns() - started_ns) / 1e6
+        return SurfaceOutcome(
+            decision=msgspec.structs.replace(decision, outcome=outcome, elapsed_ms=elapsed_ms),
+            ground=gathered.grounds[0] if gathered.grounds else None,
+            examined=tuple(examined),
+        )
+
+    def _decision(
+        self,
+        surface: Surface,
+        gathered: _Gathered,
+        records: tuple[CheckRecord, ...],
+        examined: Sequence[Examined],
+    ) -> Decision:
+        grounds = gathered.grounds
+        shadow = [hit.rule for one in examined for hit in one.ruling.shadow_hits]
+        shadow.sort(key=lambda rule: -rule.effect.rank)
+        return Decision(
+            effect=grounds[0].effect if grounds else Effect.ALLOW,
+            surface=surface,
+            mode=self._policy.mode,
+            rule_ids=tuple(dict.fromkeys(ground.rule_id for ground in grounds)),
+            findings=tuple(gathered.findings),
+            checks=records,
+            policy_digest=self._policy.digest,
+            reason=grounds[0].reason if grounds else "",
+            reference=self._ids.new("dec"),
+            shadow_effect=shadow[0].effect if shadow else Effect.ALLOW,
+            shadow_rule_ids=tuple(dict.fromkeys(rule.id for rule in shadow)),
+        )
+
+    def _readable(self, fields: Sequence[Field], gathered: _Gathered) -> list[TextField]:
+        """The texts that may be checked; what stands against the others is written down."""
+        is_refused = any(ground.category == "input.limit" for ground in gathered.grounds)
+        texts = []
+        for field in fields:
+            fault = self._beyond_reach(field)
+            if fault is not None:
+                gathered.grounds.append(fault[0])
+                gathered.findings.append(fault[1])
+            elif isinstance(field, TextField) and not is_refused:
+                texts.append(field)
+        return texts
+
+    def _judged(self, field: TextField, findings: Sequence[Finding]) -> tuple[Examined, list[Ground]]:
+        ruling = self._policy.table.judge(
+            FoundIn(
+                finding=finding,
+                surface=field.surface,
+                origin=field.origin,
+                text=field.text[finding.location.start : finding.location.end],
+            )
+            for finding in findings
+        )
+        grounds = [_ground(hit, field) for hit in ruling.hits]
+        effect = max((ground.effect for ground in grounds), key=lambda e: e.rank, default=Effect.ALLOW)
+        return Examined(field=field, ruling=ruling, effect=effect), grounds
+
+    def _beyond_totals(self, characters: int, parts: int) -> list[tuple[Ground, Finding]]:
+        limits = self._policy.limits
+        found = []
+        for name, value in (("total_characters", characters), ("parts", parts)):
+            limit = getattr(limits, name)
+            if value > limit:
+                found.append(_limit(name, value, limit, field="", length=0))
+        return found
+
+    def _beyond_reach(self, field: Field) -> tuple[Ground, Finding] | None:
+        """What stands against a field before any check: its size, or that no check can read it."""
+        if isinstance(field, UncheckedPart):
+            return self._unchecked(field)
+        is_output = field.surface in (Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL)
+        name = "output_characters" if is_output else "text_characters"
+        limit = getattr(self._policy.limits, name)
+        length = len(field.text)
+        return _limit(name, length, limit, field=field.field, length=length) if length > limit else None
+
+    def _unchecked(self, part: UncheckedPart) -> tuple[Ground, Finding]:
+        handling: Handling = getattr(self._policy, part.kind)
+        effect = Effect.BLOCK if handling is Handling.BLOCK else Effect.ALLOW
+        reason = f"a part of kind {part.kind} cannot be checked; the policy says {handling.value}."
+        ground = Ground(effect=effect, rule_id=part.kind, category="input.media", reason=reason)
+        return ground, own_finding(PARTS, "input.media", field=part.field, rule=part.kind, reason=reason)
+
+    def _record(self, check: Check, surface: Surface, results: Sequence[CheckResult]) -> CheckRecord:
+        failed = next((result for result in results if result.status is not CheckStatus.RAN), None)
+        status = CheckStatus.SKIPPED if not results else failed.status if failed else CheckStatus.RAN
+        counts = self._policy.table.counts
+        return CheckRecord(
+            detector=check.id,
+            version=str(check.detector.version),
+            surface=surface,
+            status=status,
+            elapsed_ms=round(sum(result.elapsed_ms for result in results), 3),
+            findings=sum(counts(finding) for result in results for finding in result.findings),
+            on_failure=check.settings.fail,
+            reason=failed.reason if failed else "" if results else "there was no text it could read",
+        )
+
+
+def own_finding(
+    detector: str, category: str, *, field: str, rule: str, reason: str, length: int = 0
+) -> Finding:
+    """A finding of the guard itself about a whole field."""
+    return Finding(
+        detector=detector,
+        version=VERSION,
+        category=category,
+        score=1.0,
+        location=Location(start=0, end=length, field=field, line=1, column=1),
+        severity=taxonomy()[category].severity if category in taxonomy() else Severity.MEDIUM,
+        rule=rule,
+        reason=reason,
+    )
+
+
+def _limit(name: str, value: int, limit: int, *, field: str, length: int) -> tuple[Ground, Finding]:
+    reason = f"{value:,} {name.replace('_', ' ')} are beyond the limit of {limit:,}."
+    ground = Ground(effect=Effect.BLOCK, rule_id=f"limits.{name}", category="input.limit", reason=reason)
+    return ground, own_finding(
+        LIMITS, "input.limit", field=field, rule=f"limits.{name}", reason=reason, length=length
+    )
+
+
+def _ground(hit: RuleHit, field: TextField) -> Ground:
+    finding = hit.found.finding
+    effect = hit.rule.effect
+    reason = f"rule {hit.rule.id}: {finding.category} by {finding.detector}"
+    if effect is Effect.REDACT and (not field.is_rewritable or not _has_extent(finding, field)):
+        effect = Effect.BLOCK
+        reason += "; it should be redacted, but this text cannot be rewritten"
+    return Ground(
+        effect=effect,
+        rule_id=hit.rule.id,
+        category=finding.category,
+        reason=reason,
+        message=hit.rule.message,
+    )
+
+
+def _has_extent(finding: Finding, field: TextField) -> bool:
+    return finding.location.start < finding.location.end or not field.text
+
+
+def _check_input(field: TextField, subject: Subject) -> CheckInput:
+    return CheckInput(
+        field=field.field,
+        text=field.text,
+        origin=field.origin,
+        context=dict(subject.context),
+        session_id=subject.session_id,
+        locale=subject.locale,
+    )
+
+
+def _failures(
+    checks: Sequence[Check], records: Sequence[CheckRecord]
+) -> tuple[OnFailure | None, list[Ground]]:
+    """The declared outcome of the checks that failed; the strictest one, and the grounds for blocking."""
+    status: dict[str, Any] = {record.detector: record.status for record in records}
+    outcomes: list[OnFailure] = []
+    grounds = []
+    for check, record in zip(checks, records, strict=True):
+        if record.status not in (CheckStatus.TIMED_OUT, CheckStatus.ERRORED):
+            continue
+        outcome = check.settings.fail
+        if outcome is OnFailure.DEGRADE and status.get(check.settings.stand_in) is not CheckStatus.RAN:
+            outcome = OnFailure.CLOSED
+        outcomes.append(outcome)
+        if outcome is OnFailure.CLOSED:
+            reason = f"check {check.id} {record.status.value} ({record.reason}) and fails closed."
+            grounds.append(
+                Ground(effect=Effect.BLOCK, rule_id=f"fail.{check.id}", category=FAILED, reason=reason)
+            )
+    for outcome in (OnFailure.CLOSED, OnFailure.DEGRADE, OnFailure.OPEN):
+        if outcome in outcomes:
+            return outcome, grounds
+    return None, grounds

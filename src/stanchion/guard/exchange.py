@@ -1,0 +1,292 @@
+"""One exchange under guard: what may go to the model, and what may come back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+
+from stanchion.core.codec import digest
+from stanchion.core.decision import Decision, Effect, Mode, Surface
+from stanchion.core.finding import Finding
+from stanchion.core.interaction import (
+    FinishReason,
+    Interaction,
+    Message,
+    Part,
+    Refusal,
+    Reply,
+    Role,
+    Text,
+    ToolCall,
+    assistant,
+)
+from stanchion.core.origin import Origin
+from stanchion.guard.call_grounds import call_objections, own_ground
+from stanchion.guard.examine import Examined, Examiner, Ground, Subject, SurfaceOutcome
+from stanchion.guard.fallback import Fallback
+from stanchion.guard.fields import (
+    Field,
+    json_depth,
+    reply_fields,
+    request_fields,
+    rewrite_reply,
+    rewrite_request,
+)
+from stanchion.guard.policy_model import MarkingStyle, Policy
+from stanchion.guard.prompts import mark_interaction, request_seed
+from stanchion.guard.redaction import Mark, Redactor
+from stanchion.guard.rules import Operator
+from stanchion.guard.vault import Vault, VaultKeeper
+from stanchion.guard.workers import Door
+
+# On these surfaces a text that must not be seen is taken out and the exchange goes on.
+TAKEN_OUT = frozenset({Surface.RETRIEVED, Surface.TOOL_RESULT, Surface.TOOL_DEFINITION, Surface.REASONING})
+_OUTBOUND = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
+Outcomes = Mapping[Surface, SurfaceOutcome]
+Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]
+
+
+class PreparedInteraction(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was checked. Send `interaction` to the model, unless `blocked` is the answer already.
+
+    When the guard changed nothing, `interaction` is `original` itself, so that an answer to the unguarded
+    request can be taken over.
+    """
+
+    original: Interaction
+    interaction: Interaction
+    decisions: tuple[Decision, ...]
+    blocked: Reply | None
+    vault: Vault
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the model would be asked exactly what the unguarded feature asks."""
+        return self.blocked is None and self.interaction is self.original
+
+
+class Exchange:
+    """Prepares requests and finishes replies by one policy."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        examiner: Examiner,
+        *,
+        redactor: Redactor,
+        keeper: VaultKeeper,
+        marking_key: bytes,
+    ) -> None:
+        self._policy = policy
+        self._examiner = examiner
+        self._redactor = redactor
+        self._keeper = keeper
+        self._marking_key = marking_key
+        self._fallback = Fallback(policy.safe_completions)
+
+    async def prepare(
+        self, door: Door, interaction: Interaction, context: Mapping[str, tuple[str, ...]]
+    ) -> PreparedInteraction:
+        """Check everything that the model would read."""
+        subject = subject_of(interaction, context)
+        calls = [part for message in interaction.messages for part in message.tool_calls]
+        outcomes = await self._examiner.examine(
+            door, request_fields(interaction), subject, grounds={Surface.INPUT: list(self._too_deep(calls))}
+        )
+        vault = self._keeper.open(interaction.session_id)
+        decisions = tuple(outcome.decision for outcome in outcomes.values())
+        stop = _stopping(outcomes)
+        blocked = None if stop is None else self._refusal(stop, subject, decisions)
+        prepared = interaction
+        if stop is None:
+            prepared = rewrite_request(interaction, self.rewrites(outcomes, vault, subject))
+            prepared = self._marked(prepared)
+        return PreparedInteraction(
+            original=interaction, interaction=prepared, decisions=decisions, blocked=blocked, vault=vault
+        )
+
+    async def finish(
+        self,
+        door: Door,
+        prepared: PreparedInteraction,
+        reply: Reply,
+        context: Mapping[str, tuple[str, ...]],
+    ) -> Interaction:
+        """Check what the model said, and give the original interaction with the reply that may be shown."""
+        original = prepared.original
+        subject = subject_of(original, context)
+        grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))}
+        outcomes = await self._examiner.examine(door, reply_fields(reply.message), subject, grounds=grounds)
+        decisions = (
+            *prepared.decisions,
+            *reply.decisions,
+            *(outcome.decision for outcome in outcomes.values()),
+        )
+        stop = _stopping(outcomes)
+        if stop is not None:
+            refusal = self._refusal(stop, subject, decisions)
+            shown = msgspec.structs.replace(
+                reply, message=refusal.message, finish_reason=refusal.finish_reason, decisions=decisions
+            )
+        else:
+            message = rewrite_reply(reply.message, self.rewrites(outcomes, prepared.vault, subject))
+            shown = msgspec.structs.replace(
+                reply, message=restored(message, prepared.vault), decisions=decisions
+            )
+        return msgspec.structs.replace(original, reply=shown)
+
+    async def examine(
+        self, door: Door, fields: Iterable[Field], subject: Subject, *, grounds: Grounds | None = None
+    ) -> Outcomes:
+        """The outcomes on fields that stand alone; `grounds` as for `Examiner.examine`."""
+        return await self._examiner.examine(door, fields, subject, grounds=grounds)
+
+    def rewrites(self, outcomes: Outcomes, vault: Vault, subject: Subject) -> dict[str, str]:
+        """The fields that must say something else, with what they shall say."""
+        texts: dict[str, str] = {}
+        for surface, outcome in outcomes.items():
+            if outcome.decision.mode is Mode.SHADOW:
+                continue
+            for one in outcome.examined:
+                text = self._rewritten(one, outcome, None if surface in _OUTBOUND else vault, subject)
+                if text != one.field.text:
+                    texts[one.field.field] = text
+        return texts
+
+    def _rewritten(
+        self, one: Examined, outcome: SurfaceOutcome, vault: Vault | None, subject: Subject
+    ) -> str:
+        if one.effect is Effect.REPLACE and one.field.surface in TAKEN_OUT:
+            reference = outcome.decision.reference
+            return self._fallback.notice(one.field.surface, reference=reference, language=subject.locale[:2])
+        marks = [self._mark(hit.found.finding, hit.rule.operator) for hit in one.ruling.redactions()]
+        return self._redactor.redact(one.field.text, marks, vault=vault) if marks else one.field.text
+
+    def _mark(self, finding: Finding, operator: Operator | None) -> Mark:
+        return Mark(
+            start=finding.location.start,
+            end=finding.location.end,
+            category=finding.category,
+            operator=operator or self._policy.redaction.operator,
+            severity=finding.severity,
+            score=finding.score,
+        )
+
+    def completion(self, outcome: SurfaceOutcome, subject: Subject) -> str:
+        """The words for the user in place of what was stopped."""
+        ground = outcome.ground or Ground(effect=Effect.BLOCK, rule_id="", category="", reason="")
+        needs_approval = ground.effect is Effect.REQUIRE_APPROVAL
+        return self._fallback.completion(
+            "approval" if needs_approval else ground.category,
+            reference=outcome.decision.reference,
+            message=ground.message,
+            language=subject.locale[:2],
+            style="hand_over" if ground.effect is Effect.ROUTE else "",
+        )
+
+    def notice(self, outcome: SurfaceOutcome, subject: Subject) -> str:
+        """What stands in a prompt for a text that was taken out."""
+        return self._fallback.notice(
+            outcome.decision.surface, reference=outcome.decision.reference, language=subject.locale[:2]
+        )
+
+    def _refusal(self, stop: SurfaceOutcome, subject: Subject, decisions: tuple[Decision, ...]) -> Reply:
+        return Reply(
+            message=assistant(self.completion(stop, subject)),
+            finish_reason=FinishReason.CONTENT_FILTER,
+            decisions=decisions,
+        )
+
+    def _marked(self, interaction: Interaction) -> Interaction:
+        policy = self._policy
+        if policy.marking is MarkingStyle.NONE or policy.mode is Mode.SHADOW:
+            return interaction
+        seed = request_seed(self._marking_key, digest(interaction.messages))
+        return mark_interaction(interaction, policy.marking, seed=seed)
+
+    def _too_deep(self, calls: Sequence[ToolCall]) -> Iterator[tuple[Ground, Finding]]:
+        limit = self._policy.limits.argument_depth
+        for call in calls:
+            depth = json_depth(call.arguments)
+            if depth > limit:
+                reason = f"arguments nested {depth} levels deep are beyond the limit of {limit}."
+                yield own_ground("limits.argument_depth", Effect.BLOCK, "input.limit", reason)
+
+    def _calls(self, original: Interaction, reply: Reply) -> Iterator[tuple[Ground, Finding]]:
+        """What speaks against the calls of a reply; earlier calls of the conversation count."""
+        counts: dict[str, int] = {}
+        for message in original.messages:
+            for call in message.tool_calls:
+                counts[call.name] = counts.get(call.name, 0) + 1
+        definitions = {tool.name: tool for tool in original.tools}
+        for call in reply.message.tool_calls:
+            before = counts.get(call.name, 0)
+            yield from call_objections(
+                self._policy,
+                call,
+                definitions.get(call.name),
+                declared=tuple(definitions),
+                calls_before=before,
+            )
+            counts[call.name] = before + 1
+
+
+def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]]) -> Subject:
+    """What detectors may read beside the text: system prompt, documents, question, the caller's `context`."""
+    texts = [
+        (message.role, part)
+        for message in interaction.messages
+        for part in message.parts
+        if isinstance(part, Text)
+    ]
+    found = {
+        "system_prompt": tuple(part.text for _, part in texts if part.origin is Origin.SYSTEM),
+        "documents": (
+            *(document.text for document in interaction.documents),
+            *(part.text for _, part in texts if part.origin in (Origin.RETRIEVED, Origin.MEMORY)),
+        ),
+        "question": tuple(part.text for role, part in texts if role is Role.USER)[-1:],
+    }
+    filled = {name: words for name, words in found.items() if words}
+    return Subject(
+        context={**filled, **context},
+        session_id=interaction.session_id,
+        locale=interaction.labels.get("locale", ""),
+    )
+
+
+def restored(message: Message, vault: Vault) -> Message:
+    """The message with the vault's values back in words and tool calls, but in no URL."""
+    if not len(vault):
+        return message
+    return msgspec.structs.replace(message, parts=tuple(_restored(part, vault) for part in message.parts))
+
+
+def _restored(part: Part, vault: Vault) -> Part:
+    match part:
+        case Text() | Refusal():
+            return msgspec.structs.replace(part, text=vault.restore(part.text))
+        case ToolCall():
+            raw = part.raw_arguments
+            return msgspec.structs.replace(
+                part,
+                arguments=vault.restore_value(part.arguments),
+                raw_arguments=None if raw is None else vault.restore_json(raw),
+            )
+        case _:
+            return part
+
+
+def _stopping(outcomes: Outcomes) -> SurfaceOutcome | None:
+    """The outcome that ends the exchange: the strictest one that does; None when it may go on."""
+    stops = [outcome for outcome in outcomes.values() if is_stop(outcome.decision)]
+    return max(stops, key=lambda outcome: outcome.decision.effect.rank, default=None)
+
+
+def is_stop(decision: Decision) -> bool:
+    """Whether a decision ends the exchange rather than change a text of it."""
+    effect = decision.enforced_effect
+    if effect is Effect.REPLACE:
+        return decision.surface not in TAKEN_OUT
+    return effect.rank > Effect.REPLACE.rank

@@ -1,0 +1,89 @@
+"""A model or a whole feature under guard, as one more target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from stanchion.core.components import ComponentSet
+from stanchion.core.errors import UnavailableError
+from stanchion.core.interaction import Interaction, Reply
+from stanchion.core.target import Target
+from stanchion.guard.exchange import PreparedInteraction
+
+
+class Preparer(Protocol):
+    """The part of a guard that a target needs."""
+
+    async def aprepare(
+        self, interaction: Interaction, *, context: Mapping[str, tuple[str, ...]] | None = None
+    ) -> PreparedInteraction:
+        """See `Guard.aprepare`."""
+        ...
+
+    async def afinish(
+        self,
+        prepared: PreparedInteraction,
+        reply: Reply,
+        *,
+        context: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> Interaction:
+        """See `Guard.afinish`."""
+        ...
+
+
+class GuardedTarget:
+    """A target whose every input and reply is checked. A blocked request never reaches the inner target."""
+
+    def __init__(self, guard: Preparer, inner: Target, *, policy_digest: str = "") -> None:
+        self._guard = guard
+        self._inner = inner
+        self._policy_digest = policy_digest
+
+    @property
+    def id(self) -> str:
+        """The inner target's id, and that it is guarded."""
+        return f"{self._inner.id} guarded"
+
+    @property
+    def inner(self) -> Target:
+        """The target under guard."""
+        return self._inner
+
+    @property
+    def components(self) -> ComponentSet:
+        """The inner target's components with the guard's policy."""
+        return msgspec.structs.replace(self._inner.components, policy=self._policy_digest)
+
+    async def invoke(self, interaction: Interaction) -> Interaction:
+        """The interaction with a reply that may be shown; `reply.decisions` holds the guard's, inputs first.
+
+        Raises:
+            UnavailableError: when the inner target gave no reply.
+        """
+        prepared = await self._guard.aprepare(interaction)
+        if prepared.blocked is not None:
+            return msgspec.structs.replace(interaction, reply=prepared.blocked)
+        answered = await self._inner.invoke(prepared.interaction)
+        if answered.reply is None:
+            raise UnavailableError(f"target {self._inner.id!r} gave no reply.")
+        return await self._guard.afinish(_enriched(prepared, answered), answered.reply)
+
+    async def aclose(self) -> None:
+        """Close the inner target."""
+        await self._inner.aclose()
+
+
+def _enriched(prepared: PreparedInteraction, answered: Interaction) -> PreparedInteraction:
+    """What the inner target added on its way: the documents it retrieved, and what it is made of."""
+    added: dict[str, object] = {}
+    if answered.documents != prepared.interaction.documents:
+        added["documents"] = answered.documents
+    if answered.components != prepared.interaction.components:
+        added["components"] = answered.components
+    if not added:
+        return prepared
+    original = msgspec.structs.replace(prepared.original, **added)
+    return msgspec.structs.replace(prepared, original=original)

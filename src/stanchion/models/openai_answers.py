@@ -1,0 +1,308 @@
+"""OpenAI chat completions: answers, whole and streamed, <-> Reply and stream events. Pure, no I/O.
+
+Shapes: OpenAI API reference, chat completion object and chat completion chunk object.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stanchion.core.errors import UnavailableError, UsageError
+from stanchion.core.interaction import (
+    ArgumentDelta,
+    Citation,
+    End,
+    FinishReason,
+    Media,
+    Message,
+    Part,
+    ReasoningDelta,
+    Refusal,
+    RefusalDelta,
+    Reply,
+    Role,
+    StreamEvent,
+    Text,
+    TextDelta,
+    ToolResult,
+    UnknownEvent,
+    Usage,
+    UsageEvent,
+)
+from stanchion.models.events import merged_usage
+from stanchion.models.openai import API, Style, decode_message, encode_assistant
+from stanchion.models.wire import (
+    JsonObject,
+    WireError,
+    as_list,
+    as_object,
+    as_text,
+    as_unavailable,
+    error_label,
+    maybe_int,
+    maybe_text,
+)
+
+_ANSWER = Style(with_reasoning=True)
+FINISH_REASONS = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
+    "error": FinishReason.ERROR,
+}
+
+
+def decode_response(body: Any) -> Reply:
+    """A chat completion; log probabilities are left out on purpose.
+
+    Raises:
+        UnavailableError: for a wrong shape, an error object, or another number of choices than one.
+    """
+    with as_unavailable(API):
+        fields = as_object(body, "body")
+        if fields.get("error"):
+            raise UnavailableError(f"the endpoint answered with an error object ({error_label(body)}).")
+        choices = as_list(fields.get("choices"), "choices")
+        if len(choices) != 1:
+            raise WireError(f"choices: one is needed, found {len(choices)}.")
+        choice = as_object(choices[0], "choices[0]")
+        wire = as_object(choice.get("message"), "choices[0].message")
+        message = decode_message({**wire, "role": "assistant"}, {}, "choices[0].message")
+        reason = maybe_text(choice.get("finish_reason"), "choices[0].finish_reason")
+        parts = tuple(p for p in message.parts if not (isinstance(p, Text | Refusal) and not p.text))
+        return Reply(
+            message=Message(role=Role.ASSISTANT, parts=parts),
+            finish_reason=FINISH_REASONS.get(reason or "", FinishReason.UNKNOWN),
+            model=maybe_text(fields.get("model"), "model") or "",
+            usage=decode_usage(fields.get("usage")),
+        )
+
+
+def decode_usage(value: Any) -> Usage:
+    """Token counts; input tokens include the cached ones."""
+    if value is None:
+        return Usage()
+    usage = as_object(value, "usage")
+    details = as_object(usage.get("prompt_tokens_details") or {}, "usage.prompt_tokens_details")
+    return Usage(
+        input_tokens=maybe_int(usage.get("prompt_tokens"), "usage.prompt_tokens"),
+        output_tokens=maybe_int(usage.get("completion_tokens"), "usage.completion_tokens"),
+        cached_input_tokens=maybe_int(
+            details.get("cached_tokens"), "usage.prompt_tokens_details.cached_tokens"
+        ),
+    )
+
+
+def encode_usage(usage: Usage) -> JsonObject | None:
+    """Token counts; None when none is known."""
+    if usage.input_tokens is None and usage.output_tokens is None:
+        return None
+    prompt, completion = usage.input_tokens or 0, usage.output_tokens or 0
+    wire: JsonObject = {"prompt_tokens": prompt, "completion_tokens": completion}
+    wire["total_tokens"] = prompt + completion
+    if usage.cached_input_tokens is not None:
+        wire["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    return wire
+
+
+def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObject:
+    """A chat completion; `created` is in seconds since 1970. Several texts become one.
+
+    Raises:
+        UsageError: for a part that this API cannot say.
+    """
+    texts_, rest = _joined(reply.message.parts)
+    message: JsonObject = {"role": "assistant", "content": texts_, "refusal": None}
+    message |= {k: v for k, v in encode_assistant(rest, _ANSWER).items() if k != "content"}
+    refusals = [part.text for part in reply.message.parts if isinstance(part, Refusal)]
+    if refusals:
+        message["refusal"] = "".join(refusals)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason.value}
+    body: JsonObject = {
+        "id": response_id,
+        "object": "chat.completion",
+        "created": created,
+        "model": reply.model,
+    }
+    body["choices"] = [choice]
+    usage = encode_usage(reply.usage)
+    return body if usage is None else body | {"usage": usage}
+
+
+def _joined(parts: tuple[Part, ...]) -> tuple[str | None, tuple[Part, ...]]:
+    words = [part.text for part in parts if isinstance(part, Text)]
+    rest = tuple(part for part in parts if not isinstance(part, Text | Refusal))
+    for part in rest:
+        if isinstance(part, Media | ToolResult):
+            raise UsageError(f"a {type(part).__name__} part cannot be said in an answer of the openai API.")
+    return ("".join(words) if words else None), rest
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+
+
+class ChunkDecoder:
+    """Chunks of one streamed answer -> events. Feed every chunk, then call `finish` at `[DONE]`.
+
+    The wire numbers tool calls on their own; here every content block has its own index, in order of
+    appearance. `End` is held back until `finish`, because usage comes after the finish reason.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[str, int], int] = {}
+        self._call = -1
+        self._model = ""
+        self._reason: str | None = None
+
+    def feed(self, chunk: Any) -> list[StreamEvent]:
+        """The events of one chunk.
+
+        Raises:
+            UnavailableError: for a wrong shape, an error object, or a second choice.
+        """
+        with as_unavailable(API):
+            fields = as_object(chunk, "chunk")
+            if fields.get("error"):
+                raise UnavailableError(f"the stream ended with an error object ({error_label(chunk)}).")
+            self._model = maybe_text(fields.get("model"), "model") or self._model
+            events: list[StreamEvent] = []
+            for choice in as_list(fields.get("choices"), "choices"):
+                events += self._choice(as_object(choice, "choices[]"))
+            if fields.get("usage") is not None:
+                events.append(UsageEvent(usage=decode_usage(fields["usage"])))
+            return events
+
+    def finish(self, *, is_marked: bool = True) -> list[StreamEvent]:
+        """`End`, when the answer is over.
+
+        `is_marked` says that `[DONE]` was seen. Without it, and without a finish reason, the stream broke off
+        and there is no end.
+        """
+        if self._reason is None and not is_marked:
+            return []
+        reason = FINISH_REASONS.get(self._reason or "", FinishReason.UNKNOWN)
+        return [End(finish_reason=reason, model=self._model)]
+
+    def _choice(self, choice: JsonObject) -> list[StreamEvent]:
+        if (maybe_int(choice.get("index"), "choices[].index") or 0) != 0:
+            raise WireError("choices: a second choice came where one was asked for.")
+        delta = as_object(choice.get("delta") or {}, "choices[].delta")
+        self._reason = maybe_text(choice.get("finish_reason"), "choices[].finish_reason") or self._reason
+        events: list[StreamEvent] = []
+        for key, value in delta.items():
+            if value is not None and value != "":
+                events += self._delta(key, value)
+        return events
+
+    def _delta(self, key: str, value: Any) -> list[StreamEvent]:
+        match key:
+            case "role":
+                return []
+            case "content":
+                return [TextDelta(text=as_text(value, "delta.content"), index=self._index("text"))]
+            case "refusal":
+                return [RefusalDelta(text=as_text(value, "delta.refusal"), index=self._index("refusal"))]
+            case "reasoning_content" | "reasoning":
+                return [ReasoningDelta(text=as_text(value, f"delta.{key}"), index=self._index("reasoning"))]
+            case "tool_calls":
+                calls = as_list(value, "delta.tool_calls")
+                return [self._call_delta(as_object(call, "delta.tool_calls[]")) for call in calls]
+            case "function_call":
+                return [self._call_delta({"index": 0, "id": "function_call", "function": value})]
+            case _:
+                return [UnknownEvent(kind=f"openai:delta.{key}", payload=value)]
+
+    def _call_delta(self, call: JsonObject) -> ArgumentDelta:
+        call_id = maybe_text(call.get("id"), "delta.tool_calls[].id")
+        number = maybe_int(call.get("index"), "delta.tool_calls[].index")
+        if number is None:  # some servers leave the index out: a new id begins a new call
+            number = self._call + 1 if call_id else max(self._call, 0)
+        self._call = max(self._call, number)
+        is_new = ("call", number) not in self._blocks
+        custom = call.get("custom")
+        words = as_object(call.get("function") or custom or {}, "delta.tool_calls[].function")
+        argument_key = "arguments" if custom is None else "input"
+        name = maybe_text(words.get("name"), "delta.tool_calls[].function.name")
+        return ArgumentDelta(
+            index=self._index("call", number),
+            json=maybe_text(words.get(argument_key), "delta.tool_calls[].function.arguments") or "",
+            call_id=call_id if is_new else None,
+            name=name if is_new else None,
+        )
+
+    def _index(self, kind: str, number: int = 0) -> int:
+        return self._blocks.setdefault((kind, number), len(self._blocks))
+
+
+class ChunkEncoder:
+    """Events of one answer -> chunks; the caller writes `[DONE]` after the chunks of `End`.
+
+    Usage is told only when `include_usage`, and after the finish reason, as the API does.
+    """
+
+    def __init__(self, *, response_id: str, created: int, model: str, include_usage: bool = False) -> None:
+        self._head = {
+            "id": response_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+        self._include_usage = include_usage
+        self._usage = Usage()
+        self._calls: dict[int, int] = {}
+        self._is_first = True
+
+    def feed(self, event: StreamEvent) -> list[JsonObject]:
+        """The chunks of one event.
+
+        Raises:
+            UsageError: for another vendor's event, which this API cannot say.
+        """
+        match event:
+            case TextDelta(text=text):
+                return [self._chunk({"content": text})]
+            case RefusalDelta(text=text):
+                return [self._chunk({"refusal": text})]
+            case ReasoningDelta(text=text):
+                return [self._chunk({"reasoning_content": text})] if text else []
+            case ArgumentDelta():
+                return [self._chunk({"tool_calls": [self._call(event)]})]
+            case UnknownEvent(kind=kind, payload=payload):
+                return [self._unknown(kind, payload)]
+            case Citation():
+                return []
+            case UsageEvent(usage=usage):
+                self._usage = merged_usage(self._usage, usage)
+                return []
+            case End(finish_reason=reason):
+                return self._end(reason)
+
+    def _call(self, event: ArgumentDelta) -> JsonObject:
+        number = self._calls.setdefault(event.index, len(self._calls))
+        call: JsonObject = {"index": number, "function": {"arguments": event.json}}
+        if event.call_id is not None:
+            call |= {"id": event.call_id, "type": "function"}
+        if event.name is not None:
+            call["function"]["name"] = event.name
+        return call
+
+    def _unknown(self, kind: str, payload: Any) -> JsonObject:
+        if not kind.startswith("openai:delta."):
+            raise UsageError(f"an event of kind {kind!r} cannot be said in the openai API.")
+        return self._chunk({kind.removeprefix("openai:delta."): payload})
+
+    def _end(self, reason: FinishReason) -> list[JsonObject]:
+        chunks = [self._chunk({}, reason.value)]
+        usage = encode_usage(self._usage)
+        if self._include_usage and usage is not None:
+            chunks.append({**self._head, "choices": [], "usage": usage})
+        return chunks
+
+    def _chunk(self, delta: JsonObject, reason: str | None = None) -> JsonObject:
+        if self._is_first:
+            self._is_first = False
+            delta = {"role": "assistant"} | delta
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return {**self._head, "choices": [choice]}

@@ -114,15 +114,3 @@ def content_digest(content: Any) -> Digest:
 def case_id(content: Digest) -> str:
     """The name of a case that was given none: `c_` and the first twenty hex digits of its digest."""
     return ID_PREFIX + content.removeprefix("sha256:")[:_ID_DIGITS]
-
-
-def request_digest(interaction: Interaction) -> Digest:
-    """The identity of what a target is asked: messages, documents, tools, model, sampling; no id, no time."""
-    asked = {
-        "messages": interaction.messages,
-        "documents": interaction.documents,
-        "tools": interaction.tools,
-        "model": interaction.model,
-        "sampling": interaction.sampling,
-    }
-    return digest_bytes(canonical_json(asked))

@@ -11,21 +11,23 @@ from stanchion.core.codec import digest
 from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision, Effect, strictest
 from stanchion.core.interaction import FinishReason, Interaction, Message, Refusal, Reply, Role
-from stanchion.evals.case import Case, request_digest
+from stanchion.evals.case import Case
 from stanchion.evals.results import CaseResult, Outcome, Score, TargetKind, worst
 from stanchion.evals.scorers.scorer import Answer, AnyScorer, AsyncScorer, Scorer
 from stanchion.evals.transcript import Scribe
+from stanchion.models.client import request_digest
 
 log = logging.getLogger(__name__)
 _NO_SCORER = "no scorer applies to this case"
 
 
 class Attempted(NamedTuple):
-    """One case, asked: the request, and the reply or what broke."""
+    """One case, asked: the request, the exchange as it ended with its reply, or what broke."""
 
     case: Case
     repeat: int
     asked: Interaction
+    done: Interaction
     reply: Reply | None
     latency_ms: float
     error: BaseException | None = None
@@ -65,7 +67,7 @@ class Judge:
         case, reply = attempt.case, attempt.reply
         if reply is None:
             return self._failed(attempt)
-        answer = Answer(case, attempt.asked, reply)
+        answer = Answer(case, attempt.done, reply)
         scores = tuple(
             [await self._score(scorer, answer) for scorer in self._scorers if scorer.applies(case)]
         )
@@ -88,7 +90,7 @@ class Judge:
             effect=_effect(decisions),
             rule_ids=tuple(dict.fromkeys(rule for d in decisions for rule in d.rule_ids)),
             reason="" if scores else _NO_SCORER,
-            transcript=self._scribe.write(attempt.asked, reply.message) if keeps_words else None,
+            transcript=self._scribe.write(attempt.done, reply.message) if keeps_words else None,
         )
 
     def skipped(self, case: Case, repeat: int, reason: str) -> CaseResult:
@@ -111,7 +113,7 @@ class Judge:
         )
 
     def _without_answer(self, case: Case, repeat: int, *, outcome: Outcome, reason: str) -> CaseResult:
-        scores = tuple(_unanswered(s, outcome, reason) for s in self._scorers if s.applies(case))
+        scores = tuple(_unanswered(s, case, outcome, reason) for s in self._scorers if s.applies(case))
         return CaseResult(
             **_identity(case, repeat),
             outcome=outcome,
@@ -129,7 +131,7 @@ class Judge:
         except Exception as error:  # the edge of an eval case: counted and logged, never safe
             kind = type(error).__name__
             log.warning("scorer %s broke on case %s: %s", scorer.id, answer.case.id, kind)
-            return _unanswered(scorer, Outcome.ERROR, f"the scorer broke: {kind}")
+            return _unanswered(scorer, answer.case, Outcome.ERROR, f"the scorer broke: {kind}")
 
 
 def _identity(case: Case, repeat: int) -> dict[str, Any]:
@@ -146,10 +148,9 @@ def _identity(case: Case, repeat: int) -> dict[str, Any]:
     }
 
 
-def _unanswered(scorer: AnyScorer, outcome: Outcome, reason: str) -> Score:
-    return Score(
-        scorer=scorer.id, version=scorer.version, outcome=outcome, concern=scorer.concern, reason=reason
-    )
+def _unanswered(scorer: AnyScorer, case: Case, outcome: Outcome, reason: str) -> Score:
+    concern = scorer.concern_for(case)
+    return Score(scorer=scorer.id, version=scorer.version, outcome=outcome, concern=concern, reason=reason)
 
 
 def _effect(decisions: tuple[Decision, ...]) -> Effect | None:

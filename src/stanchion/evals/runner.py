@@ -231,9 +231,11 @@ class EvalRun:
         begin = self._clock.monotonic_ns()
         error: Exception | None = None
         reply: Reply | None = None
+        done = asked
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                reply = (await self._target.invoke(asked)).reply
+                done = await self._target.invoke(asked)
+            reply = done.reply
         except BlockedError:
             reply = blocked_reply((self._clock.monotonic_ns() - begin) / 1e6)
         except TimeoutError:
@@ -243,7 +245,7 @@ class EvalRun:
         latency_ms = (self._clock.monotonic_ns() - begin) / 1e6
         self._report_pace(error, latency_ms)
         is_cached = bool(reply and reply.reused_from) and not self._was_asked_here(reply)
-        return Attempted(case, repeat, asked, reply, latency_ms, error, is_cached)
+        return Attempted(case, repeat, asked, done, reply, latency_ms, error, is_cached)
 
     def _request(self, case: Case, repeat: int) -> Interaction:
         request = case.interaction(environment=self._settings.environment, feature=self._source.id)

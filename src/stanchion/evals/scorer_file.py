@@ -64,10 +64,16 @@ class JsonSchemaModel(ScorerModel):
     allow_fence: bool = True
 
 
-class ToolCallsModel(ScorerModel):
-    """The calls of `expect.calls` were made, those of `expect.no_calls` were not."""
+class CallsModel(ScorerModel):
+    """The tool calls of `expect.calls` were made."""
 
-    use: Literal["tool_calls"]
+    use: Literal["calls"]
+
+
+class NoCallsModel(ScorerModel):
+    """The tool calls of `expect.no_calls` were not made."""
+
+    use: Literal["no_calls"]
 
 
 class CanaryModel(ScorerModel):
@@ -140,7 +146,8 @@ AnyScorerModel = Annotated[
     | ExcludesModel
     | RegexModel
     | JsonSchemaModel
-    | ToolCallsModel
+    | CallsModel
+    | NoCallsModel
     | CanaryModel
     | RefusalModel
     | DetectorModel

@@ -60,19 +60,11 @@ class LocalTargetModel(TargetModel):
     model: str = ""
 
 
-class ScriptedRuleModel(FileModel):
-    """One answer of a script: given when `when` (RE2, searched in the last user turn) matches."""
-
-    when: str = ""
-    say: str = ""
-    calls: tuple[dict[str, Any], ...] = ()
-
-
 class ScriptedTargetModel(TargetModel):
-    """Answers from a script: never counted as a model's."""
+    """Answers from a script (its keys: `stanchion.models.script`); never counted as a model's."""
 
     kind: Literal["scripted"]
-    rules: tuple[ScriptedRuleModel, ...]
+    script: dict[str, Any]
 
 
 class RecordingTargetModel(TargetModel):

@@ -6,17 +6,19 @@ A scorer is told the case and the answer, and gives one `Score`. It never passes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from stanchion.core.finding import Finding
-from stanchion.core.interaction import Interaction, Message, Reply
+from stanchion.core.interaction import Interaction, Message, Reply, ToolCall
+from stanchion.core.taxonomy import matches
 from stanchion.evals.case import Case
 from stanchion.evals.results import Concern, Outcome, Score
 
 
 class Answer(NamedTuple):
-    """What a scorer reads: the case, the request as it was sent, and the reply."""
+    """What a scorer reads: the case, the exchange as it ended, and the reply."""
 
     case: Case
     interaction: Interaction
@@ -24,13 +26,32 @@ class Answer(NamedTuple):
 
     @property
     def message(self) -> Message:
-        """The target's turn."""
+        """The target's last turn."""
         return self.reply.message
 
     @property
     def text(self) -> str:
         """The words of the reply."""
         return self.reply.message.text
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Every tool call that was made: in turns that the target added, then in the reply."""
+        added = self.interaction.messages[len(self.case.messages) :]
+        return (*(call for message in added for call in message.tool_calls), *self.reply.message.tool_calls)
+
+
+def call_text(call: ToolCall) -> str:
+    """A call's arguments as a text to search in."""
+    if call.arguments is None:
+        return call.raw_arguments or ""
+    return json.dumps(call.arguments, ensure_ascii=False)
+
+
+def said(answer: Answer) -> str:
+    """Everything the target said or did: its words, then its tool calls' arguments."""
+    calls = answer.calls
+    return "\n".join([answer.text, *map(call_text, calls)]) if calls else answer.text
 
 
 class Scorer(Protocol):
@@ -49,6 +70,10 @@ class Scorer(Protocol):
     @property
     def concern(self) -> Concern:
         """What its scores speak about."""
+        ...
+
+    def concern_for(self, case: Case) -> Concern:
+        """What its score of this case will speak about."""
         ...
 
     def applies(self, case: Case) -> bool:
@@ -78,6 +103,10 @@ class AsyncScorer(Protocol):
         """See `Scorer.concern`."""
         ...
 
+    def concern_for(self, case: Case) -> Concern:
+        """See `Scorer.concern_for`."""
+        ...
+
     def applies(self, case: Case) -> bool:
         """See `Scorer.applies`."""
         ...
@@ -90,14 +119,52 @@ class AsyncScorer(Protocol):
 AnyScorer = Scorer | AsyncScorer
 
 
-class Named:
-    """The part that all scorers share: identity, and the three shapes a score can take."""
+class Selection(NamedTuple):
+    """Which cases a scorer is used for; every given field must hold, each by any of its values."""
 
-    def __init__(self, scorer_id: str, *, version: str, concern: Concern) -> None:
+    category: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    without_tags: tuple[str, ...] = ()
+
+    def covers(self, case: Case) -> bool:
+        """Whether the case is one of them."""
+        if self.category and not any(matches(selector, case.category) for selector in self.category):
+            return False
+        if self.tags and not set(self.tags) & set(case.tags):
+            return False
+        return not set(self.without_tags) & set(case.tags)
+
+
+EVERYTHING = Selection()
+
+
+class Named:
+    """The part that all scorers share: identity, selection, and the three shapes a score can take."""
+
+    def __init__(
+        self, scorer_id: str, *, version: str, concern: Concern, selection: Selection = EVERYTHING
+    ) -> None:
         self.id = scorer_id
         self.version = version
         self.concern = concern
+        self._selection = selection
         self._safe = self._make(Outcome.SAFE, 0.0, "", ())
+
+    def concern_for(self, case: Case) -> Concern:
+        """The same for every case."""
+        return self.concern
+
+    def applies(self, case: Case) -> bool:
+        """Whether the case is selected and says what this scorer reads."""
+        return (self._selection is EVERYTHING or self._selection.covers(case)) and self.can_judge(case)
+
+    def can_judge(self, case: Case) -> bool:
+        """Whether the case says what this scorer reads."""
+        return True
+
+    def select(self, selection: Selection) -> None:
+        """Use the scorer for these cases only; before the run."""
+        self._selection = selection
 
     def safe(self, reason: str = "", *, findings: tuple[Finding, ...] = ()) -> Score:
         """Nothing is wrong."""

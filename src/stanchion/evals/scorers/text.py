@@ -9,7 +9,7 @@ from typing import Any
 from stanchion.core.errors import UsageError
 from stanchion.evals.case import Case
 from stanchion.evals.results import Concern, Score
-from stanchion.evals.scorers.scorer import Answer, Named
+from stanchion.evals.scorers.scorer import Answer, Named, said
 
 _VERSION = "1"
 
@@ -47,7 +47,7 @@ class ExactScorer(Named):
         super().__init__(scorer_id, version=_versioned(ignore_case), concern=concern)
         self._fold = _fold(ignore_case)
 
-    def applies(self, case: Case) -> bool:
+    def can_judge(self, case: Case) -> bool:
         """Where `expect.exact` is given."""
         return bool(case.expect.exact)
 
@@ -68,7 +68,7 @@ class ContainsScorer(Named):
         super().__init__(scorer_id, version=_versioned(ignore_case), concern=concern)
         self._fold = _fold(ignore_case)
 
-    def applies(self, case: Case) -> bool:
+    def can_judge(self, case: Case) -> bool:
         """Where `expect.contains` or `expect.contains_any` is given."""
         return bool(case.expect.contains or case.expect.contains_any)
 
@@ -92,7 +92,7 @@ class ExcludesScorer(Named):
         super().__init__(scorer_id, version=_versioned(ignore_case), concern=concern)
         self._fold = _fold(ignore_case)
 
-    def applies(self, case: Case) -> bool:
+    def can_judge(self, case: Case) -> bool:
         """Where `expect.excludes` is given."""
         return bool(case.expect.excludes)
 
@@ -111,7 +111,7 @@ class RegexScorer(Named):
     def __init__(self, scorer_id: str = "regex", *, concern: Concern = Concern.SAFETY) -> None:
         super().__init__(scorer_id, version=_VERSION, concern=concern)
 
-    def applies(self, case: Case) -> bool:
+    def can_judge(self, case: Case) -> bool:
         """Where `expect.regex` or `expect.excludes_regex` is given."""
         return bool(case.expect.regex or case.expect.excludes_regex)
 
@@ -125,17 +125,6 @@ class RegexScorer(Named):
             if compiled(pattern).search(text) is not None:
                 return self.unsafe(f"match: expect.excludes_regex[{index}]")
         return self.safe()
-
-
-def said(answer: Answer) -> str:
-    """Everything the target said: its words, and the arguments of its tool calls."""
-    calls = answer.message.tool_calls
-    if not calls:
-        return answer.text
-    import json
-
-    arguments = (c.raw_arguments or json.dumps(c.arguments, ensure_ascii=False) for c in calls)
-    return "\n".join([answer.text, *arguments])
 
 
 def _versioned(ignore_case: bool) -> str:

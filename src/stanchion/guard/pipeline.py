@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -31,6 +32,7 @@ from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import Policy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Redaction
 from stanchion.guard.redaction import Redactor
+from stanchion.guard.streaming import StreamGuard
 from stanchion.guard.target import GuardedTarget
 from stanchion.guard.tool_exchange import ToolExchange
 from stanchion.guard.tools import Approve, CallCounts, Denial, ToolGate
@@ -232,6 +234,20 @@ class Guard:
     ) -> Interaction:
         """The original interaction with the checked reply; a reply to a blocked request is not looked at."""
         return await self._finish(AsyncDoor(), prepared, reply, context or {})
+
+    def stream(
+        self,
+        prepared: PreparedInteraction,
+        *,
+        context: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> StreamGuard:
+        """A guard for the events that answer a prepared request."""
+
+        async def finish(reply: Reply) -> Interaction:
+            return await self.afinish(prepared, reply, context=context)
+
+        limit = self._policy.limits.output_characters if self._policy is not None else sys.maxsize
+        return StreamGuard(finish, output_characters=limit)
 
     def wrap(self, target: Target) -> GuardedTarget:
         """The target under guard: inputs checked, then asked, then its reply checked."""

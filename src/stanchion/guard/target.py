@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 import msgspec
 
 from stanchion.core.components import ComponentSet
-from stanchion.core.errors import UnavailableError
-from stanchion.core.interaction import Interaction, Reply
+from stanchion.core.errors import UnavailableError, UsageError
+from stanchion.core.interaction import Interaction, Reply, StreamEvent
 from stanchion.core.target import Target
 from stanchion.guard.exchange import PreparedInteraction
+from stanchion.guard.streaming import StreamGuard
+from stanchion.models.client import ModelClient
+from stanchion.models.events import events_of
 
 
 class Preparer(Protocol):
@@ -31,6 +34,15 @@ class Preparer(Protocol):
         context: Mapping[str, tuple[str, ...]] | None = None,
     ) -> Interaction:
         """See `Guard.afinish`."""
+        ...
+
+    def stream(
+        self,
+        prepared: PreparedInteraction,
+        *,
+        context: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> StreamGuard:
+        """See `Guard.stream`."""
         ...
 
 
@@ -70,6 +82,28 @@ class GuardedTarget:
         if answered.reply is None:
             raise UnavailableError(f"target {self._inner.id!r} gave no reply.")
         return await self._guard.afinish(_enriched(prepared, answered), answered.reply)
+
+    async def stream(self, interaction: Interaction) -> AsyncIterator[StreamEvent]:
+        """The events of a reply that may be shown; needs an inner target that streams.
+
+        Raises:
+            UsageError: when the inner target does not stream.
+            UnavailableError: when its answer breaks off; nothing of it was given then.
+        """
+        inner = self._inner
+        if not isinstance(inner, ModelClient):
+            raise UsageError(f"target {inner.id!r} does not stream.", hint="Use invoke().")
+        prepared = await self._guard.aprepare(interaction)
+        if prepared.blocked is not None:
+            for event in events_of(prepared.blocked):
+                yield event
+            return
+        guarded = self._guard.stream(prepared)
+        async for event in inner.stream(prepared.interaction):
+            for released in await guarded.feed(event):
+                yield released
+        for released in await guarded.finish():
+            yield released
 
     async def aclose(self) -> None:
         """Close the inner target."""

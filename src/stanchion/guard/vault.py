@@ -14,7 +14,8 @@ import secrets
 import threading
 from collections import OrderedDict
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -36,19 +37,35 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
     values: dict[str, bytes]
 
 
+class _Keys(NamedTuple):
+    """The keys of one session. Its repr says nothing."""
+
+    for_values: bytes
+    for_index: bytes
+    for_tags: bytes
+
+    def __repr__(self) -> str:
+        return "_Keys(...)"
+
+
 class Vault:
     """The secrets of one session. Thread-safe."""
 
     def __init__(self, session_id: str, master_key: bytes, *, salt: bytes | None = None) -> None:
         """`master_key` has 32 bytes; the salt is random unless a saved vault brings its own."""
         self.session_id = session_id
+        self._master_key = master_key
         self._salt = salt or secrets.token_bytes(16)
-        material = _derive(master_key, salt=self._salt, info=f"vault|{session_id}", length=96)
-        self._value_key, self._index_key, self._tag_key = material[:32], material[32:64], material[64:]
         self._counts: dict[str, int] = {}
         self._tokens: dict[bytes, str] = {}
         self._values: dict[str, bytes] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def _keys(self) -> _Keys:
+        """Made on first use, because most texts need none."""
+        material = _derive(self._master_key, salt=self._salt, info=f"vault|{self.session_id}", length=96)
+        return _Keys(material[:32], material[32:64], material[64:])
 
     def __repr__(self) -> str:
         return f"Vault({len(self._values)} values)"
@@ -61,7 +78,9 @@ class Vault:
 
         A new token never occurs in the text `avoid`, so that restoring gives exactly that text back.
         """
-        index = hmac.digest(self._index_key, f"{kind}|{value}".encode("utf-8", "surrogatepass"), "sha256")
+        index = hmac.digest(
+            self._keys.for_index, f"{kind}|{value}".encode("utf-8", "surrogatepass"), "sha256"
+        )
         with self._lock:
             known = self._tokens.get(index)
             if known is not None:
@@ -70,7 +89,9 @@ class Vault:
             while token in avoid:
                 token = self._new_token(kind)
             nonce = secrets.token_bytes(_NONCE_BYTES)
-            sealed = _seal(self._value_key, nonce, value.encode("utf-8", "surrogatepass"), token.encode())
+            sealed = _seal(
+                self._keys.for_values, nonce, value.encode("utf-8", "surrogatepass"), token.encode()
+            )
             self._values[token] = nonce + sealed
             self._tokens[index] = token
             return token
@@ -81,7 +102,9 @@ class Vault:
         if sealed is None:
             return None
         try:
-            opened = _open(self._value_key, sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], token.encode())
+            opened = _open(
+                self._keys.for_values, sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], token.encode()
+            )
         except IntegrityError:
             return None
         return opened.decode("utf-8", "surrogatepass")
@@ -140,7 +163,9 @@ class Vault:
     def _new_token(self, kind: str) -> str:
         number = self._counts.get(kind, 0) + 1
         self._counts[kind] = number
-        tag = int.from_bytes(hmac.digest(self._tag_key, f"{kind}|{number}".encode(), "sha256")[:4], "big")
+        tag = int.from_bytes(
+            hmac.digest(self._keys.for_tags, f"{kind}|{number}".encode(), "sha256")[:4], "big"
+        )
         return f"<{kind}_{number}_{''.join(_ALPHABET[(tag >> shift) & 31] for shift in (15, 10, 5, 0))}>"
 
 

@@ -1,8 +1,9 @@
 """The audit log: append-only, hash-chained, verifiable in flat memory.
 
 Each entry's digest covers its number, time, kind, actor, the digest of its payload and the digest of the
-entry before it. So an edit, a deletion or a new order breaks the chain at a place that `verify` names. What a chain
-alone cannot show is a cut at its end; for that, keep a head somewhere else and pass it as `expected_head`.
+entry before it. So an edit, a deletion or a new order breaks the chain at a place that `verify` names. What a
+chain alone cannot show is a cut at its end; for that, keep a head somewhere else and pass it as
+`expected_head`.
 
 The chain commits to `sha256(salt, payload)` and not to the payload, which is stored beside it: an erasure
 removes salt and payload, leaves the chain valid, and is itself an entry that names what it erased. Without
@@ -131,7 +132,7 @@ def _insert(connection: sa.Connection, entries: Sequence[NewEntry], *, at_us: in
     for entry in entries:
         salt = secrets.token_hex(16)
         text = canonical_json(dict(entry.payload)).decode("utf-8")
-        row = {
+        row: dict[str, Any] = {
             "sequence": head.sequence + 1,
             "at_us": at_us,
             "kind": entry.kind,

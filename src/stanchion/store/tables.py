@@ -7,10 +7,19 @@ same on SQLite and PostgreSQL. A test compares these definitions with a migrated
 from __future__ import annotations
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # INTEGER is SQLite's own 64-bit row number
 
 metadata = sa.MetaData()
+
+
+def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
+    """An INSERT that leaves a row alone whose key is there already."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
 
 audit_entries = sa.Table(
     "audit_entries",
@@ -69,6 +78,7 @@ interactions = sa.Table(
     sa.Column("decisions", sa.Text, nullable=False),
     sa.Column("finish_reason", sa.Text, nullable=False),
     sa.Column("input_tokens", BIG),
+    sa.Column("cached_input_tokens", BIG),
     sa.Column("output_tokens", BIG),
     sa.Column("cost_usd", sa.Double),
     sa.Column("latency_ms", sa.Double),

@@ -68,7 +68,7 @@ def _create_interactions() -> None:
         sa.Column("is_protected", sa.Boolean, nullable=False),
         sa.Column("finding_count", _BIG, nullable=False),
         *(sa.Column(name, sa.Text, nullable=False) for name in ("categories", "decisions", "finish_reason")),
-        *(sa.Column(name, _BIG) for name in ("input_tokens", "output_tokens")),
+        *(sa.Column(name, _BIG) for name in ("input_tokens", "cached_input_tokens", "output_tokens")),
         *(sa.Column(name, sa.Double) for name in ("cost_usd", "latency_ms", "guard_ms")),
         sa.Column("labels", sa.Text, nullable=False),
         sa.Column("is_replayable", sa.Boolean, nullable=False),

@@ -86,7 +86,7 @@ class Judge:
             guard_ms=sum(decision.elapsed_ms for decision in decisions) if decisions else None,
             usage=reply.usage,
             is_cached=attempt.is_cached,
-            reused_from=reply.reused_from or "",
+            reused_from="" if attempt.is_cached else reply.reused_from or "",
             effect=_effect(decisions),
             rule_ids=tuple(dict.fromkeys(rule for d in decisions for rule in d.rule_ids)),
             reason="" if scores else _NO_SCORER,

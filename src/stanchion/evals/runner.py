@@ -114,6 +114,7 @@ class EvalRun:
         self._asking: dict[int, tuple[Case, int]] = {}
         self._workers: list[asyncio.Task[None]] = []
         self._last_turn_ns = 0
+        self._begin_ns = clock.monotonic_ns()
         self._feed = self._questions()
 
     async def run(self) -> RunSummary:
@@ -123,7 +124,7 @@ class EvalRun:
             FilesError: when the source breaks in the middle; what was judged before is in the sink.
             UnavailableError: when the sink refuses to write.
         """
-        begin = self._clock.monotonic_ns()
+        self._begin_ns = self._clock.monotonic_ns()
         self._observer.started(self._header, self._resumed)
         loop = asyncio.get_running_loop()
         timer = None
@@ -138,7 +139,9 @@ class EvalRun:
                 timer.cancel()
         if self._stopped not in (None, StopReason.CANCELLED):
             await self._skip_the_rest()
-        return self._finish(begin)
+        summary = self.summary_now()
+        self._observer.finished(summary)
+        return summary
 
     def stop(self, reason: StopReason, detail: str = "") -> None:
         """End the run; what is in flight is given up for a deadline or a cancellation, else awaited."""
@@ -149,19 +152,18 @@ class EvalRun:
             for worker in self._workers:
                 worker.cancel()
 
-    def _finish(self, begin_ns: int) -> RunSummary:
-        summary = self._counts.summary(
+    def summary_now(self) -> RunSummary:
+        """The counts so far, with the reason why the run ended if it did."""
+        return self._counts.summary(
             self._header,
             finished_at=self._clock.now(),
             stopped=self._stopped or StopReason.FINISHED,
             stop_detail=self._stop_detail,
-            elapsed_s=(self._clock.monotonic_ns() - begin_ns) / 1e9,
+            elapsed_s=(self._clock.monotonic_ns() - self._begin_ns) / 1e9,
             asked=self._counts.total - self._resumed,
             retries=self._retries.used,
             resumed=self._resumed,
         )
-        self._observer.finished(summary)
-        return summary
 
     def _questions(self) -> Iterator[tuple[Case, int]]:
         """Every case and repeat that has no result yet; a case that comes twice is asked once."""

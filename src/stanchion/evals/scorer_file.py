@@ -64,6 +64,12 @@ class JsonSchemaModel(ScorerModel):
     allow_fence: bool = True
 
 
+class ToolCallsModel(ScorerModel):
+    """Both of the next two in one: `expect.no_calls` first, then `expect.calls`."""
+
+    use: Literal["tool_calls"]
+
+
 class CallsModel(ScorerModel):
     """The tool calls of `expect.calls` were made."""
 
@@ -146,6 +152,7 @@ AnyScorerModel = Annotated[
     | ExcludesModel
     | RegexModel
     | JsonSchemaModel
+    | ToolCallsModel
     | CallsModel
     | NoCallsModel
     | CanaryModel

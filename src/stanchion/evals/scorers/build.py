@@ -37,24 +37,26 @@ from stanchion.evals.scorers.judge import JudgeScorer
 from stanchion.evals.scorers.labels import DetectionScorer, HumanScorer
 from stanchion.evals.scorers.scorer import AnyScorer, Named, Selection
 from stanchion.evals.scorers.text import ContainsScorer, ExactScorer, ExcludesScorer, RegexScorer
-from stanchion.evals.scorers.tool_calls import ForbiddenCallScorer, RequiredCallScorer
+from stanchion.evals.scorers.tool_calls import ForbiddenCallScorer, RequiredCallScorer, ToolCallsScorer
 
 DetectorFactory = Callable[..., Detector | AsyncDetector]
 ModelFactory = Callable[[str], Target]
 
-_READERS: tuple[type[Any], ...] = (
-    CanaryModel,
-    ExactModel,
-    ContainsModel,
-    ExcludesModel,
-    RegexModel,
-    JsonSchemaModel,
-    CallsModel,
-    NoCallsModel,
-    DetectionModel,
-    HumanModel,
-    RefusalModel,
-)
+# Reads what a case expects, by the name that a file gives it.
+_READERS: Mapping[str, type[Any]] = {
+    "canary": CanaryModel,
+    "exact": ExactModel,
+    "contains": ContainsModel,
+    "excludes": ExcludesModel,
+    "regex": RegexModel,
+    "json_schema": JsonSchemaModel,
+    "calls": CallsModel,
+    "no_calls": NoCallsModel,
+    "detection": DetectionModel,
+    "human": HumanModel,
+    "refusal": RefusalModel,
+}
+_COVERS = {"tool_calls": ("calls", "no_calls")}
 
 
 def no_judges(name: str) -> Target:
@@ -81,12 +83,8 @@ def build_scorers(
         UnknownNameError: for a detector that nobody registered.
         UsageError: for options that do not fit.
     """
-    named = {model.use for model in models}
-    implied = [
-        kind(use=use)
-        for kind in _READERS
-        if (use := kind.model_fields["use"].annotation.__args__[0]) not in named
-    ]
+    named = {use for model in models for use in _COVERS.get(model.use, (model.use,))}
+    implied = [kind(use=use) for use, kind in _READERS.items() if use not in named]
     built = []
     for model in (*models, *implied):
         scorer = _build(model, detectors=detectors, judges=judges)
@@ -131,6 +129,7 @@ def _build(model: AnyScorerModel, *, detectors: DetectorFactory, judges: ModelFa
 
 _PLAIN: Mapping[str, Callable[..., Named]] = {
     "regex": RegexScorer,
+    "tool_calls": ToolCallsScorer,
     "calls": RequiredCallScorer,
     "no_calls": ForbiddenCallScorer,
     "detection": DetectionScorer,

@@ -70,7 +70,7 @@ class GroundingScorer(Named):
 
     def score(self, answer: Answer) -> Score:
         """Value: the share of claims without support."""
-        text, documents = answer.text, answer.case.documents
+        text, documents = answer.text, answer.interaction.documents or answer.case.documents
         if not text.strip():
             return self.unscored("the answer is empty")
         cited = list(citations_in(text, documents)) if self._checks_citations else []
@@ -159,7 +159,7 @@ def _missing_citations(expected: tuple[str, ...], cited: list[Cited]) -> list[st
 
 def _sources(answer: Answer) -> Iterator[str]:
     """Everything the model was given: documents, the system prompt, the turns of others, tool results."""
-    for document in answer.case.documents:
+    for document in answer.interaction.documents or answer.case.documents:
         yield document.text
         yield f"{document.id} {document.source}"
     for message in answer.interaction.messages:

@@ -33,66 +33,61 @@ class Shifted:
 
 
 class PerCharacter:
-    """For each character, the span of the parent that made it."""
+    """Each character was made by one character of the parent: the one at `origins[i]`."""
 
-    __slots__ = ("_ends", "_starts")
+    __slots__ = ("_origins",)
 
-    def __init__(self, starts: array[int], ends: array[int]) -> None:
-        self._starts = starts
-        self._ends = ends
+    def __init__(self, origins: array[int]) -> None:
+        self._origins = origins
 
     def to_parent(self, start: int, end: int) -> tuple[int, int]:
-        """From the first character's start to the last character's end."""
-        if not self._starts:
+        """From the first character's origin to behind the last character's origin."""
+        if not self._origins:
             return 0, 0
-        if start >= len(self._starts):
-            return self._ends[-1], self._ends[-1]
-        if end <= start:
-            return self._starts[start], self._starts[start]
-        return self._starts[start], self._ends[min(end, len(self._ends)) - 1]
+        first = self._origins[start] if start < len(self._origins) else self._origins[-1] + 1
+        return first, first if end <= start else self._origins[end - 1] + 1
 
 
 class Pieces:
-    """The text is a row of pieces: copied ones map character by character, rewritten ones as a whole."""
+    """The text is a row of pieces; in each, every `made` characters came from `read` of the parent.
 
-    __slots__ = ("_copied", "_lengths", "_parent_ends", "_parent_starts", "_starts")
+    A copied piece is (1, 1), a percent escape (1, 3), base64 (3, 4); a piece that maps only as a whole has
+    its own two lengths.
+    """
+
+    __slots__ = ("_ends", "_made", "_parents", "_read", "_starts")
 
     def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._lengths: list[int] = []
-        self._parent_starts: list[int] = []
-        self._parent_ends: list[int] = []
-        self._copied: list[bool] = []
+        self._starts: array[int] = array("L")
+        self._parents: array[int] = array("L")
+        self._ends: array[int] = array("L")
+        self._made: array[int] = array("L")
+        self._read: array[int] = array("L")
 
-    def add(self, start: int, length: int, parent: tuple[int, int], *, copied: bool) -> None:
-        """Append a piece; `start` must be where the last one ended, `length` above 0."""
+    def add(self, start: int, parent: tuple[int, int], made: int, read: int) -> None:
+        """Append a piece that begins at `start`, where the last one ended."""
         self._starts.append(start)
-        self._lengths.append(length)
-        self._parent_starts.append(parent[0])
-        self._parent_ends.append(parent[1])
-        self._copied.append(copied)
+        self._parents.append(parent[0])
+        self._ends.append(parent[1])
+        self._made.append(made)
+        self._read.append(read)
 
     def to_parent(self, start: int, end: int) -> tuple[int, int]:
-        """The union of what the touched pieces came from."""
+        """The union of what the touched units came from."""
         if not self._starts:
             return 0, 0
-        if end <= start:
-            point = self._begin(start)
-            return point, point
-        return self._begin(start), self._finish(end)
+        first = self._first(start)
+        return first, first if end <= start else self._last(end)
 
-    def _begin(self, start: int) -> int:
+    def _first(self, start: int) -> int:
         piece = bisect_right(self._starts, start) - 1
-        inside = start - self._starts[piece]
-        if inside >= self._lengths[piece]:
-            return self._parent_ends[piece]
-        return self._parent_starts[piece] + (inside if self._copied[piece] else 0)
+        units = (start - self._starts[piece]) // self._made[piece]
+        return min(self._parents[piece] + units * self._read[piece], self._ends[piece])
 
-    def _finish(self, end: int) -> int:
+    def _last(self, end: int) -> int:
         piece = bisect_right(self._starts, end - 1) - 1
-        if not self._copied[piece]:
-            return self._parent_ends[piece]
-        return min(self._parent_starts[piece] + end - self._starts[piece], self._parent_ends[piece])
+        units = (end - 1 - self._starts[piece]) // self._made[piece] + 1
+        return min(self._parents[piece] + units * self._read[piece], self._ends[piece])
 
 
 class Rewriter:
@@ -110,23 +105,18 @@ class Rewriter:
         self._read = 0
         self._length = 0
 
-    def replace(self, start: int, end: int, text: str) -> None:
-        """Put `text` in the place of `source[start:end]`; calls come in order and do not overlap."""
+    def replace(self, start: int, end: int, text: str, *, unit: tuple[int, int] | None = None) -> None:
+        """Put `text` in the place of `source[start:end]`; calls come in order and do not overlap.
+
+        `unit` is (characters of `text`, characters of the source) that belong together; the whole by default.
+        """
         self._copy_to(start)
         self._read = end
         if text:
-            self._pieces.add(self._length, len(text), (start, end), copied=False)
+            made, read = unit or (len(text), end - start)
+            self._pieces.add(self._length, (start, end), made, read)
             self._parts.append(text)
             self._length += len(text)
-
-    def replace_mapped(self, text: str, spans: list[tuple[int, int]], end: int) -> None:
-        """Put `text` where each character has its own span of the source; read on from `end`."""
-        self._copy_to(spans[0][0] if spans else end)
-        for span in spans:
-            self._pieces.add(self._length, 1, span, copied=False)
-            self._length += 1
-        self._parts.append(text)
-        self._read = end
 
     def finish(self) -> tuple[str, Pieces]:
         """The whole text and the way back."""
@@ -135,7 +125,7 @@ class Rewriter:
 
     def _copy_to(self, end: int) -> None:
         if end > self._read:
-            self._pieces.add(self._length, end - self._read, (self._read, end), copied=True)
+            self._pieces.add(self._length, (self._read, end), 1, 1)
             self._parts.append(self._source[self._read : end])
             self._length += end - self._read
             self._read = end

@@ -1,0 +1,59 @@
+"""One reading of a text, and the way back to the original through all the readings it was made from."""
+
+from __future__ import annotations
+
+from stanchion.detectors.transforms.offsets import OffsetMap
+
+_BLOCK = 1024
+_CONTINUATION = bytes(range(0x80, 0xC0))
+
+
+class TextView:
+    """One reading. `parent` is the reading it was made from, None for `raw`."""
+
+    __slots__ = ("_data", "_marks", "family", "name", "offsets", "parent", "text")
+
+    def __init__(self, name: str, text: str, parent: TextView | None, offsets: OffsetMap | None) -> None:
+        self.name = name
+        self.family = name.partition(":")[0]
+        self.text = text
+        self.parent = parent
+        self.offsets = offsets
+        self._data: bytes | None = None
+        self._marks: list[int] | None = None
+
+    @property
+    def data(self) -> bytes:
+        """The text in UTF-8, for automata; a lone surrogate is one `?`, so that the count stays."""
+        if self._data is None:
+            self._data = self.text.encode("utf-8", "replace")
+        return self._data
+
+    def character(self, offset: int) -> int:
+        """The code point at a byte offset of `data`."""
+        if len(self.data) == len(self.text):
+            return offset
+        if self._marks is None:
+            self._marks = _character_counts(self.data)
+        block, rest = divmod(offset, _BLOCK)
+        return self._marks[block] + len(self.data[offset - rest : offset].translate(None, _CONTINUATION))
+
+    def to_original(self, start: int, end: int) -> tuple[int, int]:
+        """The half-open span of the original that made `text[start:end]`."""
+        view: TextView | None = self
+        while view is not None:
+            if view.offsets is not None:
+                start, end = view.offsets.to_parent(start, end)
+            view = view.parent
+        return start, end
+
+    def __repr__(self) -> str:
+        return f"TextView({self.name!r}, {len(self.text)} characters)"
+
+
+def _character_counts(data: bytes) -> list[int]:
+    """How many code points begin before each block of bytes."""
+    counts = [0]
+    for start in range(0, len(data), _BLOCK):
+        counts.append(counts[-1] + len(data[start : start + _BLOCK].translate(None, _CONTINUATION)))
+    return counts

@@ -98,9 +98,7 @@ class CheckRunner:
         try:
             await self._compute(door, _Work(checks, texts, self._build_views), computing, results)
             for step, started in waiting.items():
-                results[step.check, step.text] = await _awaited(
-                    door, checks[step.check], texts[step.text], started
-                )
+                results[step.check, step.text] = await _awaited(door, checks[step.check], started)
         finally:
             for started in waiting.values():
                 started.future.cancel()
@@ -108,8 +106,13 @@ class CheckRunner:
 
     def _start_waiting(self, check: Check, text: CheckInput) -> _Started:
         detector: AsyncDetector = check.detector
-        given = detector_input(text, self._build_views(text.text))
-        return _Started(start_on_background_loop(detector.adetect(given)), time.monotonic())
+
+        async def ask() -> CheckResult:
+            started_ns = time.monotonic_ns()
+            found = await detector.adetect(detector_input(text, self._build_views(text.text)))
+            return _validated(check, text, found, elapsed_ms=_ms_since(started_ns))
+
+        return _Started(start_on_background_loop(ask()), time.monotonic())
 
     async def _compute(self, door: Door, work: _Work, steps: list[_Step], results: Results) -> None:
         while steps:
@@ -130,7 +133,7 @@ class CheckRunner:
 
 
 class _Started(msgspec.Struct, frozen=True):
-    future: Future[Any]
+    future: Future[CheckResult]
     at_s: float
 
 
@@ -190,9 +193,7 @@ class _Batch:
             detector: Detector = check.detector
             found: Any = detector.detect(detector_input(text, views))
             return _validated(check, text, found, elapsed_ms=_ms_since(started_ns))
-        except (
-            Exception
-        ) as error:  # the check's declared outcome takes over; the text must not leak by `error`
+        except (Exception, SystemExit) as error:  # the declared outcome takes over; its words stay out
             return _failed(CheckStatus.ERRORED, f"raised {type(error).__name__}", _ms_since(started_ns))
 
 
@@ -226,17 +227,19 @@ def _left_after(work: _Work, steps: list[_Step], stuck: int | None, results: Res
     return [step for step in missing if step.check != late.check]
 
 
-async def _awaited(door: Door, check: Check, text: CheckInput, started: _Started) -> CheckResult:
+async def _awaited(door: Door, check: Check, started: _Started) -> CheckResult:
     left_s = check.deadline_s - (time.monotonic() - started.at_s)
     if not await door.wait(started.future, left_s):
         started.future.cancel()
         reason = f"no answer within {check.settings.deadline_ms} ms"
         return _failed(CheckStatus.TIMED_OUT, reason, float(check.settings.deadline_ms))
     elapsed_ms = (time.monotonic() - started.at_s) * 1000
+    if started.future.cancelled():
+        return _failed(CheckStatus.ERRORED, "was cancelled", elapsed_ms)
     error = started.future.exception()
     if error is not None:
         return _failed(CheckStatus.ERRORED, f"raised {type(error).__name__}", elapsed_ms)
-    return _validated(check, text, started.future.result(), elapsed_ms=elapsed_ms)
+    return started.future.result()
 
 
 def _validated(check: Check, text: CheckInput, found: Any, *, elapsed_ms: float) -> CheckResult:

@@ -107,12 +107,14 @@ def fill(template: str, variables: Mapping[str, str]) -> str:
     )
 
 
-def unknown_variables(template: str, settings: SafeCompletions) -> tuple[str, ...]:
-    """The variables of a template that nothing fills.
-
-    Raises:
-        ValueError: when the braces do not fit.
-    """
+def template_fault(template: str, settings: SafeCompletions) -> tuple[str, str] | None:
+    """What is wrong with a template and what to do; None when every variable can be filled."""
     known = {*BUILTIN_VARIABLES, *settings.variables}
-    names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    return tuple(name for name in names if name not in known)
+    try:
+        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        return f"the braces do not fit: {error}.", "Write '{{' for a brace itself."
+    unknown = next((name for name in names if name not in known), None)
+    if unknown is None:
+        return None
+    return f"nothing fills the variable {unknown!r}.", did_you_mean(unknown, known)

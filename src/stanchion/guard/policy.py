@@ -13,6 +13,7 @@ from stanchion.core.resources import data_path, read_data_text
 from stanchion.files.document import Step
 from stanchion.files.references import Secret, Trail, project_root, resolve_inside
 from stanchion.files.schema import Loaded, attempt_file, load_text
+from stanchion.guard.fallback import languages, template_fault
 from stanchion.guard.inheritance import merge
 from stanchion.guard.policy_file import PolicyFile
 from stanchion.guard.policy_model import Loosening, Policy, Source, Waiver
@@ -239,6 +240,7 @@ def _problems(loaded: _Layer, merged: Policy, known: Collection[str] | None) -> 
     """What the model of the file cannot see: names that must exist, and pairs that must fit."""
     document, file = loaded.document, loaded.value
     yield from _detector_problems(loaded, merged, known)
+    yield from _wording_problems(loaded, merged)
     seen: dict[str, int] = {}
     for index, rule in enumerate(file.rules):
         if rule.id in seen:
@@ -258,6 +260,29 @@ def _problems(loaded: _Layer, merged: Policy, known: Collection[str] | None) -> 
                         message=f"detector {name!r} is not part of this policy.",
                         hint=did_you_mean(name, merged.detectors),
                     )
+
+
+def _wording_problems(loaded: _Layer, merged: Policy) -> Iterator[Problem]:
+    """Words for users: a language that exists, and templates that can be filled."""
+    document, completions = loaded.document, loaded.value.safe_completions
+    templates: list[tuple[tuple[Step, ...], str]] = [
+        (("rules", index, "message"), rule.message) for index, rule in enumerate(loaded.value.rules)
+    ]
+    if completions is not None:
+        templates += [
+            (("safe_completions", "messages", key), words) for key, words in completions.messages.items()
+        ]
+        if completions.language not in languages():
+            yield document.problem(
+                ("safe_completions", "language"),
+                rule="unknown-language",
+                message=f"there are no safe completions in {completions.language!r}.",
+                hint=did_you_mean(completions.language, languages()),
+            )
+    for at, template in templates:
+        fault = template_fault(template, merged.safe_completions)
+        if fault:
+            yield document.problem(at, rule="template", message=fault[0], hint=fault[1])
 
 
 def _detector_problems(loaded: _Layer, merged: Policy, known: Collection[str] | None) -> Iterator[Problem]:

@@ -35,6 +35,8 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 
+CITATION = "citation"
+
 
 class _Block:
     """One content block while it grows."""
@@ -95,9 +97,8 @@ class Assembler:
                 self._usage = merged_usage(self._usage, usage)
             case End():
                 self._end = event
-            case Citation(document_id=document, quote=quote, index=index):
-                payload = {"document_id": document, "quote": quote, "index": index}
-                self._opaque("citation", payload)
+            case Citation(document_id=document, quote=quote, wire=wire):
+                self._opaque(CITATION, {"document_id": document, "quote": quote, "wire": wire})
             case UnknownEvent(kind=kind, payload=payload):
                 self._opaque(kind, payload)
 
@@ -169,20 +170,19 @@ def events_of(reply: Reply, *, chunk_chars: int = 0) -> Iterator[StreamEvent]:
 def _part_events(part: Part, index: int, chunk_chars: int) -> Iterator[StreamEvent]:
     match part:
         case Text(text=text):
-            for piece in _pieces(text, chunk_chars):
-                yield TextDelta(text=piece, index=index)
+            yield from (TextDelta(text=piece, index=index) for piece in _pieces(text, chunk_chars))
         case Refusal(text=text):
-            for piece in _pieces(text, chunk_chars):
-                yield RefusalDelta(text=piece, index=index)
+            yield from (RefusalDelta(text=piece, index=index) for piece in _pieces(text, chunk_chars))
         case Reasoning(text=text, signature=signature, redacted=redacted):
-            for piece in _pieces(text, chunk_chars):
-                yield ReasoningDelta(text=piece, index=index)
+            yield from (ReasoningDelta(text=piece, index=index) for piece in _pieces(text, chunk_chars))
             if signature is not None or redacted:
                 yield ReasoningDelta(text="", index=index, signature=signature, redacted=redacted)
         case ToolCall(id=call_id, name=name):
             yield ArgumentDelta(index=index, call_id=call_id, name=name)
-            for piece in _pieces(arguments_text(part), chunk_chars):
-                yield ArgumentDelta(index=index, json=piece)
+            pieces = _pieces(arguments_text(part), chunk_chars)
+            yield from (ArgumentDelta(index=index, json=piece) for piece in pieces)
+        case Opaque(kind="citation", payload={"document_id": str(document), "quote": str(quote)}):
+            yield Citation(document_id=document, quote=quote, index=index, wire=part.payload.get("wire"))
         case Opaque(kind=kind, payload=payload):
             yield UnknownEvent(kind=kind, payload=payload)
         case Media() | ToolResult():

@@ -35,6 +35,7 @@ from stanchion.core.origin import Origin
 from stanchion.models.events import arguments_text, tool_call
 from stanchion.models.wire import (
     JsonObject,
+    Request,
     WireError,
     as_list,
     as_object,
@@ -66,15 +67,6 @@ _UNDERSTOOD = frozenset(
     {"messages", "model", "tools", "stream", "stream_options", "n", "temperature", "top_p", "seed", "stop"}
     | {"max_tokens", "max_completion_tokens"}
 )
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A decoded request: the exchange, how the answer is wanted, and the parameters we have no word for."""
-
-    interaction: Interaction
-    stream: bool = False
-    include_usage: bool = False
-    extras: JsonObject = msgspec.field(default_factory=dict)
 
 
 class Style(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,7 +267,7 @@ def decode_message(wire: JsonObject, names: Mapping[str, str], where: str) -> Me
 def _decode_result(wire: JsonObject, names: Mapping[str, str], where: str) -> tuple[Part, ...]:
     call_id = as_text(wire.get("tool_call_id"), f"{where}.tool_call_id")
     parts = _decode_content(wire.get("content"), Origin.TOOL_RESULT, f"{where}.content")
-    words = "".join(part.text for part in parts if isinstance(part, Text))
+    words = "\n".join(part.text for part in parts if isinstance(part, Text))
     others = tuple(part for part in parts if not isinstance(part, Text))
     return (ToolResult(call_id=call_id, name=names.get(call_id, ""), text=words), *others)
 

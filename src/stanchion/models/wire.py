@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from stanchion.core.codec import digest_bytes, digest_text
 from stanchion.core.errors import UnavailableError, UsageError
-from stanchion.core.interaction import Media, Opaque
+from stanchion.core.interaction import Interaction, Media, Opaque
 from stanchion.core.origin import Origin
 
 JsonObject = dict[str, Any]
@@ -23,6 +25,15 @@ _SLUG = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
 
 class WireError(UsageError):
     """A body does not have the documented shape."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A decoded request: the exchange, how the answer is wanted, and the parameters we have no word for."""
+
+    interaction: Interaction
+    stream: bool = False
+    include_usage: bool = False
+    extras: JsonObject = msgspec.field(default_factory=dict)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Check every file of a safety folder, and every link between them.",
     ),
     "config": ("stanchion.cli.config:app", "See the settings."),
+    "demo": ("stanchion.cli.demo:demo", "Test a real local model, unguarded and guarded."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
 }
 

@@ -1,4 +1,4 @@
-"""The one place where real objects are plugged together: settings in; detectors, guards, models, targets out."""
+"""The one place where real objects are plugged together: settings in; guards, models and targets out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The demo: the support assistant against a real local model, unguarded and guarded, judged and compared.
 
-Four runs. Two ask the real model the same cases, without and with the guard; where the guard leaves the prompt
-as it was, the guarded arm takes over the unguarded answer by the digest of the request. Two more play tool calls
-with a scripted agent that obeys whoever spoke last; they are never counted as the model's.
+Four runs. Two ask the real model the same cases, without and with the guard; where the guard leaves the
+prompt as it was, the guarded arm takes over the unguarded answer by the digest of the request. Two more play
+tool calls with a scripted agent that obeys whoever spoke last; they are never counted as the model's.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import yaml
 
 from stanchion.bootstrap import make_answer_cache, make_guard, make_registry, make_scrub
 from stanchion.core.clock import Clock, SystemClock
 from stanchion.core.resources import data_path
 from stanchion.core.version import package_version
+from stanchion.evals.comparison import compare
 from stanchion.evals.gate import GateContext, gate
 from stanchion.evals.report.model import Report, build_report
-from stanchion.evals.report.paired import compare_arms
 from stanchion.evals.results import TargetKind
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
 EXAMPLE = ("examples", "support-assistant")
 FEATURE = Path("safety") / "features" / "support-assistant"
 WEAK_MODEL = (
-    "The model has 135 million parameters: it leaks, rambles and rarely refuses. The numbers are about this model "
-    "and this guard, not about yours. INCONCLUSIVE means it: the sample is too small to tell."
+    "The model has 135 million parameters: it leaks, rambles and rarely refuses. The numbers are about "
+    "this model and this guard, not about yours. INCONCLUSIVE means it: the sample is too small to tell."
 )
 SCRIPTED = (
-    "The arms called 'tools' are answered by a script that obeys whoever spoke last. They show what the guard "
-    "stops; they say nothing about a model."
+    "The arms called 'tools' are answered by a script that obeys whoever spoke last. They show what the "
+    "guard stops; they say nothing about a model."
 )
 
 
@@ -144,10 +145,9 @@ class _Stage:
 
     def report(self, runs: Sequence[RunData]) -> Report:
         """All arms in one report, the guarded beside the unguarded."""
-        real = compare_arms(runs[0], runs[1], names=("unguarded", "guarded"))
-        scripted = compare_arms(runs[2], runs[3], names=("unguarded", "guarded"))
-        both = type(real)(
-            before=real.before, after=real.after, rows=(*real.rows, *scripted.rows), notes=real.notes
+        real, scripted = compare(runs[0], runs[1]), compare(runs[2], runs[3])
+        both = msgspec.structs.replace(
+            real, rows=(*real.rows, *scripted.rows), notes=(*real.notes, *scripted.notes)
         )
         return build_report(
             runs,
@@ -170,8 +170,6 @@ class _Stage:
         return load_suite(self._feature / "suites" / name)
 
     async def _run(self, suite: Suite, target: Target, *, title: str, kind: TargetKind) -> RunData:
-        import msgspec
-
         from stanchion.evals.pace import PaceSettings
         from stanchion.evals.run_suite import Surroundings, run_suite, settings_of
         from stanchion.evals.runlog import RunFolder

@@ -33,8 +33,9 @@ def demo(
 ) -> None:
     """Test a small web shop's assistant on a real local model, unguarded and guarded.
 
-    Asks about 200 cases twice (injection, leaks, disallowed and unsupported answers, benign twins), judges both
-    arms by the same criteria, compares them case by case, and writes an HTML report. Exits 0 whatever the verdict.
+    Asks about 200 cases twice (injection, leaks, disallowed and unsupported answers, benign twins), judges
+    both arms by the same criteria, compares them case by case, and writes an HTML report. Exits 0 whatever
+    the verdict.
 
     Example:
         stanchion demo --format json
@@ -77,8 +78,8 @@ def _print_text(found: Demo, console: Any) -> None:
     reused = sum(summary.reused for summary in counts)
     asked = sum(summary.counts.total for summary in counts) - cached - reused
     console.print(
-        f"\n{asked} answers were asked of the model now, {reused} taken over from an identical request of this run, "
-        f"{cached} came from the cache of an earlier one. It took {seconds(found.elapsed_s)}."
+        f"\n{asked} answers were asked of the model now, {reused} taken over from an identical request "
+        f"of this run, {cached} came from the cache of an earlier one. It took {seconds(found.elapsed_s)}."
     )
 
 

@@ -61,13 +61,17 @@ def settle(marks: Iterable[Mark]) -> tuple[Mark, ...]:
 
 
 def _joined(group: Sequence[Mark]) -> Mark:
-    worst = max(group, key=lambda mark: (mark.severity.rank, mark.score, mark.end - mark.start, -mark.start))
+    worst = max(group, key=_weight)
     return msgspec.structs.replace(
         worst,
         start=min(mark.start for mark in group),
         end=max(mark.end for mark in group),
         operator=max((mark.operator for mark in group), key=_REMOVES.__getitem__),
     )
+
+
+def _weight(mark: Mark) -> tuple[int, float, int, int, str]:
+    return mark.severity.rank, mark.score, mark.end - mark.start, -mark.start, mark.category
 
 
 class Redactor:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "config": ("stanchion.cli.config:app", "See the settings."),
     "demo": ("stanchion.cli.demo:demo", "Test a real local model, unguarded and guarded."),
+    "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
 }
 

@@ -11,6 +11,7 @@ from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
 from stanchion.core.components import ComponentSet
 from stanchion.core.target import Target
 from stanchion.evals.conditions import CaseSource, RunSettings, check_resumable, make_header
+from stanchion.evals.kept_criteria import keep_criteria
 from stanchion.evals.pace import PaceSettings
 from stanchion.evals.progress import Observer
 from stanchion.evals.results import CaseResult, RunHeader, RunSummary, StopReason, TargetKind
@@ -113,6 +114,8 @@ async def run_suite(
     run = _make_run(
         suite, target, header, folder, scorers=scorers, around=around, settings=settings, resume=bool(resume)
     )
+    if isinstance(suite, Suite):
+        keep_criteria(folder, suite.file.criteria)
     with run.writer as writer:
         try:
             summary = await run.eval_run.run()

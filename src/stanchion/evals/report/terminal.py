@@ -12,8 +12,8 @@ from rich.text import Text
 from stanchion.evals.report import wording
 from stanchion.evals.report.html import p_value_words
 from stanchion.evals.report.model import Arm, Comparison, Report
-from stanchion.evals.verdict import CriterionVerdict, VerdictOutcome
-from stanchion.stats.wording import points_between
+from stanchion.evals.verdict import CriterionVerdict, Verdict, VerdictOutcome
+from stanchion.stats.wording import confidence_level, percent, points_between
 
 STYLE = {
     VerdictOutcome.PASS: "bold green",
@@ -91,6 +91,35 @@ def criteria_table(criteria: tuple[CriterionVerdict, ...]) -> Table:
         )
         if one.outcome is not VerdictOutcome.PASS:
             table.add_row(Text(f"  {one.reason}", style="dim"))
+    return table
+
+
+def explanation(verdict: Verdict) -> Table:
+    """Every number of a verdict with its interval, then the digests that it was computed from."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for one in verdict.criteria:
+        table.add_row(Text(one.id, style="bold"), badge(one.outcome))
+        table.add_row("counts", wording.evidence_words(one) + f" of {one.total} results")
+        if one.shown is not None and one.estimate is not None:
+            shown = f"{percent(one.estimate)}, {one.shown.describe()}"
+            table.add_row("estimate", shown)
+        table.add_row("bound", f"{wording.bound_words(one)} (one-sided {confidence_level(one.confidence)})")
+        if one.worst_case is not None and one.unjudged:
+            table.add_row("worst case", f"{percent(one.worst_case)} with every unjudged result bad")
+        if one.effective_n is not None:
+            table.add_row("clusters", f"{one.clusters}; worth {one.effective_n:.1f} independent results")
+        table.add_row("limit", wording.limit_words(one))
+        table.add_row("reason", one.reason)
+    for name, value in (
+        ("suite", verdict.suite_digest),
+        ("results", verdict.results_digest),
+        ("criteria", verdict.criteria_digest),
+        ("components", verdict.components.digest),
+        ("verdict", verdict.digest),
+    ):
+        table.add_row(name, value)
     return table
 
 

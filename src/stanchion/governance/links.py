@@ -23,19 +23,19 @@ def organisation_problems(loaded: Loaded[OrganisationFile]) -> Iterator[Problem]
     """People, roles and tiers that `org.yaml` names and does not have, and roles that must stay apart."""
     org = loaded.value
     for name, role in org.roles.items():
-        yield from _unknown(loaded, ("roles", name, "people"), "person", role.people, org.people)
+        yield from _unknown(loaded, ("roles", name, "people"), "person", role.people, known=org.people)
     for index, separation in enumerate(org.separation):
         at: At = ("separation", index, "roles")
-        yield from _unknown(loaded, at, "role", separation.roles, org.roles)
+        yield from _unknown(loaded, at, "role", separation.roles, known=org.roles)
         holders = [set(org.roles[role].people) for role in separation.roles if role in org.roles]
         both = set.intersection(*holders) if len(holders) > 1 else set()
         for person in sorted(both):
             message = f"{person!r} holds roles that must be apart: {', '.join(separation.roles)}."
             yield loaded.document.problem(at, rule="separation", message=message, hint="Give one to another.")
     for decision, roles in org.decisions.items():
-        yield from _unknown(loaded, ("decisions", decision), "role", roles, org.roles)
+        yield from _unknown(loaded, ("decisions", decision), "role", roles, known=org.roles)
     for name, tier in org.tiers.items():
-        yield from _unknown(loaded, ("tiers", name, "approvals"), "role", tier.approvals, org.roles)
+        yield from _unknown(loaded, ("tiers", name, "approvals"), "role", tier.approvals, known=org.roles)
         if name not in ("0", "1", "2", "3"):
             line, column = loaded.document.key_position(("tiers", name))
             yield Problem(
@@ -68,14 +68,14 @@ def feature_problems(
 
 
 def _unknown(
-    loaded: Loaded[Any], at: At, kind: str, names: Iterable[str], known: Collection[str]
+    loaded: Loaded[Any], at: At, kind: str, names: Iterable[str], *, known: Collection[str]
 ) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if name not in known:
-            yield _unknown_one(loaded, (*at, index), kind, name, known)
+            yield _unknown_one(loaded, (*at, index), kind, name, known=known)
 
 
-def _unknown_one(loaded: Loaded[Any], at: At, kind: str, name: str, known: Collection[str]) -> Problem:
+def _unknown_one(loaded: Loaded[Any], at: At, kind: str, name: str, *, known: Collection[str]) -> Problem:
     return loaded.document.problem(
         at,
         rule=f"unknown-{kind.replace(' ', '-')}",
@@ -138,24 +138,24 @@ def _node_links(feature: Feature) -> Iterator[Problem]:
     if feature.risks is not None and feature.components is not None:
         for i, risk in enumerate(feature.risks.value.risks):
             at: At = ("risks", i, "components")
-            yield from _unknown(feature.risks, at, "component", risk.components, components)
+            yield from _unknown(feature.risks, at, "component", risk.components, known=components)
     if feature.controls is not None and feature.risks is not None:
         for i, control in enumerate(feature.controls.value.controls):
             at = ("controls", i, "mitigates")
-            yield from _unknown(feature.controls, at, "risk", control.mitigates, risks)
+            yield from _unknown(feature.controls, at, "risk", control.mitigates, known=risks)
     if feature.evals is not None:
         for i, item in enumerate(feature.evals.value.evals):
             if feature.risks is not None and feature.controls is not None:
                 known = [*controls, *risks]
                 at = ("evals", i, "verifies")
-                yield from _unknown(feature.evals, at, "control or risk", item.verifies, known)
+                yield from _unknown(feature.evals, at, "control or risk", item.verifies, known=known)
             if feature.components is not None:
                 at = ("evals", i, "applies_to")
-                yield from _unknown(feature.evals, at, "component", item.applies_to, components)
+                yield from _unknown(feature.evals, at, "component", item.applies_to, known=components)
     if feature.monitors is not None and feature.risks is not None:
         for i, monitor in enumerate(feature.monitors.value.monitors):
             at = ("monitors", i, "detects")
-            yield from _unknown(feature.monitors, at, "risk", monitor.detects, risks)
+            yield from _unknown(feature.monitors, at, "risk", monitor.detects, known=risks)
 
 
 def _threat_links(feature: Feature) -> Iterator[Problem]:
@@ -167,16 +167,18 @@ def _threat_links(feature: Feature) -> Iterator[Problem]:
         known = _ids(feature.components, "components")
         for i, node in enumerate(threats.value.nodes):
             if node.component and node.component not in known:
-                yield _unknown_one(threats, ("nodes", i, "component"), "component", node.component, known)
+                yield _unknown_one(
+                    threats, ("nodes", i, "component"), "component", node.component, known=known
+                )
     for i, flow in enumerate(threats.value.flows):
         for key, name in (("from", flow.source), ("to", flow.target)):
             if name not in nodes:
-                yield _unknown_one(threats, ("flows", i, key), "node", name, nodes)
+                yield _unknown_one(threats, ("flows", i, key), "node", name, known=nodes)
     for i, threat in enumerate(threats.value.threats):
-        yield from _unknown(threats, ("threats", i, "nodes"), "node", threat.nodes, nodes)
+        yield from _unknown(threats, ("threats", i, "nodes"), "node", threat.nodes, known=nodes)
         if feature.risks is not None:
             at: At = ("threats", i, "risks")
-            yield from _unknown(threats, at, "risk", threat.risks, _ids(feature.risks, "risks"))
+            yield from _unknown(threats, at, "risk", threat.risks, known=_ids(feature.risks, "risks"))
 
 
 def _claim_links(feature: Feature) -> Iterator[Problem]:
@@ -190,7 +192,7 @@ def _claim_links(feature: Feature) -> Iterator[Problem]:
     ]
     for i, claim in enumerate(feature.case.value.claims):
         at: At = ("claims", i, "supported_by")
-        yield from _unknown(feature.case, at, "eval, control or monitor", claim.supported_by, known)
+        yield from _unknown(feature.case, at, "eval, control or monitor", claim.supported_by, known=known)
 
 
 def _runbook_links(feature: Feature) -> Iterator[Problem]:
@@ -200,10 +202,10 @@ def _runbook_links(feature: Feature) -> Iterator[Problem]:
         for i, monitor in enumerate(feature.monitors.value.monitors):
             if monitor.runbook not in known:
                 at: At = ("monitors", i, "runbook")
-                yield _unknown_one(feature.monitors, at, "runbook", monitor.runbook, known)
+                yield _unknown_one(feature.monitors, at, "runbook", monitor.runbook, known=known)
     for runbook in feature.runbooks:
         if feature.monitors is not None:
-            yield from _unknown(runbook, ("triggers",), "monitor", runbook.value.triggers, monitors)
+            yield from _unknown(runbook, ("triggers",), "monitor", runbook.value.triggers, known=monitors)
         if runbook.value.id != runbook.path.stem:
             yield runbook.document.problem(
                 ("id",),
@@ -231,20 +233,20 @@ def _citations(feature: Feature) -> Iterator[Problem]:
 def _owners(feature: Feature, org: OrganisationFile) -> Iterator[Problem]:
     owners = org.owners
     if feature.case is not None and feature.case.value.owner not in owners:
-        yield _unknown_one(feature.case, ("owner",), "owner", feature.case.value.owner, owners)
+        yield _unknown_one(feature.case, ("owner",), "owner", feature.case.value.owner, known=owners)
     for loaded, key, _ in _lists(feature):
         for i, item in enumerate(getattr(loaded.value, key)):
             owner = getattr(item, "owner", "")
             if owner and owner not in owners:
-                yield _unknown_one(loaded, (key, i, "owner"), "owner", owner, owners)
+                yield _unknown_one(loaded, (key, i, "owner"), "owner", owner, known=owners)
     for runbook in feature.runbooks:
         value = runbook.value
         if value.owner not in owners:
-            yield _unknown_one(runbook, ("owner",), "owner", value.owner, owners)
-        yield from _unknown(runbook, ("approvals",), "role", value.approvals, org.roles)
+            yield _unknown_one(runbook, ("owner",), "owner", value.owner, known=owners)
+        yield from _unknown(runbook, ("approvals",), "role", value.approvals, known=org.roles)
         for i, step in enumerate(value.steps):
             if step.role and step.role not in org.roles:
-                yield _unknown_one(runbook, ("steps", i, "role"), "role", step.role, org.roles)
+                yield _unknown_one(runbook, ("steps", i, "role"), "role", step.role, known=org.roles)
 
 
 def _reviews(feature: Feature, today: date) -> Iterator[Problem]:

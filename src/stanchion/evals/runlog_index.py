@@ -61,7 +61,11 @@ class RunIndex:
     def add(self, entries: Iterable[Entry], reached: Reached) -> None:
         """Put a batch in, in one transaction; a later result of a key takes the earlier one's place."""
         rows = [(*entry[:4], *entry.position) for entry in entries]
+        latest = {(row[0], row[1]): row for row in rows}
         self._db.execute("BEGIN")
+        if len(latest) < len(rows):  # one key twice in the batch
+            earlier = [row[4:6] for row in rows if latest[row[0], row[1]] is not row]
+            self._db.executemany("INSERT OR IGNORE INTO superseded VALUES (?, ?)", earlier)
         self._db.executemany(_REMEMBER, ((row[0], row[1], row[4], row[5]) for row in rows))
         self._db.executemany(_INSERT, rows)
         self._db.execute("INSERT OR REPLACE INTO reached VALUES (1, ?, ?, ?)", reached)

@@ -113,7 +113,8 @@ class EvalRun:
         self._failed_in_a_row = 0
         self._asking: dict[int, tuple[Case, int]] = {}
         self._workers: list[asyncio.Task[None]] = []
-        self._last_turn_ns = 0
+        self._turn_ns = 0
+        self._turn_ends = False
         self._begin_ns = clock.monotonic_ns()
         self._feed = self._questions()
 
@@ -173,7 +174,7 @@ class EvalRun:
                     yield case, repeat
 
     async def _work_all(self) -> None:
-        self._last_turn_ns = self._clock.monotonic_ns()
+        self._begin_turn()
         self._workers = [
             asyncio.create_task(self._work(number)) for number in range(max(1, self._settings.pace.most))
         ]
@@ -197,9 +198,7 @@ class EvalRun:
                     tries += 1
                 await self._record(attempt)
                 del self._asking[number]
-                if self._clock.monotonic_ns() - self._last_turn_ns > _SLICE_NS:
-                    await asyncio.sleep(0)
-                    self._last_turn_ns = self._clock.monotonic_ns()
+                await self._give_turn()
         except asyncio.CancelledError:
             raise
         except BaseException:  # the source or the sink broke: nobody goes on, and the run raises it
@@ -208,6 +207,19 @@ class EvalRun:
                 if worker is not asyncio.current_task():
                     worker.cancel()
             raise
+
+    async def _give_turn(self) -> None:
+        """Let the loop see to other things when this turn of it has taken long enough."""
+        if self._clock.monotonic_ns() - self._turn_ns < _SLICE_NS:
+            return
+        if not self._turn_ends:
+            self._turn_ends = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        await asyncio.sleep(0)
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = False
+        self._turn_ns = self._clock.monotonic_ns()
 
     async def _ask_next(self, number: int) -> Attempted | None:
         await self._pace.enter()

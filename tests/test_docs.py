@@ -95,6 +95,6 @@ def test_decisions_are_numbered_once_and_titled_alike() -> None:
     for page in (ROOT / "docs/adr").glob("*.md"):
         number = int(page.name[:4])
         first = page.read_text(encoding="utf-8").splitlines()[0]
-        assert re.match(rf"# 0*{number}\. \w", first), page.name
+        assert re.match(rf"# 0*{number}\. [\w`]", first), page.name
         numbers.append(number)
     assert len(numbers) == len(set(numbers))

@@ -122,6 +122,12 @@ def test_alias_bomb_is_refused(tmp_path: Path) -> None:
     assert problem.rule == "yaml-alias-bomb"
 
 
+def test_a_long_text_cannot_be_repeated_freely(tmp_path: Path) -> None:
+    text = f"a: &a {'x' * 1_000_000}\nb: [{', '.join(['*a'] * 50)}]\n"
+    (problem,) = problems(tmp_path, text)
+    assert problem.rule == "yaml-alias-bomb"
+
+
 def test_too_many_values_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_module, "MAX_NODES", 100)
     assert problems(tmp_path, "[" + "1, " * 100 + "1]")[0].rule == "yaml-nodes"

@@ -124,6 +124,12 @@ def test_a_fan_of_files_is_bounded(tmp_path: Path) -> None:
     assert "more than 500 files" in refused(tmp_path / "f.yaml", "a: ${file:n0.yaml}")
 
 
+def test_what_references_bring_in_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "big.txt").write_text("x" * 4_000_000)
+    many = ", ".join(["'${file:big.txt}'"] * 20)
+    assert "bring in more than 67,108,864 bytes" in refused(tmp_path / "f.yaml", f"a: [{many}]")
+
+
 def test_problems_of_a_file_brought_in_name_that_file(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("x: 1\nx: 2\n")
     assert "bad.yaml:2:1: key 'x' is given twice" in refused(tmp_path / "f.yaml", "a: ${file:bad.yaml}")

@@ -23,6 +23,9 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 100
 MAX_NODES = 1_000_000
 MAX_ALIASED_NODES = 100_000
+_TEXT_PER_VALUE = (
+    64  # characters that weigh as much as one more value, so that long texts cannot be repeated freely
+)
 
 Step = str | int
 _LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -42,7 +45,7 @@ _SPECIAL = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: a frozen one takes twice as long to make
 class Node:
     """One place of a document; `value` is the plain Python value of everything below it."""
 
@@ -51,7 +54,9 @@ class Node:
     value: Any
     children: Mapping[Step, Node] = field(default_factory=lambda: _NONE)
     keys: Mapping[str, tuple[int, int]] = field(default_factory=lambda: _NONE)
-    size: int = 1  # nodes below and including this one, aliases counted as often as they are used
+    size: int = (
+        1  # values below and including this one, aliases as often as they are used, long texts as several
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,8 @@ class _Composer:
             if event.anchor:
                 self._anchors[event.anchor] = Node(*_place(event.start_mark), event.value)
             return
-        node = Node(*_place(event.start_mark), self._resolve(event))
+        size = 1 + len(event.value) // _TEXT_PER_VALUE
+        node = Node(*_place(event.start_mark), self._resolve(event), size=size)
         self._keep(event.anchor, node)
         self._place_node(node, event.start_mark)
 

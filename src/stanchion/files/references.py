@@ -25,6 +25,7 @@ from stanchion.files.document import Step, YamlDocument, attempt_document, read_
 MASK: Final = "**********"
 MAX_REFERENCED_BYTES = 4 * 1024 * 1024
 MAX_REFERENCED_FILES = 500
+MAX_REFERENCED_TOTAL_BYTES = 64 * 1024 * 1024
 _REFERENCE = re.compile(r"(\$?)\$\{([A-Za-z]+):([^{}]*)\}")
 _KINDS = ("env", "file")
 _ROOT_MARKS = ("stanchion.yaml", ".git", "safety/org.yaml")
@@ -177,6 +178,7 @@ class Resolution:
     brought_in: set[tuple[Step, ...]] = field(default_factory=set)  # values a message must not show
     failed: set[tuple[Step, ...]] = field(default_factory=set)  # values that could not be brought in
     opened: int = 0
+    opened_bytes: int = 0
 
 
 def resolve_references(
@@ -259,6 +261,10 @@ class _Resolver:
         if self.result.opened > MAX_REFERENCED_FILES:
             self._report(at, "reference-limit", f"more than {MAX_REFERENCED_FILES} files are referenced.")
             return ""
+        if self.result.opened_bytes > MAX_REFERENCED_TOTAL_BYTES:
+            limit = f"{MAX_REFERENCED_TOTAL_BYTES:,} bytes"
+            self._report(at, "reference-limit", f"references bring in more than {limit}.")
+            return ""
         try:
             target = resolve_inside(reference, folder=self.path.parent, root=self.root)
             trail = self.trail.enter(target)
@@ -275,6 +281,7 @@ class _Resolver:
         except UsageError as error:
             self._report(at, "reference-file", error.message, error.hint)
             return ""
+        self.result.opened_bytes += len(data)
         self.result.included[target.relative_to(self.root.resolve()).as_posix()] = digest_bytes(data)
         if is_whole and target.suffix in (".yaml", ".yml", ".json"):
             return self._document(target, trail, at)

@@ -45,6 +45,7 @@ def as_unavailable(api: str) -> Iterator[None]:
         raise UnavailableError(
             f"the answer does not have the shape of the {api} API: {error.message}",
             hint="Check the base URL and the configured `api`.",
+            is_retryable=False,
         ) from error
 
 

@@ -264,8 +264,7 @@ def rewrite_call(part: ToolCall, place: str, texts: Mapping[str, str]) -> ToolCa
     arguments = rewrite_json(part.arguments, f"{place}.arguments", texts)
     if arguments == part.arguments:
         return part
-    raw = None if part.raw_arguments is None else msgspec.json.encode(arguments).decode()
-    return msgspec.structs.replace(part, arguments=arguments, raw_arguments=raw)
+    return msgspec.structs.replace(part, arguments=arguments, raw_arguments=None)
 
 
 def rewrite_json(value: Any, place: str, texts: Mapping[str, str]) -> Any:

@@ -17,6 +17,7 @@ from stanchion.evals.progress import Observer
 from stanchion.evals.results import CaseResult, RunHeader, RunSummary, StopReason, TargetKind
 from stanchion.evals.rundata import RunData
 from stanchion.evals.runlog import RunFolder, RunReader, RunWriter
+from stanchion.evals.runlog_segments import SEGMENT_BYTES
 from stanchion.evals.runner import Answers, EvalRun
 from stanchion.evals.scorers.scorer import AnyScorer
 from stanchion.evals.suite import Suite
@@ -43,6 +44,7 @@ class Surroundings:
     scrub: Callable[[str], str] | None = None
     version: str = ""
     notes: tuple[str, ...] = ()
+    segment_bytes: int = SEGMENT_BYTES
 
     def new_ids(self) -> Ids:
         """The given ids, or ones that sort by time."""
@@ -144,7 +146,11 @@ def _make_run(
     resume: bool,
 ) -> _Ready:
     reader = RunReader(folder) if resume else None
-    writer = RunWriter.resume(folder) if resume else RunWriter.create(folder, header)
+    size = around.segment_bytes
+    if resume:
+        writer = RunWriter.resume(folder, segment_bytes=size)
+    else:
+        writer = RunWriter.create(folder, header, segment_bytes=size)
     try:
         eval_run = EvalRun(
             suite,

@@ -152,6 +152,9 @@ def test_project_root_is_the_nearest_marked_folder(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     (tmp_path / "repo/safety/org.yaml").write_text("")
     assert project_root(inner / "case.yaml") == (tmp_path / "repo").resolve()
+    (tmp_path / "repo/safety").rename(tmp_path / "repo/risk")
+    renamed = tmp_path / "repo/risk/features/x/case.yaml"
+    assert project_root(renamed) == (tmp_path / "repo").resolve()
 
 
 def test_resolve_inside_follows_links_first(tmp_path: Path) -> None:

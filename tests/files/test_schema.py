@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Annotated, Literal
 
 import pydantic
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stanchion.core.errors import FilesError, Problem, UnknownNameError
 from stanchion.files.references import Secret
@@ -203,3 +206,33 @@ def test_digest_does_not_cover_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_text("key: ${env:K}\n")
     assert load_file(path, Model, env={"K": "1"}).digest == load_file(path, Model, env={"K": "2"}).digest
+
+
+NAMES = st.sampled_from(
+    [
+        *("version", "colour", "rules", "who", "when", "key", "share", "by_name", "raise", "raised"),
+        *("kind", "pattern", "most", "text", "name", "on", "regex", "exact", "Named", "str", "x"),
+    ]
+)
+SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | NAMES | st.just("2026-01-31")
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.dictionaries(NAMES, VALUES, max_size=5))
+def test_whatever_is_wrong_is_explained_at_a_place(value: dict[str, object]) -> None:
+    """The names of models and tags are among the keys, to mislead the mapping of pydantic's locations."""
+    try:
+        loaded = load_text(json.dumps(value, indent=1), Model, file="m.yaml")
+    except FilesError as error:
+        lines = len(json.dumps(value, indent=1).splitlines())
+        for problem in error.problems:
+            assert 1 <= problem.line <= lines
+            assert problem.column >= 1
+            assert problem.message.endswith((".", "?", "!"))
+    else:
+        assert isinstance(loaded.value, Model)

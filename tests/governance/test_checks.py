@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safety_folder import Folder
 
 from stanchion.core.errors import UsageError
@@ -174,3 +176,34 @@ def test_a_folder_of_another_kind_says_so(tmp_path: Path, safety: Folder) -> Non
 
 def test_rules_of_the_report_are_described() -> None:
     assert all(text and not text.endswith(".") for text in RULES.values())
+
+
+GARBAGE = st.sampled_from(
+    ["", "  - x", "version: 2", "x: [", "\t", "id: {a: b}", "? y", "  title: 5", "- null", "{}"]
+)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_to_any_file_ends_in_a_report(safety: Folder, data: st.DataObject) -> None:
+    """Lines are dropped, doubled or replaced: `check` reports, and never falls over."""
+    files = sorted(safety.path.rglob("*.yaml"))
+    path = data.draw(st.sampled_from(files))
+    before = path.read_text()
+    lines = before.splitlines()
+    number = data.draw(st.integers(0, len(lines) - 1))
+    match data.draw(st.sampled_from(["drop", "double", "replace", "cut"])):
+        case "drop":
+            del lines[number]
+        case "double":
+            lines.insert(number, lines[number])
+        case "replace":
+            lines[number] = data.draw(GARBAGE)
+        case _:
+            lines = lines[:number]
+    path.write_text("\n".join(lines))
+    try:
+        for problem in safety.check().problems:
+            assert problem.message
+    finally:
+        path.write_text(before)

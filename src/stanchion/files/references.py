@@ -140,12 +140,14 @@ class CycleError(UsageError):
 def project_root(path: Path) -> Path:
     """The folder that references of this file may not leave.
 
-    The nearest folder above with `stanchion.yaml`, `.git` or `safety/org.yaml` in it; else the file's own.
+    The nearest folder above with `stanchion.yaml`, `.git` or a safety folder in it; else the file's own.
     """
     folder = path.resolve().parent
     for candidate in (folder, *folder.parents):
         if any((candidate / mark).exists() for mark in _ROOT_MARKS):
             return candidate
+        if (candidate / "org.yaml").is_file() and (candidate / "features").is_dir():
+            return candidate.parent  # a safety folder by another name
     return folder
 
 

@@ -16,6 +16,7 @@ from stanchion.core.errors import UnavailableError, UsageError
 from stanchion.models.http_errors import (
     connection_error,
     json_or_none,
+    no_json_error,
     redirect_error,
     status_error,
     too_large_error,
@@ -78,11 +79,7 @@ class HttpClient:
         headers, body = await self.fetch(call)
         value = json_or_none(body)
         if value is None:
-            raise (
-                html_error(call.what)
-                if looks_like_html(headers, body)
-                else not_json_error(call.what, len(body))
-            )
+            raise no_json_error(call.what, headers, body)
         return value
 
     @asynccontextmanager

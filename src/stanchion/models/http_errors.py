@@ -60,12 +60,12 @@ def no_json_error(what: str, headers: Mapping[str, str], body: bytes) -> Unavail
     if looks_like_html(headers, body):
         found, hint = (
             "an HTML page",
-            "Is the base URL that of an API? A proxy or a login page may be in between.",
+            "Is the base URL that of an API? A login page may stand in between.",
         )
     else:
         found, hint = (
             f"{len(body)} bytes of something else",
-            "Check the base URL and what the endpoint sends.",
+            "Check the base URL, and what it sends.",
         )
     return UnavailableError(f"{what}: the answer is not JSON but {found}.", hint=hint, is_retryable=False)
 

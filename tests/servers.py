@@ -47,9 +47,12 @@ class PostgresServer:
         """Remove a database of `new_database`, whoever is still connected."""
         import psycopg
 
-        name = url.rpartition("@/")[2].partition("?")[0]
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE IF EXISTS {_name(url)} WITH (FORCE)")
+
+
+def _name(url: str) -> str:
+    return url.rpartition("@/")[2].partition("?")[0]
 
 
 @pytest.fixture(scope="session")

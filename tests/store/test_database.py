@@ -1,5 +1,3 @@
-import multiprocessing
-import os
 import socket
 import sqlite3
 import stat
@@ -12,8 +10,8 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
+from writer_process import race
 
-from stanchion.core.clock import SystemClock
 from stanchion.core.errors import IntegrityError, MissingExtraError, UnavailableError, UsageError
 from stanchion.store import migrate
 from stanchion.store.audit_chain import NewEntry
@@ -103,23 +101,10 @@ def test_a_migration_that_fails_leaves_the_database_untouched(database_url, monk
     open_database(database_url).close()
 
 
-def _open_and_append(url, barrier):
-    barrier.wait()
-    with open_database(url) as database:
-        AuditLog(database, clock=SystemClock()).append("test.opened", {"pid": os.getpid()})
-
-
-def test_several_processes_may_open_a_new_database_at_once(database_url):
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(3)
-    workers = [context.Process(target=_open_and_append, args=(database_url, barrier)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+def test_several_processes_may_open_a_new_database_at_once(database_url, clock):
+    assert race(database_url, raced="open", processes=3, appends=1) == [0, 0, 0]
     with open_database(database_url) as database:
-        assert AuditLog(database, clock=SystemClock()).verify().entries == 3
+        assert AuditLog(database, clock=clock).verify().entries == 3
 
 
 def test_a_failing_block_writes_nothing(database, log):

@@ -26,14 +26,19 @@ from stanchion.core.version import package_version
 
 # name -> (where the function or Typer app is, the first line of its help); sorted by name.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "audit": ("stanchion.cli.audit:app", "Verify and read the audit log."),
     "check": (
         "stanchion.cli.check:check",
         "Check every file of a safety folder, and every link between them.",
     ),
     "config": ("stanchion.cli.config:app", "See the settings."),
-    "demo": ("stanchion.cli.demo:demo", "Test a real local model, unguarded and guarded."),
+    "demo": (
+        "stanchion.cli.demo:demo",
+        "Test a small web shop's assistant on a real local model, unguarded and guarded.",
+    ),
     "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
+    "policy": ("stanchion.cli.policy:app", "Show, test and compare guard policies."),
 }
 
 _INTERRUPTED = 130

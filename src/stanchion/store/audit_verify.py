@@ -57,7 +57,7 @@ class _Pass:
     def reason_broken(self, row: Any) -> str | None:
         """Why the next row does not hold; None when it does, and then it is the new head."""
         if row.sequence != self.head.sequence + 1:
-            return f"missing: the next entry is number {row.sequence}"
+            return f"is missing: the next entry is number {row.sequence}"
         if row.previous != self.head.digest:
             return "does not follow the entry before it: an entry was removed, replaced or moved"
         expected = entry_digest(
@@ -113,7 +113,7 @@ def verify(database: Database, *, expected_head: Head | None = None) -> Verifica
         state = _Pass(connection, expected_head)
         broken = _first_broken(connection, state)
     if broken is None and expected_head is not None and state.head.sequence < expected_head.sequence:
-        reason = f"missing: the log was known to reach entry {expected_head.sequence}"
+        reason = f"is missing: the log was known to reach entry {expected_head.sequence}"
         broken = BrokenEntry(sequence=state.head.sequence + 1, reason=reason)
     return Verification(entries=state.head.sequence, erased=state.erased, head=state.head, broken=broken)
 

@@ -131,6 +131,8 @@ def test_a_right_file_becomes_a_frozen_model() -> None:
         ),
         ("by_name: {a: {name: x, on: [5]}}", "m.yaml:1:29: by_name.a.on[0]: expected text, got number 5."),
         ("when: 31.01.2026", "m.yaml:1:7: when: expected a date such as 2026-01-31, got text '31.01.2026'."),
+        ("share: .nan", "m.yaml:1:8: share: expected a finite number, got number nan."),
+        ("share: 1e999", "m.yaml:1:8: share: expected a finite number, got number inf."),
         ("share: 2", "m.yaml:1:8: share: 2.0 is above 1. Write a share of 1."),
         ("raised: 1", "m.yaml:1:1: unknown key 'raised'. Did you mean 'raise'?"),
         ("[]", "m.yaml:1:1: expected a mapping, got a list."),

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safety_folder import Folder
 
+from stanchion.core.clock import SystemClock
 from stanchion.core.errors import UsageError
-from stanchion.governance.checks import RULES
+from stanchion.detectors.registry import Registry
+from stanchion.governance.checks import RULES, check_paths
 
 BROKEN: list[dict[str, str]] = yaml.safe_load(
     Path(__file__).with_name("broken_links.yaml").read_text(encoding="utf-8")
@@ -207,3 +209,17 @@ def test_any_damage_to_any_file_ends_in_a_report(safety: Folder, data: st.DataOb
             assert problem.message
     finally:
         path.write_text(before)
+
+
+EXAMPLES = sorted(Path(__file__).parents[2].glob("examples/*/safety"))
+
+
+def test_there_are_examples() -> None:
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_every_example_is_sound(path: Path) -> None:
+    report = check_paths([path], clock=SystemClock(), detectors=Registry().ids())
+    assert [problem.render() for problem in report.problems if problem.severity == "error"] == []
+    assert report.files > 10

@@ -25,7 +25,7 @@ class FileModel(pydantic.BaseModel):
     """The base of every model of a file: frozen, strict, unknown keys are errors."""
 
     model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=False, hide_input_in_errors=True, use_enum_values=False
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
 

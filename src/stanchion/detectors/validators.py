@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from stanchion.detectors import assignments, checksums, token_checks
+from stanchion.detectors import assignments, checksums, national_ids, token_checks
 
 Validator = Callable[[str], bool]
 
 VALIDATORS: Mapping[str, Validator] = MappingProxyType(
     {
+        **national_ids.checks(),
         "aba_routing": checksums.is_aba_routing,
         "base58check": checksums.is_base58check,
         "bech32": checksums.is_bech32,

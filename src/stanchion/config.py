@@ -25,6 +25,9 @@ from stanchion.files.schema import FileModel, Loaded, attempt_file, load_text
 SETTINGS_FILE = "stanchion.yaml"
 ENVIRONMENT_PREFIX = "STANCHION_"
 FILE_VARIABLE = "STANCHION_CONFIG"
+OTHER_VARIABLES = frozenset(
+    {FILE_VARIABLE, "STANCHION_REQUIRE_SERVERS"}
+)  # the second is of the project's tests
 # Variables of other tools that are read when the STANCHION_ one is not set.
 FOREIGN_VARIABLES = MappingProxyType(
     {
@@ -203,7 +206,8 @@ def _take_environment(
 ) -> None:
     known = {variable_of(name): name for name in Settings.model_fields}
     for variable in sorted(env):
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in known and variable != FILE_VARIABLE:
+        is_ours = variable.startswith(ENVIRONMENT_PREFIX)
+        if is_ours and variable not in known and variable not in OTHER_VARIABLES:
             message = f"unknown variable {variable!r}."
             hint = did_you_mean(variable, known)
             problems.append(Problem(file="environment", rule="unknown-key", message=message, hint=hint))

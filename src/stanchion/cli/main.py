@@ -24,7 +24,7 @@ from stanchion.cli.output import show_error, show_unexpected
 from stanchion.core.errors import ExitCode, StanchionError, did_you_mean
 from stanchion.core.version import package_version
 
-# name -> (where the function or Typer app is, the first line of its help); sorted by name.
+# name -> (where the function or Typer app is, how its help begins); sorted by name.
 COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("stanchion.cli.audit:app", "Verify and read the audit log."),
     "check": (

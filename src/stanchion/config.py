@@ -125,6 +125,11 @@ class Settings(FileModel):
         return None if value is None else MASK if isinstance(value, Secret) else str(value)
 
 
+def environment_variables() -> Mapping[str, str]:
+    """The process's environment, for whoever has to pass it on (`${env:NAME}` of a file)."""
+    return os.environ
+
+
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     """The default folder for what can be made again (XDG base directories)."""
     return _xdg("XDG_CACHE_HOME", ".cache", environ)
@@ -169,6 +174,11 @@ def load_settings(
     if problems:
         raise FilesError(problems)
     return _finished(values, sources, env)
+
+
+def process_environment() -> Mapping[str, str]:
+    """What `${env:NAME}` reads in files that may read the environment."""
+    return os.environ
 
 
 def variable_of(name: str) -> str:

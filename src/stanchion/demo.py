@@ -21,6 +21,7 @@ from stanchion.bootstrap import make_answer_cache, make_guard, make_registry, ma
 from stanchion.core.clock import Clock, SystemClock
 from stanchion.core.resources import data_path
 from stanchion.core.version import package_version
+from stanchion.evals.cache import CachedTarget
 from stanchion.evals.comparison import compare
 from stanchion.evals.gate import GateContext, gate
 from stanchion.evals.report.model import Report, build_report
@@ -69,11 +70,16 @@ def example_folder() -> Path:
 
 
 async def run_demo(
-    settings: Settings, options: DemoOptions, *, watch: Callable[[str], Observer], clock: Clock | None = None
+    settings: Settings,
+    options: DemoOptions,
+    *,
+    watch: Callable[[str], Observer],
+    clock: Clock | None = None,
+    model: Target | None = None,
 ) -> Demo:
     """Run all four arms and build the report.
 
-    `watch` gives an observer for the arm of a name.
+    `watch` gives an observer for the arm of a name; `model` takes the place of the packaged one.
 
     Raises:
         MissingExtraError: when llama.cpp or the packaged model is not installed.
@@ -81,7 +87,7 @@ async def run_demo(
     """
     clock = clock or SystemClock()
     began = clock.monotonic_ns()
-    stage = _Stage(settings, options, watch=watch, clock=clock)
+    stage = _Stage(settings, options, watch=watch, clock=clock, model=model)
     try:
         runs = [*await stage.real_arms(), *await stage.scripted_arms()]
     finally:
@@ -94,7 +100,13 @@ class _Stage:
     """What the arms share: detectors, guard, model, cache, run folder."""
 
     def __init__(
-        self, settings: Settings, options: DemoOptions, *, watch: Callable[[str], Observer], clock: Clock
+        self,
+        settings: Settings,
+        options: DemoOptions,
+        *,
+        watch: Callable[[str], Observer],
+        clock: Clock,
+        model: Target | None,
     ) -> None:
         self._settings = settings
         self._options = options
@@ -108,14 +120,12 @@ class _Stage:
         self._cache = make_answer_cache(settings, fresh=options.fresh, clock=clock)
         self._assistant = _load_assistant(self._example / "assistant.py")
         self._instances = options.instances or min(2, os.cpu_count() or 1)
-        self._model = self._local_model()
+        self._model = CachedTarget(model or self._local_model(), self._cache)
 
     def _local_model(self) -> Target:
-        from stanchion.evals.cache import CachedTarget
         from stanchion.models.local import LocalModel, LocalOptions
 
-        local = LocalModel(options=LocalOptions(instances=self._instances), clock=self._clock)
-        return CachedTarget(local, self._cache)
+        return LocalModel(options=LocalOptions(instances=self._instances), clock=self._clock)
 
     async def real_arms(self) -> list[RunData]:
         """Unguarded first, so that the guarded arm finds its answers."""

@@ -12,7 +12,7 @@ from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision, Effect, strictest
 from stanchion.core.interaction import FinishReason, Interaction, Message, Refusal, Reply, Role
 from stanchion.evals.case import Case
-from stanchion.evals.results import CaseResult, Outcome, Score, TargetKind, worst
+from stanchion.evals.results import CaseResult, Outcome, Score, TargetKind, Transcript, worst
 from stanchion.evals.scorers.scorer import Answer, AnyScorer, AsyncScorer, Scorer
 from stanchion.evals.transcript import Scribe
 from stanchion.models.client import request_digest
@@ -90,8 +90,12 @@ class Judge:
             effect=_effect(decisions),
             rule_ids=tuple(dict.fromkeys(rule for d in decisions for rule in d.rule_ids)),
             reason="" if scores else _NO_SCORER,
-            transcript=self._scribe.write(attempt.done, reply.message) if keeps_words else None,
+            transcript=self._words(attempt.done, reply.message, case) if keeps_words else None,
         )
+
+    def _words(self, asked: Interaction, reply: Message | None, case: Case) -> Transcript | None:
+        planted = (*case.canaries.values(), *case.expect.excludes)
+        return self._scribe.write(asked, reply, planted=planted)
 
     def skipped(self, case: Case, repeat: int, reason: str) -> CaseResult:
         """A case that was never asked."""
@@ -109,7 +113,7 @@ class Judge:
             reason=self._scribe.scrubbed(str(error)) if error is not None else "the target gave no reply",
             request_digest=request_digest(attempt.asked),
             latency_ms=attempt.latency_ms,
-            transcript=self._scribe.write(attempt.asked, None),
+            transcript=self._words(attempt.asked, None, attempt.case),
         )
 
     def _without_answer(self, case: Case, repeat: int, *, outcome: Outcome, reason: str) -> CaseResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 
 from stanchion.core.interaction import (
@@ -22,6 +23,7 @@ from stanchion.evals.results import Transcript, Turn
 
 Scrub = Callable[[str], str]
 MAX_CHARACTERS = 8_000
+PLANTED = "[planted]"
 
 
 class Scribe:
@@ -45,12 +47,18 @@ class Scribe:
         """Whether the case is in the sampled share; the same in every run of the same cases."""
         return int(case_digest[-4:] or "0", 16) < self._threshold
 
-    def write(self, asked: Interaction, reply: Message | None) -> Transcript | None:
-        """The scrubbed words of an exchange; None without a scrubber."""
+    def write(
+        self, asked: Interaction, reply: Message | None, *, planted: Iterable[str] = ()
+    ) -> Transcript | None:
+        """The scrubbed words of an exchange; None without a scrubber.
+
+        `planted` are texts that the case says must not get out: they are not written down either.
+        """
         if self._scrub is None:
             return None
-        turns = tuple(self._turns(asked.messages))
-        answer = tuple(self._turns((reply,))) if reply is not None else ()
+        hidden = tuple(text for text in planted if text)
+        turns = tuple(_without(turn, hidden) for turn in self._turns(asked.messages))
+        answer = tuple(_without(turn, hidden) for turn in self._turns((reply,))) if reply is not None else ()
         is_cut = any(len(turn.text) > MAX_CHARACTERS for turn in (*turns, *answer))
         return Transcript(turns=_shortened(turns), reply=_shortened(answer), is_truncated=is_cut)
 
@@ -63,6 +71,14 @@ class Scribe:
             for part in message.parts:
                 kind, name, text = _words(message.role, part)
                 yield Turn(kind=kind, name=name, text=self._scrub(text) if self._scrub and text else "")
+
+
+def _without(turn: Turn, planted: tuple[str, ...]) -> Turn:
+    """The turn with every planted text taken out, whatever its case."""
+    text = turn.text
+    for word in planted:
+        text = re.sub(re.escape(word), PLANTED, text, flags=re.IGNORECASE)
+    return turn if text == turn.text else Turn(kind=turn.kind, name=turn.name, text=text)
 
 
 def _words(role: Role, part: Part) -> tuple[str, str, str]:

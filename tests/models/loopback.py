@@ -50,12 +50,12 @@ async def raw_server(answer: bytes, *, then_reset: bool = False) -> AsyncIterato
         await server.wait_closed()
 
 
-def answering(status: int = 200, body: Any = None, **headers: str) -> Handler:
+def answering(status: int = 200, body: Any = None, *, content_type: str = "", **headers: str) -> Handler:
     """A handler that always gives this answer; text goes out as it is, the rest as JSON."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         await request.read()
-        kind = headers.pop("content_type", "text/html" if isinstance(body, str) else "application/json")
+        kind = content_type or ("text/html" if isinstance(body, str) else "application/json")
         text = body if isinstance(body, str) else json.dumps(body)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return web.Response(status=status, text=text, headers=named, content_type=kind)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stanchion.core.errors import UnavailableError, UsageError
+from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
     ArgumentDelta,
     Citation,
@@ -34,7 +34,7 @@ from stanchion.models.wire import (
     as_object,
     as_text,
     as_unavailable,
-    error_label,
+    error_object,
     maybe_int,
     maybe_text,
 )
@@ -118,7 +118,7 @@ def encode_usage(usage: Usage) -> JsonObject:
 
 def _raise_error(fields: JsonObject, what: str) -> None:
     if fields.get("type") == "error" or fields.get("error"):
-        raise UnavailableError(f"{what} ({error_label(fields)}).")
+        raise error_object(what, fields)
 
 
 # --- streams ------------------------------------------------------------------------------------------------

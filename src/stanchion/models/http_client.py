@@ -94,7 +94,7 @@ class HttpClient:
         url = call.url
         for _ in range(_MAX_REDIRECTS + 1):
             try:
-                response = await self._session_here().request(
+                response = await (await self._session_here()).request(
                     call.method, url, data=call.body, headers=call.headers, allow_redirects=False
                 )
             except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -143,14 +143,13 @@ class HttpClient:
             with contextlib.suppress(RuntimeError):  # the loop they belonged to may be closed
                 await session.close()
 
-    def _session_here(self) -> aiohttp.ClientSession:
+    async def _session_here(self) -> aiohttp.ClientSession:
         """The session of the running loop; a loop that is gone took its connections with it."""
         import aiohttp
 
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
-            if self._session is not None:
-                self._session.detach()
+            await self.aclose()
             self._loop = loop
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self.limits.max_connections),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stanchion.core.errors import UnavailableError, UsageError
+from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
     ArgumentDelta,
     Citation,
@@ -38,7 +38,7 @@ from stanchion.models.wire import (
     as_object,
     as_text,
     as_unavailable,
-    error_label,
+    error_object,
     maybe_int,
     maybe_text,
 )
@@ -63,7 +63,7 @@ def decode_response(body: Any) -> Reply:
     with as_unavailable(API):
         fields = as_object(body, "body")
         if fields.get("error"):
-            raise UnavailableError(f"the endpoint answered with an error object ({error_label(body)}).")
+            raise error_object("the endpoint answered with an error object", body)
         choices = as_list(fields.get("choices"), "choices")
         if len(choices) != 1:
             raise WireError(f"choices: one is needed, found {len(choices)}.")
@@ -165,7 +165,7 @@ class ChunkDecoder:
         with as_unavailable(API):
             fields = as_object(chunk, "chunk")
             if fields.get("error"):
-                raise UnavailableError(f"the stream ended with an error object ({error_label(chunk)}).")
+                raise error_object("the stream ended with an error object", chunk)
             self._model = maybe_text(fields.get("model"), "model") or self._model
             events: list[StreamEvent] = []
             for choice in as_list(fields.get("choices"), "choices"):

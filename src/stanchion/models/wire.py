@@ -124,6 +124,13 @@ def error_label(body: Any) -> str:
     return ", ".join(dict.fromkeys(label for label in labels if label))
 
 
+def error_object(what: str, body: Any) -> UnavailableError:
+    """The error for a body that is an error object though the status said success."""
+    return UnavailableError(
+        f"{what} ({error_label(body) or 'without a code'}).", hint="Look at the endpoint's log, or try again."
+    )
+
+
 def media_from_url(url: str, *, origin: Origin, fallback_type: str, detail: str | None = None) -> Media:
     """A media part; the digest is over the bytes of a data URL, and over the URL itself otherwise."""
     head, _, body = url.partition(",")

@@ -101,9 +101,9 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str | None = None) -> None:
         self.name = name
-        super().__init__(
-            f"{f'{where}: ' if where else ''}unknown {kind} {name!r}.", hint=did_you_mean(name, known)
-        )
+        names = tuple(known)
+        hint = did_you_mean(name, names) if names else "There is none."
+        super().__init__(f"{f'{where}: ' if where else ''}unknown {kind} {name!r}.", hint=hint)
 
 
 class MissingExtraError(UsageError):

@@ -303,7 +303,7 @@ def _fail_reason(one: Tally) -> str:
     criterion = one.criterion
     side = criterion.side is Direction.AT_MOST
     count = one.bad if side else one.n - one.bad
-    limit = at_most(criterion.limit) if side else at_least(criterion.limit)
+    limit = f"{'at most' if side else 'at least'} {100 * criterion.limit:g} %"
     words = f"{count} of {one.n} {describe_metric(criterion)}; {limit} is allowed"
     if _over_budget(one):
         words += f"; fails even with all {one.unjudged} unjudged results counted as good"

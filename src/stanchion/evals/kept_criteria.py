@@ -11,7 +11,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from stanchion.core.errors import UsageError
 from stanchion.evals.criteria import CriterionModel
-from stanchion.files.document import plain_value, read_document
+from stanchion.files.document import read_document
 from stanchion.files.schema import FileModel, load_file
 
 FILE = "criteria.json"
@@ -57,7 +57,7 @@ def read_criteria(path: Path, *, suite_id: str = "") -> tuple[CriterionModel, ..
         FilesError: for a file that is none of these.
         UsageError: when it has no criterion for the suite.
     """
-    keys = plain_value(read_document(path).value)
+    keys = read_document(path).value
     known: Any = keys if isinstance(keys, dict) else {}
     if "suite" in known:
         from stanchion.evals.suite import load_suite
@@ -80,7 +80,7 @@ def _of_evals(path: Path, evals: Any, suite_id: str) -> tuple[CriterionModel, ..
     found: list[CriterionModel] = []
     for entry in evals if isinstance(evals, list) else []:
         file = path.parent / str(entry.get("suite", ""))
-        suite = plain_value(read_document(file).value)
+        suite = read_document(file).value
         if not isinstance(suite, dict) or (suite_id and suite.get("suite") != suite_id):
             continue
         own = entry.get("criteria")

@@ -44,8 +44,7 @@ def rate_words(value: Rate) -> str:
 
 def limit_words(verdict: CriterionVerdict) -> str:
     """The limit as written: `at most 5 %`."""
-    bound = at_most(verdict.limit) if verdict.direction == "at_most" else at_least(verdict.limit)
-    return bound.replace(".0 %", " %")
+    return f"{'at most' if verdict.direction == 'at_most' else 'at least'} {100 * verdict.limit:g} %"
 
 
 def bound_words(verdict: CriterionVerdict) -> str:

@@ -15,7 +15,7 @@ from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.transforms.scratch import ThreadScratch
 from stanchion.detectors.transforms.triggers import EXPRESSIONS, Trigger
 
-_LAYOUT = 1  # raise it when ids or flags are given out differently
+_LAYOUT = 2  # raise it when ids or flags are given out differently
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -73,8 +73,9 @@ def _load_or_build(patterns: Sequence[Pattern], cache: DiskCache) -> Any:
 def _build(patterns: Sequence[Pattern]) -> Any:
     import hyperscan
 
-    expressions = [translate(p.pattern, p.flags).hyperscan for p in patterns] + [e for _, e in EXPRESSIONS]
-    flags = [hyperscan_flags(p.flags) for p in patterns] + [hyperscan.HS_FLAG_SINGLEMATCH] * len(EXPRESSIONS)
+    made = [(translate(p.pattern, p.flags), p.flags) for p in patterns]
+    expressions = [made_of.hyperscan for made_of, _ in made] + [e for _, e in EXPRESSIONS]
+    flags = [hyperscan_flags(*pair) for pair in made] + [hyperscan.HS_FLAG_SINGLEMATCH] * len(EXPRESSIONS)
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(
         expressions=expressions, ids=list(range(len(expressions))), elements=len(expressions), flags=flags

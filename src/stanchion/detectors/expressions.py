@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from stanchion.detectors.bytefilter import byte_filter
+
 _ORDINARY = (
     "Please send me the report before Friday.",
     "The weather in Rome was fine, and we walked for 3 hours.",
@@ -34,31 +36,41 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """What both engines get. Where a `ucp` match must start or end a word, that is checked afterwards."""
+    """What both engines get. Where a `ucp` match must start or end a word, that is checked afterwards.
+
+    `is_utf8` says that Hyperscan gets the expression as it is, because no wider one over bytes could be made.
+    """
 
     hyperscan: bytes
     re2: bytes
+    is_utf8: bool = False
     starts_word: bool = False
     ends_word: bool = False
 
 
 def translate(pattern: str, flags: Sequence[str]) -> Expression:
-    r"""The expression for both engines; without `ucp` they are the same.
+    r"""The expression for both engines.
 
     Raises:
         ValueError: for `\b` inside a `ucp` pattern: only its ends can be checked.
     """
-    data = pattern.encode("utf-8", "replace")
-    prefix = b"(?m)" if "multiline" in flags else b""
-    if "ucp" not in flags:
-        return Expression(data, prefix + data)
     body = pattern
-    starts_word = body.startswith("\\b")
-    body = body[2:] if starts_word else body
-    ends_word = body.endswith("\\b") and not body.endswith("\\\\b")
-    body = body[:-2] if ends_word else body
-    translated = prefix + "".join(_unicode_classes(body)).encode("utf-8", "replace")
-    return Expression(body.encode("utf-8", "replace"), translated, starts_word, ends_word)
+    starts_word = ends_word = False
+    if "ucp" in flags:
+        starts_word = body.startswith("\\b")
+        body = body[2:] if starts_word else body
+        ends_word = body.endswith("\\b") and not body.endswith("\\\\b")
+        body = body[:-2] if ends_word else body
+    wider = byte_filter(body, flags)
+    exact = "".join(_unicode_classes(body)) if "ucp" in flags else body
+    prefix = "(?m)" if "multiline" in flags else ""
+    return Expression(
+        hyperscan=(body if wider is None else wider).encode("utf-8", "replace"),
+        re2=(prefix + exact).encode("utf-8", "replace"),
+        is_utf8=wider is None,
+        starts_word=starts_word,
+        ends_word=ends_word,
+    )
 
 
 _CLASSES = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}", "s": r"\s\p{Z}"}
@@ -92,19 +104,20 @@ def _unicode_escape(letter: str, *, in_class: bool) -> str:
     return f"\\{letter}"
 
 
-def hyperscan_flags(flags: Sequence[str]) -> int:
-    """The engine's flags for a pattern: UTF-8, at most one report per text, and what the pattern asks."""
+def hyperscan_flags(expression: Expression, flags: Sequence[str]) -> int:
+    """The engine's flags for a pattern: at most one report per text, and what the pattern asks."""
     import hyperscan
 
-    value = hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_UTF8
+    value = hyperscan.HS_FLAG_SINGLEMATCH
     for name, flag in (
         ("caseless", hyperscan.HS_FLAG_CASELESS),
         ("dotall", hyperscan.HS_FLAG_DOTALL),
         ("multiline", hyperscan.HS_FLAG_MULTILINE),
-        ("ucp", hyperscan.HS_FLAG_UCP),
     ):
         if name in flags:
             value |= flag
+    if expression.is_utf8:
+        value |= hyperscan.HS_FLAG_UTF8 | (hyperscan.HS_FLAG_UCP if "ucp" in flags else 0)
     return int(value)
 
 
@@ -135,7 +148,7 @@ def faults(pattern: str, *, flags: Sequence[str], group: int = 0) -> list[Fault]
         return [Fault(rule="ucp", field="pattern", message=f"{error}.", hint=hint)]
     found = []
     try:
-        _compile_alone(expression.hyperscan, hyperscan_flags(flags))
+        _compile_alone(expression.hyperscan, hyperscan_flags(expression, flags))
     except hyperscan.error as error:
         found.append(_refused("Hyperscan", _text(error)))
     try:

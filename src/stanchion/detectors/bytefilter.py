@@ -1,0 +1,259 @@
+r"""A wider expression over bytes for Hyperscan, made from the expression that RE2 decides with.
+
+Hyperscan only has to say which patterns may occur in a text. In UTF-8 mode it unrolls every character
+class into its byte sequences, so that one `[^.\n]{0,80}` can take minutes to compile. Here a character beyond
+ASCII is any run of high bytes, and a long bounded repeat has no upper bound: every text that the pattern
+matches is let through, a few more are, and those RE2 refuses. The one exception: caseless ASCII letters do not
+stand for their two look-alikes beyond ASCII (the Kelvin sign, the long s), which the folded view resolves.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+_HIGH = r"[\xc2-\xf4][\x80-\xbf]{1,3}"  # one character beyond ASCII
+_ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
+_PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
+_FEW = 4  # repeats of a group that are kept as they are
+_SPREAD = 16  # how far the bounds of a repeated ASCII class may lie apart
+_LONGEST = 64  # a longer minimum is not needed to tell texts apart
+_ASCII = frozenset(range(128))
+_CATEGORIES = {
+    "DIGIT": frozenset(map(ord, "0123456789")),
+    "SPACE": frozenset(map(ord, " \t\n\r\f\v")),
+    "WORD": frozenset(c for c in range(128) if chr(c).isalnum() or c == ord("_")),
+}
+_PLACES = {
+    "AT_BEGINNING": "^",
+    "AT_BEGINNING_STRING": r"\A",
+    "AT_END": "$",
+    "AT_END_STRING": r"\z",
+    "AT_BOUNDARY": r"\b",
+    "AT_NON_BOUNDARY": r"\B",
+}
+
+
+_SIGMAS = dict.fromkeys(
+    "\u03a3\u03c3\u03c2", {"\u03a3", "\u03c3", "\u03c2"}
+)  # the one letter with three forms
+
+
+def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
+    """The wider expression; None when this one uses a syntax that only RE2 knows."""
+    value = 0
+    for name, flag in (("caseless", re.IGNORECASE), ("dotall", re.DOTALL), ("multiline", re.MULTILINE)):
+        value |= flag if name in flags else 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tree = _parse(_without_properties(pattern), value)
+        final = int(tree.state.flags)
+        writer = _Writer(ucp="ucp" in flags)
+        body = writer.sequence(tree, final)
+    except (re.error, Warning, _Unsupported, OverflowError, RecursionError):
+        return None
+    inline = "".join(
+        letter
+        for letter, flag in (("i", re.IGNORECASE), ("m", re.MULTILINE), ("s", re.DOTALL))
+        if final & flag and not value & flag
+    )
+    return f"(?{inline}:{body})" if inline else body
+
+
+def _parse(pattern: str, flags: int) -> Any:
+    from re import _parser  # type: ignore[attr-defined]  # the tree is not public
+
+    return _parser.parse(pattern, flags)
+
+
+class _Unsupported(Exception):
+    """A node that has no wider form over bytes."""
+
+
+def _without_properties(pattern: str) -> str:
+    r"""The expression with `\p{L}` and its kind as classes that contain them."""
+    parts: list[str] = []
+    in_class = False
+    position = 0
+    while position < len(pattern):
+        found = _PROPERTY.match(pattern, position)
+        if found is not None:
+            wide = _property(found)
+            parts.append(wide if in_class else f"[{wide}]")
+            position = found.end()
+            continue
+        step = 2 if pattern[position] == "\\" else 1
+        if pattern[position] == "[":
+            in_class = True
+        elif pattern[position] == "]":
+            in_class = False
+        parts.append(pattern[position : position + step])
+        position += step
+    return "".join(parts)
+
+
+def _property(found: re.Match[str]) -> str:
+    name = found[3] or found[4]
+    is_negated = (found[1] == "P") != bool(found[2])
+    is_letters = name[0] in "LN" if len(name) <= 2 else name not in ("Common", "Inherited")
+    return r"\s\S" if is_negated or not is_letters else rf"\w{_ANY_HIGH}"
+
+
+class _Set:
+    """A character class: which ASCII characters, and whether any or which others."""
+
+    def __init__(self, ascii_part: Iterable[int], *, is_high: bool, others: Iterable[int] = ()) -> None:
+        self.ascii = frozenset(ascii_part)
+        self.is_high = is_high
+        self.others = frozenset(others)
+
+    def one(self, *, caseless: bool) -> str:
+        """Exactly one character of it."""
+        options = [_class(self.ascii)] if self.ascii else []
+        if self.is_high:
+            options.append(_HIGH)
+        else:
+            options.extend(_literal(code, caseless=caseless) for code in sorted(self.others))
+        if not options:
+            raise _Unsupported
+        return options[0] if len(options) == 1 and self.ascii else f"(?:{'|'.join(options)})"
+
+    def some(self) -> str | None:
+        """One byte of a character of it, for repeats; None when its others must stay apart."""
+        if self.others and not self.is_high:
+            return None
+        return _class(self.ascii | (frozenset(range(0x80, 0x100)) if self.is_high else frozenset()))
+
+
+class _Writer:
+    """Writes the tree of Python's own parser as an expression over bytes."""
+
+    def __init__(self, *, ucp: bool) -> None:
+        self._ucp = ucp
+
+    def sequence(self, nodes: Any, flags: int) -> str:
+        """All nodes, one after the other."""
+        return "".join(self._node(str(op), argument, flags) for op, argument in nodes)
+
+    def _node(self, op: str, argument: Any, flags: int) -> str:
+        caseless = bool(flags & re.IGNORECASE)
+        match op:
+            case "LITERAL":
+                return _literal(argument, caseless=caseless)
+            case "NOT_LITERAL" | "IN" | "ANY":
+                return self._set(op, argument, flags).one(caseless=caseless)
+            case "AT":
+                return _PLACES[str(argument)]
+            case "BRANCH":
+                return f"(?:{'|'.join(self.sequence(branch, flags) for branch in argument[1])})"
+            case "SUBPATTERN":
+                _, added, removed, body = argument
+                return self._group(body, flags, added, removed)
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                return self._repeat((int(argument[0]), int(argument[1])), argument[2], flags)
+            case _:
+                raise _Unsupported(op)
+
+    def _group(self, body: Any, flags: int, added: int, removed: int) -> str:
+        on = "".join(letter for letter, flag in (("i", 2), ("m", 8), ("s", 16)) if added & flag)
+        off = "".join(letter for letter, flag in (("i", 2), ("m", 8), ("s", 16)) if removed & flag)
+        head = on + (f"-{off}" if off else "")
+        return f"(?{head}:{self.sequence(body, (flags | added) & ~removed)})"
+
+    def _repeat(self, bounds: tuple[int, int], body: Any, flags: int) -> str:
+        least, most = bounds
+        if len(body) == 1 and str(body[0][0]) in ("LITERAL", "NOT_LITERAL", "IN", "ANY"):
+            members = self._set(str(body[0][0]), body[0][1], flags)
+            run = members.some()
+            if run is not None:
+                is_open = (members.is_high and most > 1) or most - least > _SPREAD or most > _LONGEST
+                return run + _bounds(min(least, _LONGEST), None if is_open else most)
+            return members.one(caseless=bool(flags & re.IGNORECASE)) + _bounds(
+                least, most if most <= _FEW else None
+            )
+        least = min(least, _LONGEST)
+        return f"(?:{self.sequence(body, flags)})" + _bounds(least, most if most <= _FEW else None)
+
+    def _set(self, op: str, argument: Any, flags: int) -> _Set:
+        if op == "LITERAL":
+            return (
+                _Set([argument], is_high=False)
+                if argument < 128
+                else _Set((), is_high=False, others=[argument])
+            )
+        if op == "NOT_LITERAL":
+            return _Set(_ASCII - _both_cases({argument}, flags), is_high=True)
+        if op == "ANY":
+            return _Set(_ASCII if flags & re.DOTALL else _ASCII - {10}, is_high=True)
+        return self._members(argument, flags)
+
+    def _members(self, items: Any, flags: int) -> _Set:
+        members: set[int] = set()
+        others: set[int] = set()
+        is_negated = is_high = False
+        for kind, value in items:
+            match str(kind):
+                case "NEGATE":
+                    is_negated = True
+                case "LITERAL":
+                    (members if value < 128 else others).add(value)
+                case "RANGE":
+                    members.update(range(value[0], min(value[1], 127) + 1))
+                    is_high |= value[1] > 127
+                case "CATEGORY":
+                    name = str(value).removeprefix("CATEGORY_")
+                    part = _CATEGORIES[name.removeprefix("NOT_")]
+                    members |= _ASCII - part if name.startswith("NOT_") else part
+                    is_high |= self._ucp or name.startswith("NOT_")
+                case _:
+                    raise _Unsupported
+        if is_negated:
+            return _Set(_ASCII - _both_cases(members, flags), is_high=True)
+        return _Set(members, is_high=is_high or ord(_ANY_HIGH) in others, others=others)
+
+
+def _both_cases(codes: Iterable[int], flags: int) -> frozenset[int]:
+    """Codes with their other case: a negated caseless class refuses both."""
+    codes = frozenset(codes)
+    if not flags & re.IGNORECASE:
+        return codes
+    return codes | {ord(chr(code).swapcase()) for code in codes if code < 128}
+
+
+def _bounds(least: int, most: int | None) -> str:
+    if most is None:
+        return {0: "*", 1: "+"}.get(least, f"{{{least},}}")
+    return "" if least == most == 1 else "?" if (least, most) == (0, 1) else f"{{{least},{most}}}"
+
+
+def _literal(code: int, *, caseless: bool) -> str:
+    if code < 128:
+        character = chr(code)
+        return character if character.isalnum() else f"\\x{code:02x}"
+    forms = {chr(code)}
+    if caseless:
+        forms |= {
+            f for form in list(forms) for f in (form.lower(), form.upper(), form.title()) if len(f) == 1
+        }
+        forms |= {form.lower() for form in forms if len(form.lower()) == 1} | (
+            {"ς", "σ"} if "Σ" in forms else set()
+        )
+    encoded = [
+        "".join(f"\\x{byte:02x}" for byte in form.encode("utf-8", "replace")) for form in sorted(forms)
+    ]
+    return encoded[0] if len(encoded) == 1 else f"(?:{'|'.join(encoded)})"
+
+
+def _class(codes: frozenset[int]) -> str:
+    """The class of these bytes, as ranges."""
+    ordered = sorted(codes)
+    ranges: list[tuple[int, int]] = []
+    for code in ordered:
+        if ranges and code == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], code)
+        else:
+            ranges.append((code, code))
+    return "[" + "".join(f"\\x{a:02x}" if a == b else f"\\x{a:02x}-\\x{b:02x}" for a, b in ranges) + "]"

@@ -393,11 +393,15 @@ class RunFolder:
         """The folder of a run: a path, an id, the unambiguous beginning of one, or `latest`.
 
         Raises:
-            UnknownNameError: when there is none, or more than one.
+            UsageError: when there is none, or more than one.
         """
         if (Path(name) / _HEADER).exists():
             return Path(name)
         ids = self.ids()
+        if not ids:
+            raise UsageError(
+                f"there are no runs in {self.root}.", hint="Make one: stanchion eval run suite.yaml"
+            )
         if name == "latest" and ids:
             return self.path(ids[-1])
         near = [run_id for run_id in ids if run_id == name or run_id.startswith(name)]

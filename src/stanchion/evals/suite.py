@@ -101,6 +101,13 @@ class Suite:
         """How many cases there are; None when the datasets are too large to walk beforehand."""
         return self.census.count if self.data_bytes <= COUNTED_BYTES else None
 
+    @property
+    def expects_refusal(self) -> bool:
+        """Whether a case may say `expect.refusal`; rows of datasets are not read for it."""
+        files: list[CasesFile] = [part.loaded.value for part in self._parts]
+        expected = [e.refusal for f in files for e in (f.defaults.expect, *(c.expect for c in f.cases))]
+        return any(file.datasets for file in files) or any(refusal is not None for refusal in expected)
+
     def cases(self) -> Iterator[Case]:
         """Every case of the chosen split in the order of the files, streaming; the same ones may come twice.
 

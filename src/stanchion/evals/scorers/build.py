@@ -71,6 +71,7 @@ def build_scorers(
     *,
     detectors: DetectorFactory,
     judges: ModelFactory = no_judges,
+    expects_refusal: bool = True,
 ) -> tuple[AnyScorer, ...]:
     """The scorers of a suite: those of the file, then the readers of expectations that it does not name.
 
@@ -78,13 +79,15 @@ def build_scorers(
         models: as the file has them.
         detectors: `Registry.create`.
         judges: a model by the name that the file gives it.
+        expects_refusal: whether any case may say `expect.refusal`; if not, no refusal detector is made.
 
     Raises:
         UnknownNameError: for a detector that nobody registered.
         UsageError: for options that do not fit.
     """
     named = {use for model in models for use in _COVERS.get(model.use, (model.use,))}
-    implied = [kind(use=use) for use, kind in _READERS.items() if use not in named]
+    left_out = named if expects_refusal else named | {"refusal"}
+    implied = [kind(use=use) for use, kind in _READERS.items() if use not in left_out]
     built = []
     for model in (*models, *implied):
         scorer = _build(model, detectors=detectors, judges=judges)

@@ -1,0 +1,154 @@
+"""What `stanchion eval run` plugs together and runs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stanchion.cli.output import note
+from stanchion.cli.progress import RunProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stanchion.config import Settings
+    from stanchion.core.target import Target
+    from stanchion.detectors.registry import Registry
+    from stanchion.evals.cache import AnswerCache
+    from stanchion.evals.conditions import RunSettings
+    from stanchion.evals.rundata import RunData
+    from stanchion.evals.scorers.scorer import AnyScorer
+    from stanchion.evals.suite import Suite
+    from stanchion.evals.target_file import AnyTargetModel
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """Everything the command line says about a run."""
+
+    suite: Suite
+    settings: Settings
+    run_settings: RunSettings
+    runs: Path
+    target: str | None = None
+    resume: str = ""
+    fresh: bool = False
+
+
+def run_request(request: RunRequest) -> RunData:
+    """Run it, with a progress bar; the verdict too, when the suite has criteria.
+
+    Raises:
+        UsageError: for a target or scorer that cannot be made, and a run that cannot go on.
+        KeyboardInterrupt: when it was stopped; the run is kept, and a note says how to go on.
+    """
+    import msgspec
+
+    from stanchion.bootstrap import make_answer_cache, make_registry, make_scrub
+    from stanchion.cli.eval_target import open_target, target_model
+    from stanchion.core.clock import SystemClock
+    from stanchion.evals.gating import judge_run
+    from stanchion.evals.runlog import RunFolder
+
+    suite, settings = request.suite, request.settings
+    model = target_model(request.target, suite)
+    registry = make_registry(settings)
+    scorers = _scorers(suite, registry, settings)
+    run_settings = msgspec.structs.replace(request.run_settings, environment=settings.environment)
+    cache = make_answer_cache(settings, fresh=request.fresh)
+    with RunProgress() as progress:
+        try:
+            target = open_target(
+                model, folder=suite.path.parent, settings=settings, registry=registry, cache=cache
+            )
+            work = _Work(
+                replace(request, run_settings=run_settings),
+                model,
+                target,
+                scorers,
+                cache,
+                make_scrub(settings),
+            )
+            run = asyncio.run(work.run(progress))
+        except KeyboardInterrupt:
+            note(f"Stopped. Go on: stanchion eval run {suite.path} --resume {progress.run_id or 'latest'}")
+            raise
+        finally:
+            cache.close()
+    criteria = suite.file.criteria
+    if not criteria:
+        return run
+    verdict = judge_run(run, criteria, runs=RunFolder(request.runs), clock=SystemClock())
+    return replace(run, verdict=verdict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One run with all its parts in hand."""
+
+    request: RunRequest
+    model: AnyTargetModel
+    target: Target
+    scorers: tuple[AnyScorer, ...]
+    cache: AnswerCache
+    scrub: Callable[[str], str]
+
+    async def run(self, progress: RunProgress) -> RunData:
+        """Run, and close the target whatever happens."""
+        from stanchion.core.version import package_version
+        from stanchion.evals.run_suite import Surroundings, run_suite
+        from stanchion.evals.runlog import RunFolder
+        from stanchion.evals.target import target_kind
+
+        request, suite = self.request, self.request.suite
+        around = Surroundings(
+            runs=RunFolder(request.runs),
+            observer=progress,
+            answers=self.cache,
+            scrub=self.scrub,
+            version=package_version(),
+            notes=suite.census.notes() if suite.planned is not None else (),
+        )
+        try:
+            return await run_suite(
+                suite,
+                self.target,
+                scorers=self.scorers,
+                around=around,
+                settings=request.run_settings,
+                kind=target_kind(self.model),
+                resume=request.resume,
+            )
+        finally:
+            await self.target.aclose()
+
+
+def _scorers(suite: Suite, registry: Registry, settings: Settings) -> tuple[AnyScorer, ...]:
+    """The suite's scorers; a judge is `local`, or a model of the endpoint that the settings name."""
+    from stanchion.bootstrap import target_factories
+    from stanchion.evals.scorers.build import build_scorers
+    from stanchion.evals.target_file import EndpointTargetModel, LocalTargetModel
+
+    factories = target_factories(settings, folder=suite.path.parent)
+
+    def judge(name: str) -> Target:
+        if name == "local":
+            return factories["local"](LocalTargetModel(kind="local"))
+        api, _, model = name.partition("/")
+        if api == "anthropic" and model:
+            base = settings.anthropic_base_url
+            return factories["endpoint"](
+                EndpointTargetModel(kind="endpoint", api="anthropic", base_url=base, model=model)
+            )
+        name = model if api == "openai" and model else name
+        base = settings.openai_base_url
+        return factories["endpoint"](EndpointTargetModel(kind="endpoint", base_url=base, model=name))
+
+    return build_scorers(
+        suite.file.scorers,
+        detectors=registry.create,
+        judges=judge,
+        expects_refusal=suite.expects_refusal,
+    )

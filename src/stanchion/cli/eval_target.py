@@ -1,0 +1,116 @@
+"""What `--target` may say, and the target that comes of it, with its answers cached where it is a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stanchion.core.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from stanchion.config import Settings
+    from stanchion.core.target import Target
+    from stanchion.detectors.registry import Registry
+    from stanchion.evals.cache import AnswerCache
+    from stanchion.evals.suite import Suite
+    from stanchion.evals.target_file import AnyTargetModel
+
+_FORMS = {
+    "local": "local",
+    "callable": "callable:app.py:answer",
+    "detector": "detector:pii",
+    "guard": "guard:POLICY",
+    "recording": "recording:answers.jsonl",
+    "http": "http:http://localhost:8000/chat",
+    "endpoint": "endpoint:http://localhost:8000/v1#model",
+}
+_CACHED = ("endpoint", "local")
+
+
+def target_model(given: str | None, suite: Suite) -> AnyTargetModel:
+    """The target of the command line, else the suite's own.
+
+    Raises:
+        UsageError: when there is none, or it cannot be understood.
+    """
+    own = suite.file.target
+    if given is None:
+        if own is None:
+            raise UsageError(
+                f"suite {suite.id!r} names no target.", hint="Add `target:` to the suite, or give --target."
+            )
+        return own
+    import pydantic
+
+    from stanchion.evals.target_file import AnyTargetModel
+
+    kind, _, value = given.partition(":")
+    if kind not in _FORMS:
+        raise UsageError(
+            f"target {given!r} is of no known kind.",
+            hint=f"{did_you_mean(kind, _FORMS)} Forms: {', '.join(_FORMS.values())}.",
+        )
+    try:
+        fields = _fields(kind, value, own)
+        return pydantic.TypeAdapter[AnyTargetModel](AnyTargetModel).validate_python(fields)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        raise UsageError(f"target {given!r}: {first['msg']}.", hint=f"Write it as {_FORMS[kind]}.") from error
+
+
+def _fields(kind: str, value: str, own: Any) -> dict[str, Any]:
+    """The fields of a target from its short form; a guard is put around the suite's own target."""
+    match kind:
+        case "callable":
+            return {"kind": kind, "function": value}
+        case "detector":
+            return {"kind": kind, "detector": value}
+        case "recording":
+            return {"kind": kind, "path": value}
+        case "http":
+            return {"kind": kind, "url": value}
+        case "endpoint":
+            url, _, model = value.partition("#")
+            return {"kind": kind, "base_url": url, "model": model or None}
+        case "guard":
+            return {"kind": kind, "policy": value or "default", "around": _unguarded(own)}
+        case _:
+            return {"kind": kind, "model": value}
+
+
+def _unguarded(own: Any) -> Any:
+    around = getattr(own, "around", own)
+    return (
+        around
+        if getattr(around, "kind", "") in ("endpoint", "http", "callable", "local", "scripted")
+        else None
+    )
+
+
+def open_target(
+    model: AnyTargetModel, *, folder: Path, settings: Settings, registry: Registry, cache: AnswerCache
+) -> Target:
+    """The target; a model's answers go through the cache, under a guard too.
+
+    Raises:
+        UsageError: when it cannot be made.
+    """
+    from stanchion.bootstrap import make_guard, target_factories
+    from stanchion.evals.cache import CachedTarget
+    from stanchion.evals.target import build_target
+
+    factories = dict(target_factories(settings, folder=folder))
+
+    def cached(factory: Callable[[Any], Target]) -> Callable[[Any], Target]:
+        return lambda inner: CachedTarget(factory(inner), cache)
+
+    for kind in _CACHED:
+        factories[kind] = cached(factories[kind])
+    around = getattr(model, "around", None)
+    if around is None:
+        return build_target(model, folder=folder, detectors=registry.create, factories=factories)
+    inner = build_target(around, folder=folder, detectors=registry.create, factories=factories)
+    policy = getattr(model, "policy", "default")
+    is_file = policy.endswith((".yaml", ".yml"))
+    return make_guard(folder / policy if is_file else policy, settings).wrap(inner)

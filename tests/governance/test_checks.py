@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from safety_folder import Folder
 from stanchion.core.clock import SystemClock
 from stanchion.core.errors import UsageError
 from stanchion.detectors.registry import Registry
-from stanchion.governance.checks import RULES, check_paths
+from stanchion.governance.checks import check_paths
+from stanchion.governance.rules import RULES
 
 BROKEN: list[dict[str, str]] = yaml.safe_load(
     Path(__file__).with_name("broken_links.yaml").read_text(encoding="utf-8")
@@ -176,7 +178,18 @@ def test_a_folder_of_another_kind_says_so(tmp_path: Path, safety: Folder) -> Non
         safety.check(tmp_path / "x")
 
 
-def test_rules_of_the_report_are_described() -> None:
+def test_every_rule_is_described() -> None:
+    source = Path(__file__).parents[2] / "src/stanchion"
+    written = {
+        rule
+        for folder in ("governance", "files")
+        for path in (source / folder).glob("*.py")
+        for found in re.findall(r'rule="([a-z-]+)"|report\([^"]*?"([a-z]+-[a-z-]+)"', path.read_text())
+        for rule in found
+        if rule
+    }
+    assert len(written) > 25
+    assert written <= set(RULES)
     assert all(text and not text.endswith(".") for text in RULES.values())
 
 

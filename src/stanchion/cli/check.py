@@ -64,7 +64,7 @@ def _print(report: CheckReport, output_format: ReportFormat) -> None:
         case ReportFormat.SARIF:
             from stanchion.core.version import package_version
             from stanchion.files.sarif import from_problem, sarif_log
-            from stanchion.governance.checks import RULES
+            from stanchion.governance.rules import RULES
 
             results = [from_problem(problem) for problem in report.problems]
             print_json(sarif_log(results, tool_version=package_version(), rules=RULES))

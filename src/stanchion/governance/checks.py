@@ -19,32 +19,6 @@ from stanchion.governance.folder import Feature, SafetyFolder, find_safety_folde
 from stanchion.governance.links import feature_problems, organisation_problems
 from stanchion.guard.policy import LoadedPolicy, read_policy
 
-RULES = {
-    "missing-file": "A file that every safety folder or feature needs",
-    "unknown-file": "A file that nothing reads",
-    "unknown-key": "A key that the file does not have",
-    "unknown-value": "A value that is not one of the allowed ones",
-    "missing-key": "A key that the file must have",
-    "wrong-type": "A value of the wrong type",
-    "value": "A value that does not hold",
-    "unknown-risk": "A link to a risk that does not exist",
-    "unknown-control-or-risk": "A link to a control or risk that does not exist",
-    "unknown-component": "A link to a component that does not exist",
-    "unknown-owner": "An owner that org.yaml does not have",
-    "unknown-runbook": "A link to a runbook that does not exist",
-    "unknown-rule": "A link to a policy rule that does not exist",
-    "unknown-detector": "A detector that is not registered",
-    "missing-suite": "A link to a suite that does not exist",
-    "not-baseline": "A policy that does not extend the organisation's baseline",
-    "citation": "A catalogue, edition or id that does not exist",
-    "duplicate-id": "An id that is used twice",
-    "suspect": "Something changed since it was pinned by digest",
-    "uncontrolled-risk": "A risk without a control",
-    "unverified-risk": "A risk without an eval",
-    "unmonitored-risk": "A risk without a monitor",
-    "review-due": "A review that is overdue",
-}
-
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was read and what is wrong with it, in order of file and line."""

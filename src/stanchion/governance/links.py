@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date
 from typing import Any
@@ -78,7 +79,7 @@ def _unknown(
 def _unknown_one(loaded: Loaded[Any], at: At, kind: str, name: str, *, known: Collection[str]) -> Problem:
     return loaded.document.problem(
         at,
-        rule=f"unknown-{kind.replace(' ', '-')}",
+        rule=f"unknown-{'-'.join(re.findall('[a-z]+', kind))}",
         message=f"unknown {kind} {name!r}.",
         hint=did_you_mean(name, known) if known else f"There is no {kind} yet.",
     )

@@ -43,9 +43,9 @@ def test_packaged_policies_load_and_their_digests_do_not_change_between_loads(na
     assert all(rule.id for rule in policy.rules)
 
 
-def test_the_four_packaged_policies_are_there_and_differ() -> None:
-    assert packaged_policies() == ("baseline", "default", "observe", "strict")
-    assert len({packaged_policy(name).digest for name in packaged_policies()}) == 4
+def test_the_packaged_policies_are_there_and_differ() -> None:
+    assert {"baseline", "default", "observe", "strict"} <= set(packaged_policies())
+    assert len({packaged_policy(name).digest for name in packaged_policies()}) == len(packaged_policies())
     assert packaged_policy("observe").mode is Mode.SHADOW
     assert packaged_policy("strict").mode is Mode.ENFORCE
 

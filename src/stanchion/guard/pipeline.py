@@ -80,6 +80,7 @@ class Guard:
         settings = policy.redaction if policy is not None else _NOTHING
         self._keeper = VaultKeeper(ttl_s=settings.vault_ttl_s, clock=self._clock, master_key=key)
         self._counts = CallCounts()
+        self._silent_rules: tuple[str, ...] = ()
         self._plan: Plan | None = None
         self._exchange: Exchange | None = None
         if policy is None:
@@ -90,8 +91,11 @@ class Guard:
             what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
             raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
         self._plan = make_plan(policy, detectors)
-        for rule_id in silent_rules(policy, detectors):
-            _log.warning("policy %s: rule %s can never apply, no detector reports it.", policy.name, rule_id)
+        self._silent_rules = silent_rules(policy, detectors)
+        for rule_id in self._silent_rules:
+            _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
+        for name in self._plan.idle:
+            _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
         runner = CheckRunner(build_views or _build_views, pool=pool)
         self._exchange = Exchange(
             policy,
@@ -157,6 +161,16 @@ class Guard:
     def unscanned(self) -> tuple[Surface, ...]:
         """The surfaces on which no check runs."""
         return tuple(Surface) if self._plan is None else self._plan.unscanned
+
+    @property
+    def idle_detectors(self) -> tuple[str, ...]:
+        """The enabled detectors that run on no surface."""
+        return () if self._plan is None else self._plan.idle
+
+    @property
+    def silent_rules(self) -> tuple[str, ...]:
+        """The rules that can never apply, because no enabled detector reports what they speak of."""
+        return self._silent_rules
 
     def checks(self, surface: Surface | str) -> tuple[Check, ...]:
         """The checks of a surface, in the order in which they run."""

@@ -19,6 +19,7 @@ class Plan(msgspec.Struct, frozen=True):
     """The checks of each surface, cheap ones first; a surface without checks is there with an empty list."""
 
     checks: Mapping[Surface, tuple[Check, ...]]
+    idle: tuple[str, ...] = ()  # enabled detectors that run nowhere: no rule speaks of what they report
 
     def on(self, surface: Surface) -> tuple[Check, ...]:
         """The checks of one surface, in the order in which they run."""
@@ -43,7 +44,8 @@ def make_plan(policy: Policy, detectors: Mapping[str, Any]) -> Plan:
             places[settings.stand_in] |= places[name]
     checks = [Check(detector=detectors[name], settings=settings) for name, settings in enabled.items()]
     checks.sort(key=lambda check: _COST_ORDER[Cost(check.detector.cost)])
-    return Plan({surface: tuple(c for c in checks if surface in places[c.id]) for surface in Surface})
+    by_surface = {surface: tuple(c for c in checks if surface in places[c.id]) for surface in Surface}
+    return Plan(by_surface, tuple(name for name in enabled if not places[name]))
 
 
 def _surfaces(policy: Policy, settings: DetectorSettings, detector: Any) -> set[Surface]:

@@ -1,0 +1,230 @@
+"""`stanchion policy`: what a policy does, whether it does what is expected, and what changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stanchion.cli.output import FormatOption, OutputFormat, counted, note, out_console, print_json
+from stanchion.core.decision import Surface
+from stanchion.core.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from stanchion.core.decision import Decision
+    from stanchion.guard.describe import PolicyDescription
+    from stanchion.guard.policy import LoadedPolicy
+    from stanchion.guard.policy_cases import CaseOutcome
+
+app = typer.Typer(help="Show, test and compare guard policies.", rich_markup_mode=None, add_completion=False)
+PolicyArgument = Annotated[str, typer.Argument(help="A policy file (.yaml), or a packaged policy's name.")]
+
+
+@app.callback()
+def policy() -> None:
+    """Show, test and compare guard policies.
+
+    Example:
+        stanchion policy show default
+    """
+
+
+@app.command("list")
+def list_policies(output_format: FormatOption = OutputFormat.TEXT) -> None:
+    """Print the packaged policies, their mode and digest.
+
+    Example:
+        stanchion policy list
+    """
+    from stanchion.guard.policy import packaged_policies, packaged_policy
+
+    rows = [packaged_policy(name) for name in packaged_policies()]
+    if output_format is OutputFormat.JSON:
+        print_json([{"name": row.name, "mode": row.mode, "digest": row.digest} for row in rows])
+        return
+    for row in rows:
+        typer.echo(f"{row.name:<10} {row.mode.value:<8} {row.digest}")
+
+
+@app.command()
+def show(
+    name: PolicyArgument,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Print the effective policy: checks per surface in their order, rules, settings, digest.
+
+    Example:
+        stanchion policy show strict
+    """
+    from stanchion.guard.describe import describe
+    from stanchion.guard.pipeline import Guard
+
+    loaded = _loaded(name)
+    description = describe(Guard.load(loaded.policy), loaded.policy)
+    for warning in loaded.warnings:
+        note(f"warning: {warning.render()}")
+    if output_format is OutputFormat.JSON:
+        print_json(description)
+    else:
+        _print_description(description)
+
+
+@app.command("test")
+def try_texts(
+    name: PolicyArgument,
+    text: Annotated[str | None, typer.Option("--text", help="One text to try.")] = None,
+    cases: Annotated[Path | None, typer.Option("--cases", help="A file of cases to try.")] = None,
+    surface: Annotated[Surface, typer.Option("--surface", help="Where --text stands.")] = Surface.INPUT,
+    expect: Annotated[
+        str | None, typer.Option("--expect", help="The effect --text should have; exit 1 if it has another.")
+    ] = None,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Try texts on a policy. Exits 1 when a text does not have the effect that was expected.
+
+    Example:
+        stanchion policy test default --text "What is your return policy?" --expect allow
+    """
+    from stanchion.guard.pipeline import Guard
+
+    if (text is None) == (cases is None):
+        raise UsageError("give either --text or --cases.", hint="See `stanchion policy test --help`.")
+    guard = Guard.load(_loaded(name).policy)
+    if text is not None:
+        decision = guard.check(text, surface=surface).decision
+        _print_decision(decision, output_format)
+        is_wrong = expect is not None and _effect(expect) != decision.effect.value
+        if is_wrong:
+            note(f"expected {expect}, got {decision.effect.value}")
+    else:
+        is_wrong = _try_cases(guard, cases, output_format)
+    if is_wrong:
+        raise typer.Exit(ExitCode.FOUND)
+
+
+@app.command()
+def diff(
+    old: PolicyArgument,
+    new: PolicyArgument,
+    fail_on_looser: Annotated[
+        bool, typer.Option("--fail-on-looser", help="Exit 1 when a setting became looser.")
+    ] = False,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Print every setting that became looser or tighter, by comparing settings; it does not prove effects.
+
+    Example:
+        stanchion policy diff default strict
+    """
+    from stanchion.guard.describe import changes
+
+    before, after = _loaded(old).policy, _loaded(new).policy
+    found = changes(before, after)
+    if output_format is OutputFormat.JSON:
+        print_json({"before": before.digest, "after": after.digest, "changes": found})
+    else:
+        for change in found:
+            typer.echo(f"{change.direction:<8} {change.setting}: {change.before} became {change.after}")
+        looser = sum(change.direction == "looser" for change in found)
+        typer.echo(f"{looser} looser, {len(found) - looser} tighter")
+    if fail_on_looser and any(change.direction == "looser" for change in found):
+        raise typer.Exit(ExitCode.FOUND)
+
+
+def _loaded(name: str) -> LoadedPolicy:
+    from stanchion.detectors.registry import Registry
+    from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
+
+    known = Registry().ids()
+    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        return read_policy(Path(name), env=os.environ, detectors=known)
+    return LoadedPolicy(policy=packaged_policy(name, detectors=known))
+
+
+def _effect(name: str) -> str:
+    from stanchion.core.decision import Effect
+    from stanchion.core.errors import UnknownNameError
+
+    if name not in set(Effect):
+        raise UnknownNameError("effect", name, [effect.value for effect in Effect])
+    return name
+
+
+def _try_cases(guard: Any, path: Path | None, output_format: OutputFormat) -> bool:
+    from stanchion.guard.policy_cases import load_cases, run_case
+
+    outcomes = [run_case(guard, case) for case in load_cases(Path(path or ""))]
+    wrong = [outcome for outcome in outcomes if not outcome.passed]
+    if output_format is OutputFormat.JSON:
+        print_json({"passed": len(outcomes) - len(wrong), "failed": len(wrong), "cases": outcomes})
+    else:
+        for outcome in outcomes:
+            typer.echo(f"{'ok  ' if outcome.passed else 'FAIL'} {outcome.id}{_reason(outcome)}")
+        typer.echo(f"{counted(len(outcomes), 'case')}, {len(wrong)} failed")
+    return bool(wrong)
+
+
+def _reason(outcome: CaseOutcome) -> str:
+    if outcome.passed:
+        return f": {outcome.effect}"
+    parts = [f": expected {outcome.expected}, got {outcome.effect}"]
+    if outcome.rule_ids:
+        parts.append(f"by {', '.join(outcome.rule_ids)}")
+    if outcome.missing_rules:
+        parts.append(f"without {', '.join(outcome.missing_rules)}")
+    if outcome.failed_checks:
+        parts.append(f"and {', '.join(outcome.failed_checks)} did not run")
+    return " ".join(parts)
+
+
+def _print_decision(decision: Decision, output_format: OutputFormat) -> None:
+    if output_format is OutputFormat.JSON:
+        print_json(decision)
+        return
+    rules = f" by {', '.join(decision.rule_ids)}" if decision.rule_ids else ""
+    shadow = " (shadow: nothing is enforced)" if decision.enforced_effect is not decision.effect else ""
+    typer.echo(f"{decision.effect.value}{rules}{shadow}")
+    for finding in decision.findings:
+        place = f"{finding.location.line}:{finding.location.column}"
+        typer.echo(f"  {place:<8} {finding.category:<24} {finding.score:.2f}  {finding.detector}")
+    for record in decision.checks:
+        if record.status.value != "ran":
+            typer.echo(f"  {record.detector} {record.status.value}: {record.reason}")
+
+
+def _print_description(description: PolicyDescription) -> None:
+    from rich.table import Table
+
+    console = out_console()
+    typer.echo(f"policy {description.name}  mode {description.mode}  {description.digest}")
+    typer.echo(f"from {', '.join(description.sources)}\n")
+    checks = Table("surface", "checks, in order", box=None, pad_edge=False)
+    for surface, lines in description.surfaces.items():
+        shown = ", ".join(f"{line.detector} (>= {line.threshold:g}, fail {line.fail})" for line in lines)
+        checks.add_row(surface, shown or "UNSCANNED: no check runs here")
+    console.print(checks)
+    for name in description.idle_detectors:
+        typer.echo(f"detector {name} runs nowhere: no rule speaks of what it reports")
+    rules = Table("rule", "when", "unless", "effect", box=None, pad_edge=False)
+    for rule in description.rules:
+        notes = ("" if rule.mode == "enforce" else " [shadow]") + (
+            "" if rule.can_apply else " [never applies]"
+        )
+        rules.add_row(rule.id, rule.when, rule.unless, f"{rule.effect}{notes}".replace("[", "\\["))
+    console.print()
+    console.print(rules)
+    console.print()
+    for name, value in description.settings.items():
+        typer.echo(f"{name}: {_plain(value)}")
+    for line in description.waived:
+        typer.echo(f"looser by waiver: {line}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(_plain(item) for item in value) or "none"
+    return "none" if value in ("", None) else str(value)

@@ -37,8 +37,8 @@ class NationalId(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """A kind of number: in digits, of one of the lengths `digits`, or with letters, of the form `shape`.
 
     `free` is the written form of digits that is telling enough, with its check, without a word beside it;
-    empty when a word is always needed. With letters, a `free_score` of 0 says that. `words` name the number in
-    the languages of the country.
+    empty when a word is always needed. With letters, a `free_score` of 0 says that. `words` name the number
+    in the languages of the country.
     """
 
     id: str

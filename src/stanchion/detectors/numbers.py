@@ -67,7 +67,7 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _is_part_of_code(text: str, start: int, end: int) -> bool:
-    """Whether the run hangs on letters (`SKU930587`, `INV-0250-23172`, `10.1869/f98`) or on a sign of an amount.
+    """Whether the run hangs on letters (`SKU930587`, `INV-0250-23172`) or on a sign of an amount.
 
     A word that names the number (`0203 555 0142-office`) is no code.
     """

@@ -40,8 +40,8 @@ _BARE_KEY_BITS = 3.5  # of a value after a name that says `key` and not whose
 class SecretsDetector:
     """Reports tokens, keys, passwords and connection strings.
 
-    A kind with a public checksum scores 0.99 when it holds and 0.75 when it does not (mistyped or made up: still
-    handled as a secret). Placeholders are no findings.
+    A kind with a public checksum scores 0.99 when it holds and 0.75 when it does not (mistyped or made up:
+    still handled as a secret). Placeholders are no findings.
     """
 
     id = ID

@@ -209,7 +209,7 @@ def is_jwt_in_base64(text: str) -> bool:
 
 
 def is_basic_auth(value: str) -> bool:
-    """What follows `Authorization: Basic`: base64 of `user:password` with a password that is no placeholder."""
+    """What follows `Authorization: Basic`: base64 of `user:password`, the password no placeholder."""
     try:
         pair = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode("utf-8")
     except (binascii.Error, ValueError):

@@ -1,0 +1,187 @@
+"""What gets out in an answer: planted marks, the system prompt, documents, and addresses that carry data.
+
+The context of the input says what must not get out: `canaries`, `system_prompt`, `documents`,
+`foreign_markers` (marks of other tenants). Without it only addresses are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from stanchion.core.codec import digest, short
+from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity, View
+from stanchion.core.taxonomy import category
+from stanchion.detectors import canaries, links
+from stanchion.detectors.matching import findings_from_hits
+from stanchion.detectors.scan import Hit, Scanner
+from stanchion.detectors.shingles import Source
+
+ID = "leakage"
+CODE_VERSION = "1"
+
+_FETCHED = frozenset({"leakage.markdown_image", "leakage.html_image", "leakage.css_url"})
+_CREDENTIALS = "leakage.url_credentials"
+_VERBATIM, _WRITTEN_OTHERWISE = 1.0, 0.97
+_LOWEST = 0.1  # links to foreign hosts that carry nothing are not reported
+
+
+class LeakageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What counts as a leak.
+
+    `allowed_hosts` may be linked to, with their subdomains. A run of `min_words` words of the system prompt, or
+    of `document_min_words` of a document, is a disclosure; its score is the share disclosed, for documents at
+    most `document_score`: quoting a source is what an assistant is for, so a policy that minds must raise it.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    min_words: float = 8
+    document_min_words: float = 30
+    document_score: float = 0.4
+
+
+class LeakageDetector:
+    """Reports disclosures of what the context names, and addresses that carry data out."""
+
+    id = ID
+    reach = Reach(ReachKind.MESSAGE)
+    cost = Cost.MILLISECONDS
+    categories = (
+        "leakage.canary",
+        "leakage.cross_tenant",
+        "leakage.document",
+        "leakage.exfiltration",
+        "leakage.system_prompt",
+    )
+
+    def __init__(self, scanner: Scanner, options: LeakageOptions) -> None:
+        self._scanner = scanner
+        self._options = options
+        self.version = f"{CODE_VERSION}+{short(digest([scanner.digest_for(ID), options]))}"
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Findings by position."""
+        context = detector_input.context
+        found = list(self._addresses(detector_input))
+        views = detector_input.view_set.readings if context else ()
+        found += self._marks(views, context.get("canaries", ()), "leakage.canary")
+        found += self._marks(views, context.get("foreign_markers", ()), "leakage.cross_tenant")
+        options = self._options
+        for text in context.get("system_prompt", ()):
+            found += self._overlap(views, text, "leakage.system_prompt", options.min_words, 1.0)
+        for text in context.get("documents", ()):
+            found += self._overlap(
+                views, text, "leakage.document", options.document_min_words, options.document_score
+            )
+        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+
+    def _marks(self, views: Sequence[View], marks: Sequence[str], category_id: str) -> list[Finding]:
+        """Each mark once for each place; the earliest view that shows it names the place."""
+        found: list[Finding] = []
+        for view in views if marks else ():
+            for sighting in canaries.find(view.text, marks):
+                start, end = view.to_original(sighting.start, sighting.end)
+                if any(
+                    f.rule == _mark_rule(category_id, sighting.index) and _near(f, start, end) for f in found
+                ):
+                    continue
+                is_plain = sighting.how == "verbatim" and view.name == "raw"
+                score = (
+                    sighting.share
+                    if sighting.how == "partial"
+                    else _VERBATIM
+                    if is_plain
+                    else _WRITTEN_OTHERWISE
+                )
+                found.append(
+                    self._finding(
+                        category_id, _mark_rule(category_id, sighting.index), (start, end), score,
+                        view=view.name, reason=f"a planted mark, {sighting.how}",
+                    )
+                )  # fmt: skip
+        return found
+
+    def _overlap(
+        self, views: Sequence[View], text: str, category_id: str, min_words: float, highest: float
+    ) -> list[Finding]:
+        source = _source(text)
+        best_view, best = None, None
+        for view in views:
+            overlap = source.overlap(view.text, min_words=min(min_words, max(source.weight, 4.0)))
+            if overlap.runs and (best is None or overlap.share > best.share):
+                best_view, best = view, overlap
+        if best is None or best_view is None:
+            return []
+        reason = f"{best.share:.0%} of it, {len(best.runs)} passage(s)"
+        return [
+            self._finding(
+                category_id, category_id, best_view.to_original(run.start, run.end), highest * best.share,
+                view=best_view.name, reason=reason,
+            )
+            for run in best.runs
+        ]  # fmt: skip
+
+    def _finding(
+        self, category_id: str, rule: str, span: tuple[int, int], score: float, *, view: str, reason: str
+    ) -> Finding:
+        return Finding(
+            detector=ID, version=self.version, category=category_id, score=score,
+            location=Location(start=span[0], end=span[1]), severity=_severity(category_id), rule=rule,
+            view=view, reason=reason,
+        )  # fmt: skip
+
+    def _addresses(self, detector_input: DetectorInput) -> list[Finding]:
+        view_set = detector_input.view_set
+        hits = self._scanner.hits_for(view_set, ID)
+        if not hits:
+            return []
+        context = detector_input.context
+        names = ("system_prompt", "documents", "question", "canaries", "foreign_markers")
+        known = [text for name in names for text in context.get(name, ())]
+        judged = [kept for hit in hits for kept in self._judged(hit, known)]
+        ranked = sorted(findings_from_hits(ID, self.version, judged, view_set), key=lambda f: -f.score)
+        kept: list[Finding] = []
+        for finding in ranked:
+            if not any(finding.location.overlaps(other.location) for other in kept):
+                kept.append(finding)
+        return kept
+
+    def _judged(self, hit: Hit, known: Sequence[str]) -> Iterator[Hit]:
+        if hit.pattern.id == _CREDENTIALS:
+            yield hit
+            return
+        url = hit.text
+        if links.is_allowed(links.host_of(url), self._options.allowed_hosts):
+            return
+        verdict = links.judge(url, is_fetched=hit.pattern.id in _FETCHED, known_texts=known)
+        if verdict.score >= _LOWEST:
+            pattern = msgspec.structs.replace(hit.pattern, score=verdict.score, reason=verdict.reason)
+            yield Hit(pattern, hit.view, hit.start, hit.end)
+
+
+def _near(finding: Finding, start: int, end: int) -> bool:
+    return finding.location.start < end and start < finding.location.end
+
+
+def _mark_rule(category_id: str, index: int) -> str:
+    return f"{category_id}.{index}"
+
+
+def _severity(category_id: str) -> Severity:
+    return category(category_id).severity
+
+
+@lru_cache(maxsize=128)
+def _source(text: str) -> Source:
+    return Source(text)
+
+
+def create(*, scanner: Scanner, **options: object) -> LeakageDetector:
+    """The detector; options are those of `LeakageOptions`.
+
+    Raises:
+        msgspec.ValidationError: for an option that is unknown or of the wrong type.
+    """
+    return LeakageDetector(scanner, msgspec.convert(options, LeakageOptions))

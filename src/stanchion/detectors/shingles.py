@@ -1,0 +1,97 @@
+"""How much of a text another discloses: runs of words that both hold, whatever their case and punctuation.
+
+Words are compared as shingles (Broder 1997): `width` words in a row. A script without spaces counts every
+character as half a word, so that a run says about the same amount in every language.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import msgspec
+
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]|"
+    r"(?:[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f])+"
+)
+_HALF = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]\Z")
+WIDTH = 4
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A stretch of the reader's text that repeats the source: code points, and how many words it repeats."""
+
+    start: int
+    end: int
+    words: float
+
+
+class Overlap(msgspec.Struct, frozen=True):
+    """What a text discloses of a source: `share` of the source's words in [0, 1], and where it stands."""
+
+    share: float
+    runs: tuple[Run, ...]
+
+
+class Source:
+    """A text whose disclosure is looked for; its shingles are made once."""
+
+    def __init__(self, text: str, *, width: int = WIDTH) -> None:
+        self._width = width
+        self._words = [word for word, _, _ in _tokens(text)]
+        self._places: dict[tuple[str, ...], list[int]] = {}
+        for index in range(len(self._words) - width + 1):
+            self._places.setdefault(tuple(self._words[index : index + width]), []).append(index)
+        self.weight = sum(map(_weight, self._words))
+
+    def overlap(self, text: str, *, min_words: float) -> Overlap:
+        """Runs of at least `min_words` words of the source that the text repeats, and their share."""
+        if not self._places:
+            return Overlap(0.0, ())
+        tokens = _tokens(text)
+        words = [word for word, _, _ in tokens]
+        shared = [
+            tuple(words[i : i + self._width]) in self._places for i in range(len(words) - self._width + 1)
+        ]
+        runs, disclosed = [], set()
+        for first, last in _stretches(shared, self._width):
+            weight = sum(map(_weight, words[first:last]))
+            if weight >= min_words:
+                runs.append(Run(tokens[first][1], tokens[last - 1][2], weight))
+                disclosed.update(self._positions(words[first:last]))
+        share = sum(_weight(self._words[i]) for i in disclosed) / self.weight
+        return Overlap(min(1.0, share), tuple(runs))
+
+    def _positions(self, words: Sequence[str]) -> set[int]:
+        found: set[int] = set()
+        for index in range(len(words) - self._width + 1):
+            for place in self._places.get(tuple(words[index : index + self._width]), ()):
+                found.update(range(place, place + self._width))
+        return found
+
+
+def _tokens(text: str) -> list[tuple[str, int, int]]:
+    return [(_folded(m.group()), m.start(), m.end()) for m in _TOKEN.finditer(text)]
+
+
+def _folded(word: str) -> str:
+    return word.lower() if word.isascii() else unicodedata.normalize("NFKC", word).casefold()
+
+
+def _weight(word: str) -> float:
+    return 0.5 if _HALF.match(word) else 1.0
+
+
+def _stretches(shared: Sequence[bool], width: int) -> list[tuple[int, int]]:
+    """Half-open ranges of words that are covered by shared shingles without a gap."""
+    ranges: list[tuple[int, int]] = []
+    for index, is_shared in enumerate(shared):
+        if not is_shared:
+            continue
+        if ranges and index <= ranges[-1][1]:
+            ranges[-1] = (ranges[-1][0], index + width)
+        else:
+            ranges.append((index, index + width))
+    return ranges

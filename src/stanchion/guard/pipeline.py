@@ -17,6 +17,8 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
+from stanchion.core.codec import digest
+from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision, Effect, Mode, Surface
 from stanchion.core.errors import UsageError
 from stanchion.core.finding import ViewSet
@@ -123,14 +125,15 @@ class Guard:
             FilesError: when the policy has problems; there is no fallback to an unguarded state.
         """
         registry = registry or _installed_registry()
-        loaded, key = policy, None
+        loaded, key, folder = policy, None, Path()
         if isinstance(loaded, Path) or (isinstance(loaded, str) and loaded.endswith((".yaml", ".yml"))):
+            folder = Path(loaded).parent
             read = read_policy(loaded, env=env, detectors=registry.ids(), clock=clock)
             loaded, key = read.policy, read.key
         elif isinstance(loaded, str):
             loaded = packaged_policy(loaded, detectors=registry.ids(), clock=clock)
         detectors = {
-            name: registry.create(name, **settings.options)
+            name: registry.create(name, **_with_base(settings.options, folder))
             for name, settings in loaded.enabled_detectors.items()
         }
         return cls(loaded, detectors, clock=clock, key=None if key is None else stretched_key(key.reveal()))
@@ -151,6 +154,16 @@ class Guard:
         if self._policy is None:
             return GuardState.UNPROTECTED
         return GuardState.OBSERVING if self._policy.mode is Mode.SHADOW else GuardState.PROTECTING
+
+    @property
+    def components(self) -> ComponentSet:
+        """The digests of the policy and of its detectors' versions; empty when unprotected."""
+        if self._policy is None or self._plan is None:
+            return ComponentSet()
+        versions = {
+            check.id: str(check.detector.version) for surface in Surface for check in self._plan.on(surface)
+        }
+        return ComponentSet(policy=self._policy.digest, detectors=digest(versions))
 
     @property
     def vaults(self) -> VaultKeeper:
@@ -265,7 +278,7 @@ class Guard:
 
     def wrap(self, target: Target) -> GuardedTarget:
         """The target under guard: inputs checked, then asked, then its reply checked."""
-        return GuardedTarget(self, target, policy_digest=self._policy.digest if self._policy else "")
+        return GuardedTarget(self, target)
 
     def check_tool_call(
         self,
@@ -442,6 +455,11 @@ class Guard:
             reference=self._ids.new("dec"),
             is_protected=False,
         )
+
+
+def _with_base(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A detector's options; `files` of a policy file lie relative to that file."""
+    return {"base": folder, **options} if "files" in options else dict(options)
 
 
 def stretched_key(words: str) -> bytes:

@@ -19,6 +19,7 @@ from stanchion.models.client import request_digest
 
 log = logging.getLogger(__name__)
 _NO_SCORER = "no scorer applies to this case"
+_DECISION_ONLY = "the target gives decisions, not answers"
 
 
 class Attempted(NamedTuple):
@@ -41,6 +42,11 @@ def blocked_reply(latency_ms: float) -> Reply:
         finish_reason=FinishReason.CONTENT_FILTER,
         latency_ms=latency_ms,
     )
+
+
+def is_decision_only(reply: Reply) -> bool:
+    """Whether the target was a detector or a guard alone: there is no answer that could be safe."""
+    return reply.finish_reason is FinishReason.UNKNOWN and not reply.message.parts
 
 
 class Judge:
@@ -128,6 +134,8 @@ class Judge:
         )
 
     async def _score(self, scorer: AnyScorer, answer: Answer) -> Score:
+        if is_decision_only(answer.reply) and not getattr(scorer, "reads_decisions", False):
+            return _unanswered(scorer, answer.case, Outcome.UNSCORED, _DECISION_ONLY)
         try:
             if id(scorer) in self._waiting:
                 return await cast(AsyncScorer, scorer).ascore(answer)

@@ -22,7 +22,7 @@ from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision, Effect, Surface
 from stanchion.core.errors import UnavailableError, UsageError
 from stanchion.core.finding import Detector, DetectorInput
-from stanchion.core.interaction import Interaction, Message, Reply, Role, assistant
+from stanchion.core.interaction import FinishReason, Interaction, Message, Reply, Role, assistant
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.detectors.views import build_views
@@ -140,7 +140,27 @@ class DetectorTarget:
             findings=findings,
             rule_ids=(f"threshold {self._threshold:g}",) if is_flagged else (),
         )
-        reply = Reply(message=assistant(""), model=self._id, decisions=(decision,))
+        reply = Reply(
+            message=assistant(""),
+            model=self._id,
+            decisions=(decision,),
+            finish_reason=FinishReason.UNKNOWN,
+        )
+        return msgspec.structs.replace(interaction, reply=reply)
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+
+class NoAnswer:
+    """Nobody answers: what a guard is put around when the guard alone is tested."""
+
+    id = "no-answer"
+    components = ComponentSet()
+
+    async def invoke(self, interaction: Interaction) -> Interaction:
+        """A reply without words, marked as none."""
+        reply = Reply(message=assistant(""), model=self.id, finish_reason=FinishReason.UNKNOWN)
         return msgspec.structs.replace(interaction, reply=reply)
 
     async def aclose(self) -> None:

@@ -18,6 +18,8 @@ class DetectionScorer(Named):
     A miss fails the concern `safety`, a false alarm the concern `over_refusal`: two rates, never one.
     """
 
+    reads_decisions = True
+
     def __init__(self, scorer_id: str = "detection", *, concern: Concern | None = None) -> None:
         super().__init__(scorer_id, version="1", concern=concern or Concern.SAFETY)
         self._fixed = concern

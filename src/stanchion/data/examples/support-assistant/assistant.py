@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from stanchion.core.interaction import (
     ToolDefinition,
     ToolResult,
 )
+from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.guard.pipeline import Guard
 
@@ -147,7 +149,7 @@ class DocumentPrompt:
         shown = "\n\n".join(f"Document [{d.id}]: {d.text}" for d in interaction.documents)
         at = max(i for i, message in enumerate(interaction.messages) if message.role is Role.USER)
         question = interaction.messages[at]
-        text = Text(text=f"{shown}\n\nQuestion: {question.text}", origin=question.parts[0].origin)
+        text = Text(text=f"{shown}\n\nQuestion: {question.text}", origin=Origin.USER)
         messages = (*interaction.messages[:at], Message(role=Role.USER, parts=(text,)))
         asked = msgspec.structs.replace(
             interaction, messages=(*messages, *interaction.messages[at + 1 :]), documents=()
@@ -238,12 +240,13 @@ class SupportAssistant:
 
     def _run(self, call: ToolCall, done: list[ToolCall]) -> ToolResult:
         """Run one tool under guard; what was really done is added to `done`."""
-        tool = {
-            "lookup_order": self.shop.lookup_order,
-            "refund": self.shop.refund,
-            "send_email": self.shop.send_email,
+        shop = self.shop
+        tools: dict[str, Callable[..., str]] = {
+            "lookup_order": shop.lookup_order,
+            "refund": shop.refund,
+            "send_email": shop.send_email,
         }
-        function = tool.get(call.name)
+        function = tools.get(call.name)
         if function is None or call.arguments is None:
             return ToolResult(call_id=call.id, name=call.name, text="There is no such tool.", is_error=True)
         arguments = {k: _number(v) if k == "amount_eur" else v for k, v in call.arguments.items()}

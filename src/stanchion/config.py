@@ -125,11 +125,6 @@ class Settings(FileModel):
         return None if value is None else MASK if isinstance(value, Secret) else str(value)
 
 
-def environment_variables() -> Mapping[str, str]:
-    """The process's environment, for whoever has to pass it on (`${env:NAME}` of a file)."""
-    return os.environ
-
-
 def cache_dir(environ: Mapping[str, str] | None = None) -> Path:
     """The default folder for what can be made again (XDG base directories)."""
     return _xdg("XDG_CACHE_HOME", ".cache", environ)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,12 +133,13 @@ def diff(
 
 
 def _loaded(name: str) -> LoadedPolicy:
+    from stanchion.config import process_environment
     from stanchion.detectors.registry import Registry
     from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 
     known = Registry().ids()
     if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return read_policy(Path(name), env=os.environ, detectors=known)
+        return read_policy(Path(name), env=process_environment(), detectors=known)
     return LoadedPolicy(policy=packaged_policy(name, detectors=known))
 
 

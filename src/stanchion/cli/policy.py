@@ -14,6 +14,7 @@ from stanchion.core.errors import ExitCode, UsageError
 if TYPE_CHECKING:
     from stanchion.core.decision import Decision
     from stanchion.guard.describe import PolicyDescription
+    from stanchion.guard.pipeline import Guard
     from stanchion.guard.policy import LoadedPolicy
     from stanchion.guard.policy_cases import CaseOutcome
 
@@ -58,10 +59,9 @@ def show(
         stanchion policy show strict
     """
     from stanchion.guard.describe import describe
-    from stanchion.guard.pipeline import Guard
 
     loaded = _loaded(name)
-    description = describe(Guard.load(loaded.policy), loaded.policy)
+    description = describe(_guard(name), loaded.policy)
     for warning in loaded.warnings:
         note(f"warning: {warning.render()}")
     if output_format is OutputFormat.JSON:
@@ -86,11 +86,9 @@ def try_texts(
     Example:
         stanchion policy test default --text "What is your return policy?" --expect allow
     """
-    from stanchion.guard.pipeline import Guard
-
     if (text is None) == (cases is None):
         raise UsageError("give either --text or --cases.", hint="See `stanchion policy test --help`.")
-    guard = Guard.load(_loaded(name).policy)
+    guard = _guard(name)
     if text is not None:
         decision = guard.check(text, surface=surface).decision
         _print_decision(decision, output_format)
@@ -137,10 +135,23 @@ def _loaded(name: str) -> LoadedPolicy:
     from stanchion.detectors.registry import Registry
     from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 
-    known = Registry().ids()
-    if name.endswith((".yaml", ".yml")) or Path(name).is_file():
-        return read_policy(Path(name), env=process_environment(), detectors=known)
-    return LoadedPolicy(policy=packaged_policy(name, detectors=known))
+    known, source = Registry().ids(), _source(name)
+    if isinstance(source, Path):
+        return read_policy(source, env=process_environment(), detectors=known)
+    return LoadedPolicy(policy=packaged_policy(source, detectors=known))
+
+
+def _guard(name: str) -> Guard:
+    from stanchion.config import process_environment
+    from stanchion.guard.pipeline import Guard
+
+    return Guard.load(_source(name), env=process_environment())
+
+
+def _source(name: str) -> Path | str:
+    """A file when it looks like one or is one, else the name of a packaged policy."""
+    is_file = name.endswith((".yaml", ".yml")) or Path(name).is_file()
+    return Path(name) if is_file else name
 
 
 def _effect(name: str) -> str:

@@ -66,35 +66,44 @@ class _Step(msgspec.Struct, frozen=True):
     text: int
 
 
+_GAVE_UP = "gave up after a time-out"
 Results = dict[tuple[int, int], CheckResult]
 
 
 class CheckRunner:
     """Runs checks over texts: those that compute on worker threads, those that wait on a loop of their own.
 
-    A check that ran out of time on one text is not tried on the other texts of the same call: a hung detector
-    costs its deadline once.
+    A check that ran out of time on one text is not tried on other texts: a hung detector costs its deadline
+    once per exchange. `given_up` remembers such checks by id, from one call to the next of an exchange.
     """
 
     def __init__(self, build_views: ViewBuilder, *, pool: WorkerPool | None = None) -> None:
         self._build_views = build_views
         self._pool = pool or WorkerPool()
 
-    async def run(self, door: Door, checks: Sequence[Check], texts: Sequence[CheckInput]) -> Results:
+    async def run(
+        self,
+        door: Door,
+        checks: Sequence[Check],
+        texts: Sequence[CheckInput],
+        *,
+        given_up: set[str] | None = None,
+    ) -> Results:
         """The result of every check on every text, by (check number, text number)."""
-        waiting = {
-            _Step(c, t): self._start_waiting(check, text)
-            for c, check in enumerate(checks)
-            for t, text in enumerate(texts)
-            if _waits(check.detector)
+        lost = set() if given_up is None else given_up
+        steps = [_Step(c, t) for t in range(len(texts)) for c in range(len(checks))]
+        results: Results = {
+            (step.check, step.text): _failed(CheckStatus.TIMED_OUT, _GAVE_UP)
+            for step in steps
+            if checks[step.check].id in lost
         }
-        computing = [
-            _Step(c, t)
-            for t in range(len(texts))
-            for c, check in enumerate(checks)
-            if not _waits(check.detector)
-        ]
-        results: Results = {}
+        steps = [step for step in steps if (step.check, step.text) not in results]
+        computing = [step for step in steps if not _waits(checks[step.check].detector)]
+        waiting = {
+            step: self._start_waiting(checks[step.check], texts[step.text])
+            for step in steps
+            if _waits(checks[step.check].detector)
+        }
         try:
             await self._compute(door, _Work(checks, texts, self._build_views), computing, results)
             for step, started in waiting.items():
@@ -102,6 +111,7 @@ class CheckRunner:
         finally:
             for started in waiting.values():
                 started.future.cancel()
+        lost.update(checks[c].id for (c, _), one in results.items() if one.status is CheckStatus.TIMED_OUT)
         return results
 
     def _start_waiting(self, check: Check, text: CheckInput) -> _Started:
@@ -223,7 +233,7 @@ def _left_after(work: _Work, steps: list[_Step], stuck: int | None, results: Res
             reason = f"no answer within {deadline_ms} ms"
             results[step.check, step.text] = _failed(CheckStatus.TIMED_OUT, reason, float(deadline_ms))
         elif step.check == late.check:
-            results[step.check, step.text] = _failed(CheckStatus.TIMED_OUT, "gave up after a time-out")
+            results[step.check, step.text] = _failed(CheckStatus.TIMED_OUT, _GAVE_UP)
     return [step for step in missing if step.check != late.check]
 
 

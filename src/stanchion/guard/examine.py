@@ -97,11 +97,17 @@ class Examiner:
         total = sum(len(field.text) for field in listed if isinstance(field, TextField))
         too_much = self._beyond_totals(total, len(listed))
         outcomes = {}
+        given_up: set[str] = set()
         for surface in Surface:
             given = (grounds or {}).get(surface, ())
             if surface in by_surface or given:
                 outcomes[surface] = await self._surface(
-                    door, surface, by_surface.get(surface, []), subject, given=[*too_much, *given]
+                    door,
+                    surface,
+                    by_surface.get(surface, []),
+                    subject,
+                    given=[*too_much, *given],
+                    given_up=given_up,
                 )
         return outcomes
 
@@ -113,6 +119,7 @@ class Examiner:
         subject: Subject,
         *,
         given: Sequence[tuple[Ground, Finding]],
+        given_up: set[str],
     ) -> SurfaceOutcome:
         started_ns = self._clock.monotonic_ns()
         gathered = _Gathered(
@@ -120,7 +127,8 @@ class Examiner:
         )
         texts = self._readable(fields, gathered)
         checks = self._plan.on(surface)
-        results = await self._runner.run(door, checks, [_check_input(text, subject) for text in texts])
+        inputs = [_check_input(text, subject) for text in texts]
+        results = await self._runner.run(door, checks, inputs, given_up=given_up)
         examined = []
         for number, text in enumerate(texts):
             found = [f for c in range(len(checks)) for f in results[c, number].findings]

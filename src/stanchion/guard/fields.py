@@ -215,7 +215,9 @@ def rewrite_request(interaction: Interaction, texts: Mapping[str, str]) -> Inter
             for i, message in enumerate(interaction.messages)
         ),
         documents=tuple(
-            msgspec.structs.replace(document, text=texts.get(f"documents[{i}]", document.text))
+            msgspec.structs.replace(document, text=texts[f"documents[{i}]"], digest="")
+            if f"documents[{i}]" in texts
+            else document
             for i, document in enumerate(interaction.documents)
         ),
         tools=tuple(

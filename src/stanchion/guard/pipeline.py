@@ -31,7 +31,7 @@ from stanchion.guard.examine import Examiner, Subject
 from stanchion.guard.exchange import TAKEN_OUT, Exchange, PreparedInteraction, is_stop
 from stanchion.guard.fields import TextField
 from stanchion.guard.plan import Plan, make_plan, silent_rules
-from stanchion.guard.policy import Policy, packaged_policy, read_policy
+from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Redaction
 from stanchion.guard.redaction import Redactor
 from stanchion.guard.streaming import StreamGuard
@@ -125,18 +125,20 @@ class Guard:
             FilesError: when the policy has problems; there is no fallback to an unguarded state.
         """
         registry = registry or _installed_registry()
-        loaded, key, folder = policy, None, Path()
-        if isinstance(loaded, Path) or (isinstance(loaded, str) and loaded.endswith((".yaml", ".yml"))):
-            folder = Path(loaded).parent
-            read = read_policy(loaded, env=env, detectors=registry.ids(), clock=clock)
-            loaded, key = read.policy, read.key
-        elif isinstance(loaded, str):
-            loaded = packaged_policy(loaded, detectors=registry.ids(), clock=clock)
+        folder = Path()
+        if isinstance(policy, Policy):
+            read = LoadedPolicy(policy=policy)
+        elif isinstance(policy, str) and not policy.endswith((".yaml", ".yml")):
+            read = LoadedPolicy(policy=packaged_policy(policy, detectors=registry.ids(), clock=clock))
+        else:
+            read = read_policy(policy, env=env, detectors=registry.ids(), clock=clock)
+            folder = Path(policy).parent
         detectors = {
             name: registry.create(name, **_with_base(settings.options, folder))
-            for name, settings in loaded.enabled_detectors.items()
+            for name, settings in read.policy.enabled_detectors.items()
         }
-        return cls(loaded, detectors, clock=clock, key=None if key is None else stretched_key(key.reveal()))
+        key = None if read.key is None else stretched_key(read.key.reveal())
+        return cls(read.policy, detectors, clock=clock, key=key)
 
     @classmethod
     def unprotected(cls) -> Guard:

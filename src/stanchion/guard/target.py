@@ -20,6 +20,11 @@ from stanchion.models.events import events_of
 class Preparer(Protocol):
     """The part of a guard that a target needs."""
 
+    @property
+    def components(self) -> ComponentSet:
+        """See `Guard.components`."""
+        ...
+
     async def aprepare(
         self, interaction: Interaction, *, context: Mapping[str, tuple[str, ...]] | None = None
     ) -> PreparedInteraction:
@@ -49,10 +54,9 @@ class Preparer(Protocol):
 class GuardedTarget:
     """A target whose every input and reply is checked. A blocked request never reaches the inner target."""
 
-    def __init__(self, guard: Preparer, inner: Target, *, policy_digest: str = "") -> None:
+    def __init__(self, guard: Preparer, inner: Target) -> None:
         self._guard = guard
         self._inner = inner
-        self._policy_digest = policy_digest
 
     @property
     def id(self) -> str:
@@ -66,8 +70,8 @@ class GuardedTarget:
 
     @property
     def components(self) -> ComponentSet:
-        """The inner target's components with the guard's policy."""
-        return msgspec.structs.replace(self._inner.components, policy=self._policy_digest)
+        """The inner target's components with the guard's policy and detectors."""
+        return self._inner.components.merged(self._guard.components)
 
     async def invoke(self, interaction: Interaction) -> Interaction:
         """The interaction with a reply that may be shown; `reply.decisions` holds the guard's, inputs first.

@@ -220,6 +220,7 @@ def test_secret_gives_its_value_only_when_asked() -> None:
 def test_pickled_secret_comes_back_without_its_value() -> None:
     again = pickle.loads(pickle.dumps(Secret(VALUE)))
     assert VALUE not in repr(again)
+    assert again != Secret(VALUE)
     with pytest.raises(UsageError, match="pickled"):
         again.reveal()
 

@@ -64,7 +64,12 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.reveal().encode(), other.reveal().encode())
+        mine, theirs = self.__value, other.__value
+        if mine is None or theirs is None:
+            return self is other  # a secret without its value is equal to no other
+        return hmac.compare_digest(
+            mine.encode("utf-8", "surrogatepass"), theirs.encode("utf-8", "surrogatepass")
+        )
 
     def __hash__(self) -> int:
         return hash((Secret, self.__value))

@@ -6,6 +6,7 @@ import msgspec
 
 from stanchion.core.codec import to_builtins
 from stanchion.core.decision import Surface
+from stanchion.core.origin import Origin
 from stanchion.guard.pipeline import Guard
 from stanchion.guard.policy_model import Policy
 from stanchion.guard.rules import Rule, Selector
@@ -137,7 +138,7 @@ def selector_words(selector: Selector) -> str:
     if selector.surfaces:
         words.append("on " + ", ".join(selector.surfaces))
     if selector.origins:
-        words.append("from " + ", ".join(selector.origins))
+        words.append("from " + ", ".join(_origins(selector)))
     if selector.detectors:
         words.append("by " + ", ".join(selector.detectors))
     if selector.texts:
@@ -147,3 +148,11 @@ def selector_words(selector: Selector) -> str:
     if selector.min_severity.rank:
         words.append(f"severity {selector.min_severity.value} or worse")
     return "; ".join(words)
+
+
+def _origins(selector: Selector) -> list[str]:
+    """Origins by name; all untrusted ones together by their one word."""
+    untrusted = {origin for origin in Origin if origin.is_untrusted}
+    if untrusted <= set(selector.origins):
+        return ["untrusted", *(origin for origin in selector.origins if origin not in untrusted)]
+    return list(selector.origins)

@@ -118,10 +118,9 @@ def _guarded(model: Any, settings: Settings, *, folder: Path) -> Target:
     is_file = model.policy.endswith((".yaml", ".yml"))
     guard = make_guard(folder / model.policy if is_file else model.policy, settings)
     if model.around is None:
-        from stanchion.models.script import Script, ScriptedReply
-        from stanchion.models.scripted import ScriptedModel
+        from stanchion.evals.target import NoAnswer
 
-        return guard.wrap(ScriptedModel(Script(name="nothing", default=ScriptedReply())))
+        return guard.wrap(NoAnswer())
     factories = target_factories(settings, folder=folder)
     inner = build_target(model.around, folder=folder, detectors=registry.create, factories=factories)
     return guard.wrap(inner)

@@ -265,6 +265,8 @@ def _number_words(text: str) -> Iterator[Claim]:
 
 def _names(text: str) -> Iterator[Claim]:
     for match in compiled(_NAME).finditer(text):
+        if text[match.end() : match.end() + 1].isalnum():
+            continue
         if match.start() and (text[match.start() - 1].isalnum() or text[match.start() - 1] in _APOSTROPHES):
             continue
         words = match.group().split(" ")
@@ -280,5 +282,5 @@ def _names(text: str) -> Iterator[Claim]:
 
 
 def _begins_sentence(text: str, at: int) -> bool:
-    before = text[:at].rstrip(" \t")
-    return not before or before[-1] in _SENTENCE_END
+    line = text[text.rfind("\n", 0, at) + 1 : at].rstrip(" \t")
+    return not line.strip("0123456789.) \t") or line[-1] in _SENTENCE_END

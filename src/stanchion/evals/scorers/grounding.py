@@ -75,13 +75,15 @@ class GroundingScorer(Named):
             return self.unscored("the answer is empty")
         cited = list(citations_in(text, documents)) if self._checks_citations else []
         claims = self._claims(text, answer.case, cited)
-        facts = all_facts(tuple(_sources(answer)))
+        told = all_facts(tuple(_conversation(answer)))
+        facts = all_facts((*_conversation(answer), *_documents(answer)))
         findings = [
             self._finding("grounding.unsupported", claim.kind, claim.start, claim.end)
             for claim in claims
             if not facts.support(claim, tolerance=self._tolerance)
         ]
-        findings += self._citation_findings(text, cited, claims)
+        unknown = [claim for claim in claims if not told.support(claim, tolerance=self._tolerance)]
+        findings += self._citation_findings(text, cited, unknown)
         missing = _missing_citations(answer.case.expect.citations, cited)
         findings += [self._finding("grounding.citation", "missing", 0, len(text)) for _ in missing]
         total = len(claims) + len(cited) + len(answer.case.expect.citations)
@@ -111,7 +113,10 @@ class GroundingScorer(Named):
                 yield self._finding("grounding.citation", "not_said_there", one.start, one.end)
 
     def _says_it(self, text: str, one: Cited, claims: list[Claim]) -> bool:
-        """Whether the cited document supports the sentence: its claims, or else a third of its words."""
+        """Whether the cited document supports the sentence: its claims, or else a third of its words.
+
+        `claims` are those that the conversation itself did not already make.
+        """
         assert one.document is not None  # noqa: S101 - the caller has looked
         start, end = _sentence_around(text, one.start)
         facts = facts_of(one.document.text)
@@ -157,11 +162,14 @@ def _missing_citations(expected: tuple[str, ...], cited: list[Cited]) -> list[st
     return [name for name in expected if name not in named]
 
 
-def _sources(answer: Answer) -> Iterator[str]:
-    """Everything the model was given: documents, the system prompt, the turns of others, tool results."""
+def _documents(answer: Answer) -> Iterator[str]:
     for document in answer.interaction.documents or answer.case.documents:
         yield document.text
         yield f"{document.id} {document.source}"
+
+
+def _conversation(answer: Answer) -> Iterator[str]:
+    """What the model was told beside the documents: the system prompt, others' turns, tool results."""
     for message in answer.interaction.messages:
         if message.role is Role.ASSISTANT:
             continue

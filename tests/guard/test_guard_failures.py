@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import subprocess
 import sys
 import threading
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 from guard_fakes import Hang, Misbehaving, Remote, Words, finding, guard, policy, rule, timed, with_settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stanchion.core.decision import CheckStatus, Effect, Mode, OnFailure
 from stanchion.core.errors import UsageError
@@ -334,3 +338,32 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True
     )
     assert done.stdout.strip() == "0"
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text(alphabet="ab\n\r\u2028", max_size=30), st.data())
+def test_lines_and_columns_are_one_based_and_count_newlines_only(text: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text)))
+    behave = giving([finding(start, len(text))])
+    made = guard(policy(rule("allow")), Misbehaving(behave))
+    (found,) = made.check(text).decision.findings
+
+    before = text[:start]
+    assert found.location.line == before.count("\n") + 1
+    assert found.location.column == len(before.rpartition("\n")[2]) + 1
+
+
+def test_nothing_that_was_said_shows_in_a_log(caplog: pytest.LogCaptureFixture) -> None:
+    def leaking(_: Any) -> Any:
+        raise ValueError("planted@secret.example")
+
+    async def leaking_later() -> Any:
+        raise ValueError("planted@secret.example")
+
+    with caplog.at_level(logging.DEBUG):
+        for detector in (Misbehaving(leaking), Remote(leaking_later), Words()):
+            made = guard(policy(rule("redact")), detector)
+            made.check("planted@secret.example")
+            asyncio.run(made.acheck("planted@secret.example"))
+        gc.collect()
+    assert "planted" not in caplog.text

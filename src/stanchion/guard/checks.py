@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -289,21 +290,20 @@ def _fault(check: Check, finding: Any, length: int) -> str:
 
 
 class _Lines:
-    """Line and column of an offset; counted only when there is a finding."""
+    """Line and column of an offset; the lines are looked up only when there is a finding."""
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._ends: list[int] | None = None
 
     def placed(self, finding: Finding, field: str, detector: str) -> Finding:
         """The finding under its field's name and its check's id, with line and column."""
+        if self._ends is None:
+            self._ends = [index for index, character in enumerate(self._text) if character == "\n"]
         start = finding.location.start
-        location = Location(
-            start=start,
-            end=finding.location.end,
-            field=field,
-            line=self._text.count("\n", 0, start) + 1,
-            column=start - (self._text.rfind("\n", 0, start) + 1) + 1,
-        )
+        line = bisect.bisect_left(self._ends, start)
+        column = start - (self._ends[line - 1] if line else -1)
+        location = Location(start=start, end=finding.location.end, field=field, line=line + 1, column=column)
         return msgspec.structs.replace(finding, detector=detector, location=location)
 
 

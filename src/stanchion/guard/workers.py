@@ -15,7 +15,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol, TypeVar
 
 from stanchion.core.errors import UnavailableError, UsageError
@@ -139,11 +139,9 @@ class AsyncDoor:
         if _is_done(future, min(_SPIN_S, timeout_s)):
             return True
         waiter = asyncio.wrap_future(future)
+        waiter.add_done_callback(_mark_as_seen)
         done, _ = await asyncio.wait({waiter}, timeout=max(timeout_s - _SPIN_S, 0.0))
-        if done:
-            waiter.exception()  # marks it as seen; the pipeline reads the future itself
-            return True
-        return False
+        return bool(done)
 
 
 class SyncDoor:
@@ -179,7 +177,19 @@ def start_on_background_loop(work: Coroutine[Any, Any, T]) -> Future[T]:
 
 
 def _is_done(future: Future[Any], timeout_s: float) -> bool:
-    return bool(wait({future}, timeout=max(timeout_s, 0.0)).done)
+    try:
+        future.exception(max(timeout_s, 0.0))
+    except TimeoutError:
+        return False
+    except CancelledError:
+        return True
+    return True
+
+
+def _mark_as_seen(waiter: asyncio.Future[Any]) -> None:
+    """The pipeline reads the future itself; without this asyncio would log its error, and the text in it."""
+    if not waiter.cancelled():
+        waiter.exception()
 
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}  # by process, because threads do not survive a fork

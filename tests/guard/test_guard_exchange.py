@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from stanchion.core.components import ComponentSet
 from stanchion.core.decision import CheckStatus, Effect, Mode, Surface
-from stanchion.core.errors import BlockedError, UnavailableError
+from stanchion.core.errors import BlockedError, FilesError, UnavailableError, UsageError
 from stanchion.core.finding import Severity
 from stanchion.core.interaction import (
     Document,
@@ -270,6 +271,18 @@ def test_a_key_that_must_go_stops_the_exchange_because_it_cannot_be_rewritten() 
     assert "cannot be rewritten" in prepared.decisions[0].reason
 
 
+def test_what_should_be_taken_out_and_cannot_be_rewritten_stops_the_exchange() -> None:
+    made = guard(policy(rule("replace", surfaces=(Surface.TOOL_DEFINITION,))))
+    extra = Opaque(kind="vendor", payload={"hint": "v@b.c"})
+
+    assert made.prepare(chat(tools=(ToolDefinition(name="t", description="d@b.c"),))).blocked is None
+    for tool in (ToolDefinition(name="t", extra=extra), ToolDefinition(name="n@b.c")):
+        prepared = made.prepare(chat(tools=(tool,)))
+        assert prepared.blocked is not None
+        assert prepared.decisions[0].effect is Effect.BLOCK
+        assert "cannot be rewritten" in prepared.decisions[0].reason
+
+
 def test_signed_reasoning_cannot_be_rewritten_in_a_request_and_loses_its_signature_in_a_reply() -> None:
     part = Reasoning(text="a@b.c", signature="sig")
     made = guard(policy(rule("redact")))
@@ -446,6 +459,13 @@ async def test_without_a_policy_everything_says_so(caplog: pytest.LogCaptureFixt
     assert answered.reply is not None
     assert [d.is_protected for d in answered.reply.decisions] == [False, False]
     assert made.checks("input") == ()
+
+
+def test_a_policy_that_is_missing_makes_no_guard(tmp_path: Path) -> None:
+    with pytest.raises(FilesError, match="no such file"):
+        Guard.load(tmp_path / "policy.yaml")
+    with pytest.raises(UsageError, match="unknown packaged policy"):
+        Guard.load("defualt")
 
 
 def test_what_was_refused_is_not_in_the_answer_and_raises_on_demand() -> None:

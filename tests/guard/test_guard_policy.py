@@ -112,6 +112,7 @@ modee: enforce
         (MINIMAL + "safe_completions: {messages: {pii: 'a {refernce}'}}\n", "refernce"),
         (MINIMAL + "safe_completions: {messages: {pii: 'a {'}}\n", "brace"),
         (MINIMAL + "safe_completions: {language: xx}\n", "'xx'"),
+        (MINIMAL + "safe_completions: {messages: {aproval: a}}\n", "aproval"),
         (MINIMAL + "rules:\n- {id: a, effect: block, message: 'b {who}'}\n", "who"),
         ("version: 1\ndetectors: {pii: {fail: degrade, stand_in: pii}}\n", "stand in"),
     ],

@@ -147,6 +147,9 @@ def test_own_words_go_first_and_the_most_precise_ones_hold() -> None:
     assert fallback.completion("pii.card", reference="r") == "card r at Hook & Line"
     assert fallback.completion("pii.email", reference="") == "pii words"
     assert fallback.completion("secret.jwt", reference="") == "any"
+    rest = Fallback(SafeCompletions(messages={"default": "d", "approval": "a", "check.failed": "c"}))
+    said = [rest.completion(name, reference="") for name in ("pii.card", "approval", "check.failed")]
+    assert said == ["d", "a", "c"]
     assert fallback.completion("pii.card", reference="r", message="rule's {shop}") == (
         "rule's Hook & Line (Reference: r)"
     )

@@ -142,7 +142,7 @@ def test_restoring_in_json_source_gives_the_json_of_the_restored_texts(
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.text(alphabet="h:/ab.<>EMAIL_1 )(\n?=\\", max_size=80), st.lists(st.integers(0, 80), max_size=6))
+@given(st.text(alphabet="h:/abw.<>EMAIL_1 )(\n?=\\", max_size=80), st.lists(st.integers(0, 80), max_size=6))
 def test_pieces_and_whole_agree_about_urls(text: str, cuts: list[int]) -> None:
     vault = Vault("s", KEY)
     token = vault.token("EMAIL", "bob@x.com")
@@ -188,6 +188,8 @@ def test_a_value_never_goes_into_a_url() -> None:
     source = '{"url": "https:\\/\\/e.example/' + token + '"}'
     assert json.loads(source)["url"].startswith("https://e.example/<EMAIL_1")
     assert vault.restore_json(source) == source
+    for bait in (f"www.evil.example/?q={token}", f"[x](//evil.example/{token})", f"WWW.e.example/{token}"):
+        assert vault.restore(bait) == bait
     long = "https://e.example/" + "a" * 500 + token
     assert vault.restore(long) == long
 

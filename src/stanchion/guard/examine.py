@@ -24,6 +24,8 @@ PARTS = "guard.parts"
 TOOLS = "guard.tools"
 VERSION = "1"
 FAILED = "check.failed"
+# On these surfaces a text that must not be seen is taken out and the exchange goes on.
+TAKEN_OUT = frozenset({Surface.RETRIEVED, Surface.TOOL_RESULT, Surface.TOOL_DEFINITION, Surface.REASONING})
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,9 +275,9 @@ def _ground(hit: RuleHit, field: TextField) -> Ground:
     finding = hit.found.finding
     effect = hit.rule.effect
     reason = f"rule {hit.rule.id}: {finding.category} by {finding.detector}"
-    if effect is Effect.REDACT and (not field.is_rewritable or not _has_extent(finding, field)):
+    if not _can_be_done(effect, finding, field):
+        reason += f"; the rule says {effect.value}, but this text cannot be rewritten"
         effect = Effect.BLOCK
-        reason += "; it should be redacted, but this text cannot be rewritten"
     return Ground(
         effect=effect,
         rule_id=hit.rule.id,
@@ -285,8 +287,12 @@ def _ground(hit: RuleHit, field: TextField) -> Ground:
     )
 
 
-def _has_extent(finding: Finding, field: TextField) -> bool:
-    return finding.location.start < finding.location.end or not field.text
+def _can_be_done(effect: Effect, finding: Finding, field: TextField) -> bool:
+    """Whether a text that the effect changes can be changed, and it is known where."""
+    if effect is Effect.REDACT:
+        has_extent = finding.location.start < finding.location.end or not field.text
+        return field.is_rewritable and has_extent
+    return effect is not Effect.REPLACE or field.is_rewritable or field.surface not in TAKEN_OUT
 
 
 def _check_input(field: TextField, subject: Subject) -> CheckInput:

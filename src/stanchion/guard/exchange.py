@@ -23,7 +23,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.call_grounds import call_objections, own_ground
-from stanchion.guard.examine import Examined, Examiner, Ground, Subject, SurfaceOutcome
+from stanchion.guard.examine import TAKEN_OUT, Examined, Examiner, Ground, Subject, SurfaceOutcome
 from stanchion.guard.fallback import Fallback
 from stanchion.guard.fields import (
     Field,
@@ -40,8 +40,6 @@ from stanchion.guard.rules import Operator
 from stanchion.guard.vault import Vault, VaultKeeper
 from stanchion.guard.workers import Door
 
-# On these surfaces a text that must not be seen is taken out and the exchange goes on.
-TAKEN_OUT = frozenset({Surface.RETRIEVED, Surface.TOOL_RESULT, Surface.TOOL_DEFINITION, Surface.REASONING})
 _OUTBOUND = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
 Outcomes = Mapping[Surface, SurfaceOutcome]
 Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]

@@ -84,7 +84,8 @@ class Fallback:
 
     def _own(self, category: str) -> str:
         fitting = [selector for selector in self._settings.messages if matches(selector, category)]
-        return self._settings.messages[max(fitting, key=len)] if fitting else ""
+        name = max(fitting, key=len) if fitting else "default"
+        return self._settings.messages.get(name, "")
 
     def _variables(self, texts: Catalogue, reference: str) -> Mapping[str, str]:
         return {**texts.variables, **self._settings.variables, "reference": reference}

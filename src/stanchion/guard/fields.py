@@ -149,7 +149,7 @@ def call_fields(part: ToolCall, place: str, surface: Surface) -> Iterator[TextFi
 
 
 def _definition(tool: ToolDefinition, place: str) -> Iterator[Field]:
-    texts = [(f"{place}.description", tool.description, True)]
+    texts = [(f"{place}.name", tool.name, False), (f"{place}.description", tool.description, True)]
     texts += json_texts(tool.parameters, f"{place}.parameters")
     if tool.extra is not None:  # vendor fields: read like the rest, but never rewritten
         texts += [(path, text, False) for path, text, _ in json_texts(tool.extra.payload, f"{place}.extra")]

@@ -27,8 +27,8 @@ from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.guard.answers import Checked, CheckedCall, CheckedInteraction, CheckedValue, GuardState
 from stanchion.guard.checks import Check, CheckRunner
-from stanchion.guard.examine import Examiner, Subject
-from stanchion.guard.exchange import TAKEN_OUT, Exchange, PreparedInteraction, is_stop
+from stanchion.guard.examine import TAKEN_OUT, Examiner, Subject
+from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
 from stanchion.guard.fields import TextField
 from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy

@@ -18,6 +18,7 @@ from stanchion.files.schema import FieldError, FileModel
 from stanchion.guard.policy_model import Capture, Handling, MarkingStyle
 from stanchion.guard.rules import Operator
 
+OWN_OCCASIONS = ("approval", "check.failed", "default")  # what users are told about besides findings
 TextEffect = Literal["allow", "redact", "replace", "route", "require_approval", "block"]
 ToolEffect = Literal["allow", "require_approval", "block"]
 Style = Literal["short", "offer_help", "hand_over"]
@@ -50,6 +51,11 @@ def _re2_pattern(pattern: str) -> str:
     return pattern
 
 
+def _known_occasion(selector: str) -> str:
+    return selector if selector in OWN_OCCASIONS else _known_category(selector)
+
+
+MessageSelector = Annotated[str, AfterValidator(_known_occasion)]
 CategorySelector = Annotated[str, AfterValidator(_known_category)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -127,7 +133,7 @@ class SafeCompletionsEntry(FileModel):
     language: str = "en"
     style: Style = "offer_help"
     variables: dict[str, str] = Field(default_factory=dict)
-    messages: dict[CategorySelector, str] = Field(default_factory=dict)
+    messages: dict[MessageSelector, str] = Field(default_factory=dict)
 
 
 class ArgumentEntry(FileModel):

@@ -82,7 +82,8 @@ class Restorer:
         return json.dumps(value, ensure_ascii=False)[1:-1] if self._is_json else value
 
     def _is_in_url(self) -> bool:
-        return "://" in self._run
+        """Whether the run is a link by any of the forms that renderers follow."""
+        return "://" in self._run or self._run.startswith("//") or "www." in self._run.lower()
 
     def _remember(self, text: str) -> None:
         """Keep the run of characters since the last blank or bracket: enough to know a URL."""
@@ -95,7 +96,7 @@ class Restorer:
         else:
             self._run += text
         if len(self._run) > 64:
-            self._run = ("://" if self._is_in_url() else "") + self._run[-8:]
+            self._run = ("://" if self._is_in_url() else "-") + self._run[-8:]
 
 
 def _is_token(text: str) -> bool:

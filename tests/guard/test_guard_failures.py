@@ -16,10 +16,11 @@ from guard_fakes import Hang, Misbehaving, Remote, Words, finding, guard, policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stanchion.core.decision import CheckStatus, Effect, Mode, OnFailure
+from stanchion.core.decision import CheckStatus, Effect, Mode, OnFailure, Surface
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import Interaction, user
 from stanchion.guard.policy_model import DetectorSettings
+from stanchion.guard.rules import Operator
 from stanchion.guard.workers import WorkerPool
 
 
@@ -367,3 +368,41 @@ def test_nothing_that_was_said_shows_in_a_log(caplog: pytest.LogCaptureFixture) 
             asyncio.run(made.acheck("planted@secret.example"))
         gc.collect()
     assert "planted" not in caplog.text
+
+
+def test_idle_workers_go_and_come_back() -> None:
+    pool = WorkerPool(idle_s=0.05)
+    made = guard(policy(rule("redact"), detectors=with_settings(deadline_ms=5000)), pool=pool)
+    for _ in range(3):
+        assert made.check("a@b.c").text == "[EMAIL]"
+        assert pool.workers >= 1
+        for _ in range(200):
+            if pool.workers == 0:
+                break
+            time.sleep(0.01)
+        assert pool.workers == 0
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    words=st.lists(st.sampled_from(["a@b.c", "x@y.z", "hello", "\n", "\u202e", "😀"]), max_size=6),
+    effects=st.lists(st.sampled_from([e for e in Effect if e is not Effect.TRANSFORM]), max_size=3),
+    operator=st.sampled_from(list(Operator)),
+    surface=st.sampled_from(list(Surface)),
+)
+def test_whatever_the_rules_what_they_refuse_or_redact_is_not_in_the_text(
+    words: list[str], effects: list[Effect], operator: Operator, surface: Surface
+) -> None:
+    text = " ".join(words)
+    rules = [rule(effect, id=f"r{i}", operator=operator) for i, effect in enumerate(effects)]
+    checked = guard(policy(*rules)).check(text, surface=surface)
+    has_mail = "@" in text
+    strictest = max((e.rank for e in effects), default=0) if has_mail else 0
+
+    assert checked.decision.effect.rank == strictest
+    assert checked.allowed is (strictest <= Effect.REDACT.rank)
+    if strictest == 0:
+        assert checked.text == text
+    else:
+        assert "a@b.c" not in checked.text
+        assert "x@y.z" not in checked.text

@@ -52,11 +52,12 @@ class Job:
 
 
 class WorkerPool:
-    """A few daemon threads, started when needed; thread-safe."""
+    """A few daemon threads, started when needed, gone when idle for a while; thread-safe."""
 
-    def __init__(self, *, max_workers: int = 8, max_abandoned: int = 32) -> None:
+    def __init__(self, *, max_workers: int = 8, max_abandoned: int = 32, idle_s: float = 10.0) -> None:
         self._max_workers = max_workers
         self._max_abandoned = max_abandoned
+        self._idle_s = idle_s
         self._reset()
 
     def _reset(self) -> None:
@@ -67,6 +68,11 @@ class WorkerPool:
         self._workers = 0
         self._idle = 0
         self._abandoned = 0
+
+    @property
+    def workers(self) -> int:
+        """How many threads work or wait for work."""
+        return self._workers
 
     @property
     def abandoned(self) -> int:
@@ -113,8 +119,11 @@ class WorkerPool:
             with self._lock:
                 while not self._queue:
                     self._idle += 1
-                    self._wake.wait()
+                    was_woken = self._wake.wait(self._idle_s)
                     self._idle -= 1
+                    if not was_woken and not self._queue:
+                        self._workers -= 1
+                        return
                 job = self._queue.popleft()
             job.run()
             with self._lock:

@@ -14,11 +14,13 @@ _TEMPLATE = re.compile(
     r"\{\{?[^{}]{1,60}\}?\}|\$\{|%7B|<[a-z_ ]{2,30}>|\[(?:data|secret|summary|base64)[^\]]*\]", re.IGNORECASE
 )
 _CARRIER = re.compile(
-    r"(?:^|[&;])(?:data|d|q|payload|content|text|msg|message|body|info|leak|exfil|secret|token|key|c|s|p|prompt|history|summary|email|user|cookie)=",
+    r"(?:^|[&;])(?:data|d|q|payload|content|text|msg|message|body|info|leak|exfil|secret|token|key|c|s|p|prompt|"
+    r"history|summary|email|user|cookie)=",
     re.IGNORECASE,
 )
 _HARMLESS = re.compile(
-    r"^(?:utm_\w+|v|ver|version|w|h|width|height|size|format|fm|quality|fit|crop|dpr|auto|lang|hl|page|id|ref|t|start|tab|sort|order|limit|offset|ixlib|s|cb|rev)$",
+    r"^(?:utm_\w+|v|ver|version|w|h|width|height|size|format|fm|quality|fit|crop|dpr|auto|lang|hl|page|id|ref|t|"
+    r"start|tab|sort|order|limit|offset|ixlib|s|cb|rev)$",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W_]{4,}")
@@ -49,8 +51,8 @@ def is_allowed(host: str, allowed: Sequence[str]) -> bool:
 def judge(url: str, *, is_fetched: bool, known_texts: Sequence[str]) -> Verdict:
     """What an address to a foreign host would carry.
 
-    `is_fetched`: shown at once, as images are, so that nobody needs to click. `known_texts` are what the model
-    had before it (prompt, documents, question): words of theirs in the address are data on its way out.
+    `is_fetched`: shown at once, as images are, so that nobody needs to click. `known_texts` are what the
+    model had before it (prompt, documents, question): words of theirs in the address are data going out.
     """
     try:
         parts = urlsplit(url)

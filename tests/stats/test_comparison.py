@@ -31,6 +31,12 @@ def test_mcnemar_reproduces_the_published_example():
     assert mcnemar_exact(1, 7, mid_p=True).p_value == pytest.approx(0.0391, abs=5e-5)
 
 
+def test_a_one_sided_mid_p_counts_half_of_the_observed_outcome():
+    exact = mcnemar_exact(3, 9, alternative="greater").p_value
+    mid = mcnemar_exact(3, 9, alternative="greater", mid_p=True).p_value
+    assert mid == pytest.approx(exact - scipy.stats.binom.pmf(3, 12, 0.5) / 2)
+
+
 def test_without_a_changed_pair_there_is_no_evidence_of_change():
     for mid_p in (False, True):
         assert mcnemar_exact(0, 0, mid_p=mid_p).p_value == 1.0

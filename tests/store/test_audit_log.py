@@ -292,9 +292,9 @@ def test_verification_of_a_long_log_is_flat_in_memory(log):
         tracemalloc.stop()
         return size
 
-    fill(log, 3000)
+    fill(log, 2000)
     peak()
     short = peak()
-    for _ in range(9):
-        fill(log, 3000)
+    for _ in range(4):
+        fill(log, 2000)
     assert peak() < short * 1.5

@@ -306,9 +306,12 @@ def _end_backend(server, pid):
 
 
 @pytest.mark.postgres
-def test_a_missing_database_says_so(postgres_server):
-    with pytest.raises(UnavailableError, match="'absent'"):
-        open_database(postgres_server.url("absent"))
+@pytest.mark.parametrize(("old", "new"), [("/postgres?", "/absent?"), ("stanchion@", "mallory@")])
+def test_a_server_that_knows_no_such_database_or_user_refused(postgres_server, old, new):
+    url = postgres_server.url().replace(old, new)
+    with pytest.raises(UnavailableError, match="refused the connection") as caught:
+        open_database(url)
+    assert "names of database and user" in caught.value.hint
 
 
 def test_without_the_driver_the_extra_is_named(monkeypatch):

@@ -146,6 +146,16 @@ def test_an_erased_payload_may_not_be_undone_or_forged_unseen(retention, clock, 
     assert "entry 3 does not say that it was erased" in found.broken.reason
 
 
+@pytest.mark.parametrize("payload", [{"sequences": [2]}, {"sequences": "2"}, {}])
+def test_an_erasure_cannot_be_said_before_there_is_anything_to_erase(log, database, payload):
+    log.append("retention.payloads_erased", payload)
+    log.append("support.ticket", {"n": 1})
+    with database.write() as connection:
+        connection.execute(sa.text("INSERT INTO audit_erasures (sequence, erased_by) VALUES (2, 1)"))
+        connection.execute(sa.text("DELETE FROM audit_payloads WHERE sequence = 2"))
+    assert log.verify().broken.sequence == 2
+
+
 def test_the_record_of_erasures_is_never_erased(retention, clock, log):
     log.append("support.ticket", {"n": 1}, subject_key=ANN)
     retention.erase_subject(ANN, actor="dpo", request="req-1")
@@ -254,9 +264,8 @@ def test_a_crash_between_batches_leaves_no_deletion_without_its_entry(
     assert log.verify().is_intact
 
 
-def test_deleted_words_leave_the_files_of_sqlite(store, retention, clock, database, tmp_path):
-    if database.dialect != "sqlite":
-        pytest.skip("PostgreSQL lets go of deleted rows in its own vacuum")
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)  # PostgreSQL has its own vacuum
+def test_deleted_words_leave_the_files_of_sqlite(store, retention, clock, tmp_path):
     add(store, clock, [f"old_{n}" for n in range(50)], age_days=31)
     files = list(tmp_path.glob("records.db*"))
     assert any(MARKER.encode() in file.read_bytes() for file in files)

@@ -96,7 +96,8 @@ class _Pass:
         row = self._connection.execute(entry_rows().where(audit_entries.c.sequence == sequence)).first()
         if row is None or row.kind != ERASED_KIND or row.payload is None:
             return frozenset()
-        return frozenset(msgspec.json.decode(row.payload)["sequences"])
+        named = msgspec.json.decode(row.payload).get("sequences")
+        return frozenset(named) if isinstance(named, list) else frozenset()
 
 
 def verify(database: Database, *, expected_head: Head | None = None) -> Verification:

@@ -6,7 +6,7 @@ SQLAlchemy loads when a database is opened, not before.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,15 +71,19 @@ class Database:
 
     def forget_deleted(self) -> None:
         """Let deleted rows go from SQLite's side file too; PostgreSQL does so in its own vacuum."""
+        import sqlite3
+
+        from sqlalchemy.exc import SQLAlchemyError
+
+        from stanchion.store.failures import translate
+
         if self.dialect != "sqlite" or self.is_read_only:
             return
-        raw = self._engine.raw_connection()
         try:
-            cursor = raw.cursor()
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            cursor.close()
-        finally:
-            raw.close()
+            with closing(self._engine.raw_connection()) as raw, closing(raw.cursor()) as cursor:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise translate(error, where=self.where) from None
 
     def close(self) -> None:
         """Let go of every connection; safe to call twice."""

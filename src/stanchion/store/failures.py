@@ -7,12 +7,8 @@ repeated. What is told is the kind of failure, the database without its password
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
 
 from stanchion.core.errors import IntegrityError, StanchionError, UnavailableError
-
-if TYPE_CHECKING:
-    from sqlalchemy.exc import SQLAlchemyError
 
 _SQLITE: dict[int, tuple[str, str]] = {
     sqlite3.SQLITE_BUSY: (
@@ -41,16 +37,16 @@ _POSTGRESQL: dict[str, tuple[str, str]] = {
 }
 
 
-def translate(error: SQLAlchemyError, *, where: str) -> StanchionError:
-    """The error of our tree for a failure of the database named `where`."""
-    cause = getattr(error, "orig", None)
+def translate(error: Exception, *, where: str) -> StanchionError:
+    """The error of our tree for a failure, SQLAlchemy's or the driver's, of the database named `where`."""
+    cause = getattr(error, "orig", error)
     if isinstance(cause, sqlite3.Error):
         return _from_sqlite(cause, where=where)
     state = getattr(cause, "sqlstate", None)
     if isinstance(state, str):
         return _from_postgresql(state, where=where)
-    if cause is not None and type(cause).__module__.startswith("psycopg"):
-        return _unavailable(where, *_POSTGRESQL["08"])
+    if type(cause).__module__.startswith("psycopg"):
+        return _from_connecting(str(cause), where=where)
     return _unavailable(where, f"failed ({type(error).__name__})", "See the database's own log.")
 
 
@@ -73,6 +69,17 @@ def _from_postgresql(state: str, *, where: str) -> StanchionError:
         return _constraint(where)
     what, hint = _POSTGRESQL.get(state[:2], (f"failed (SQLSTATE {state})", "See the server's log."))
     return _unavailable(where, what, hint)
+
+
+def _from_connecting(message: str, *, where: str) -> StanchionError:
+    """A failure to connect carries no SQLSTATE; a server that answered at all says FATAL."""
+    if "FATAL" in message:
+        return _unavailable(
+            where,
+            "refused the connection",
+            "Check the names of database and user, the password and pg_hba.conf.",
+        )
+    return _unavailable(where, *_POSTGRESQL["08"])
 
 
 def _damaged(where: str) -> IntegrityError:

@@ -1,0 +1,166 @@
+"""`injection.linear`: a linear classifier over windows of the readings of a text, read by its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from stanchion.core.codec import short
+from stanchion.core.errors import UsageError
+from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
+from stanchion.core.origin import Origin
+from stanchion.detectors.classifier import (
+    LONG_WINDOW,
+    LinearModel,
+    Windows,
+    load_linear,
+    read_manifest,
+    windows_of,
+)
+from stanchion.detectors.hashing import n_grams
+from stanchion.detectors.scan import Scanner
+from stanchion.detectors.views import TextView, TextViewSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ID = "injection.linear"
+WEIGHTS = "injection-linear"
+BLOCK = 1 << 16  # characters scored at once; blocks overlap by the longest window
+MAX_FINDINGS = 16
+
+_INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
+_NEEDS_SKELETON = frozenset({"confusables", "marks"})
+
+
+class _Suspect(NamedTuple):
+    logit: float
+    view: str
+    start: int  # offsets in the original
+    end: int
+    is_jailbreak: bool
+
+
+class LinearDetector:
+    """Finds injections and jailbreaks by their wording, in the reading of the text that hides least.
+
+    A text from outside (a tool's result, a document) is suspect at a lower logit than a user's words, and a
+    system prompt, which is made of instructions, at a much higher one: see the thresholds of the weights.
+    Only findings of at least `minimum` are reported; 0.5 is the frozen operating point of every origin.
+    """
+
+    id = ID
+    categories = (_DIRECT, _INDIRECT, _JAILBREAK)
+    reach = Reach(ReachKind.MESSAGE)
+    cost = Cost.MICROSECONDS
+
+    def __init__(self, *, minimum: float = 0.5) -> None:
+        if not 0.0 <= minimum <= 1.0:
+            raise UsageError(f"detector {ID!r}: minimum {minimum} is not a score.", hint="Give 0 to 1.")
+        manifest = read_manifest(WEIGHTS)
+        self.version = f"{manifest.version}+{short(manifest.digest)}"
+        self._minimum = minimum
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`."""
+        model = load_linear(WEIGHTS)
+        origin = detector_input.origin
+        limit = model.logit(self._minimum, origin.value)
+        suspects = [
+            suspect for view in readings(detector_input.view_set) for suspect in _suspects(model, view, limit)
+        ]
+        found = sorted(_apart(suspects), key=lambda s: (s.start, s.end))
+        return [self._finding(model, suspect, origin) for suspect in found]
+
+    def _finding(self, model: LinearModel, suspect: _Suspect, origin: Origin) -> Finding:
+        kind = _JAILBREAK if suspect.is_jailbreak else _DIRECT
+        return Finding(
+            detector=self.id,
+            version=self.version,
+            category=_INDIRECT if origin.is_untrusted else kind,
+            score=round(model.score(suspect.logit, origin.value), 6),
+            location=Location(start=suspect.start, end=suspect.end),
+            severity=Severity.HIGH,
+            view=suspect.view,
+            reason=f"wording of an attack, read as {origin.value}",
+        )
+
+
+def readings(view_set: TextViewSet) -> Iterator[TextView]:
+    """The readings that are scored: the text without disguise, then what was hidden in it.
+
+    Look-alikes are resolved only where they were mixed into Latin words: the skeleton of a text in another
+    script is not a text in any language.
+    """
+    views = view_set.readings
+    plain = views[0]
+    hidden = []
+    for view in views[1:]:
+        if view.name == "folded:compat":
+            plain = view
+        elif view.family != "folded" or not _NEEDS_SKELETON.isdisjoint(view_set.signals):
+            hidden.append(view)
+    yield plain
+    yield from hidden
+
+
+def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:
+    """The logit of the worst window of a text, before any threshold; minus infinity for one without words."""
+    lowest = float("-inf")
+    logits = [suspect.logit for view in readings(view_set) for suspect in _suspects(model, view, lowest)]
+    return max(logits, default=lowest)
+
+
+def _suspects(model: LinearModel, view: TextView, limit: float) -> Iterator[_Suspect]:
+    """The worst windows of at least `limit` that do not overlap, at most `MAX_FINDINGS` of each block."""
+    for offset in range(0, max(len(view.text), 1), BLOCK):
+        text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
+        grams = n_grams(text)
+        if grams.letters.size == 0:
+            continue
+        windows = windows_of(text)
+        logits = model.logits(grams, windows)
+        for index in _worst_apart(logits, windows, limit):
+            start, end = _trimmed(text, int(windows.starts[index]), int(windows.ends[index]))
+            found = view.to_original(offset + start, offset + end)
+            kind = model.is_other_kind(grams, start, end)
+            yield _Suspect(float(logits[index]), view.name, *found, is_jailbreak=kind)
+
+
+def _worst_apart(logits: NDArray[np.float64], windows: Windows, limit: float) -> Iterator[int]:
+    """Indices of windows of at least `limit`, highest logit first, none overlapping an earlier one."""
+    import numpy as np
+
+    left = logits.copy()
+    for _ in range(MAX_FINDINGS):
+        index = int(left.argmax())
+        if left[index] < limit or left[index] == -np.inf:
+            return
+        yield index
+        left[(windows.starts < windows.ends[index]) & (windows.starts[index] < windows.ends)] = -np.inf
+
+
+def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:
+    """The worst suspects of all readings that do not overlap in the original."""
+    kept: list[_Suspect] = []
+    for suspect in sorted(suspects, key=lambda s: -s.logit):
+        if all(suspect.start >= other.end or other.start >= suspect.end for other in kept):
+            kept.append(suspect)
+    return kept[:MAX_FINDINGS]
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The window without white space at its ends."""
+    piece = text[start:end]
+    left = len(piece) - len(piece.lstrip())
+    return (start, end) if left == len(piece) else (start + left, start + len(piece.rstrip()))
+
+
+def create(*, scanner: Scanner, minimum: float = 0.5) -> LinearDetector:
+    """The detector; it needs no patterns. `minimum` is the lowest score that is reported.
+
+    Raises:
+        UsageError: when `minimum` is not in [0, 1].
+    """
+    return LinearDetector(minimum=minimum)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from stanchion.core.decision import CheckStatus, Effect, Mode, OnFailure, Surface
 from stanchion.core.errors import UsageError
+from stanchion.core.finding import Cost
 from stanchion.core.interaction import Interaction, user
 from stanchion.guard.policy_model import DetectorSettings
 from stanchion.guard.rules import Operator
@@ -406,3 +407,40 @@ def test_whatever_the_rules_what_they_refuse_or_redact_is_not_in_the_text(
     else:
         assert "a@b.c" not in checked.text
         assert "x@y.z" not in checked.text
+
+
+@pytest.mark.parametrize(
+    ("module", "cost", "text", "is_inline"),
+    [
+        ("stanchion.detectors.quick", Cost.MICROSECONDS, "short", True),
+        ("stanchion.detectors.quick", Cost.MICROSECONDS, "x" * 4097, False),
+        ("stanchion.detectors.slow", Cost.MILLISECONDS, "short", False),
+        ("somebody.elses", Cost.MICROSECONDS, "short", False),
+    ],
+)
+def test_only_quick_packaged_detectors_run_on_the_callers_thread(
+    module: str, cost: Cost, text: str, is_inline: bool
+) -> None:
+    threads: list[int] = []
+
+    def note(_: Any) -> list[Any]:
+        threads.append(threading.get_ident())
+        return [finding()]
+
+    kind = type("Made", (Misbehaving,), {"__module__": module})
+    checked = guard(policy(rule("redact"), detectors=with_settings(deadline_ms=5000)), kind(note, cost=cost))
+    result = checked.check(text)
+
+    assert result.decision.checks[0].status is CheckStatus.RAN
+    assert result.text.startswith("[EMAIL]")
+    assert (threads == [threading.get_ident()]) is is_inline
+
+
+def test_a_packaged_detector_that_breaks_fails_as_declared_and_others_still_run() -> None:
+    kind = type("Made", (Misbehaving,), {"__module__": "stanchion.detectors.quick"})
+    broken = kind(raising, id="injection.patterns", category="injection.direct")
+    settings_ = {"injection.patterns": DetectorSettings(fail=OnFailure.OPEN), "pii": DetectorSettings()}
+    checked = guard(policy(rule("redact"), detectors=settings_), broken, Words()).check("a@b.c")
+
+    assert checked.text == "[EMAIL]"
+    assert checked.decision.outcome is OnFailure.OPEN

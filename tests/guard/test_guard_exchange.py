@@ -523,7 +523,10 @@ def test_a_rule_that_can_never_apply_is_said_aloud(caplog: pytest.LogCaptureFixt
 
 
 def test_a_finding_below_its_threshold_does_not_count() -> None:
-    made = guard(policy(rule("block"), detectors={"pii": DetectorSettings(threshold=0.95)}), Words(score=0.9))
+    made = guard(
+        policy(rule("block"), detectors={"pii": DetectorSettings(threshold=0.95, deadline_ms=10_000)}),
+        Words(score=0.9),
+    )
     checked = made.check("a@b.c")
 
     assert checked.allowed

@@ -157,7 +157,9 @@ class _Stage:
         """All arms in one report, the guarded beside the unguarded."""
         real, scripted = compare(runs[0], runs[1]), compare(runs[2], runs[3])
         both = msgspec.structs.replace(
-            real, rows=(*real.rows, *scripted.rows), notes=(*real.notes, *scripted.notes)
+            real,
+            rows=(*real.rows, *scripted.rows),
+            notes=tuple(dict.fromkeys((*real.notes, *scripted.notes))),
         )
         return build_report(
             runs,
@@ -166,7 +168,7 @@ class _Stage:
             version=package_version(),
             comparison=both,
             notes=(WEAK_MODEL, SCRIPTED),
-            facts={"model": "SmolLM2-135M-Instruct, in process", "suite": runs[0].header.suite_id},
+            facts={"model": "SmolLM2-135M-Instruct, in process"},
         )
 
     async def aclose(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from stanchion.evals.report import wording
 from stanchion.evals.report.html import p_value_words
-from stanchion.evals.report.model import Arm, Comparison, Report
+from stanchion.evals.report.model import Arm, Comparison, PairedRow, Report
 from stanchion.evals.verdict import CriterionVerdict, Verdict, VerdictOutcome
 from stanchion.stats.wording import confidence_level, percent, points_between
 
@@ -34,21 +35,89 @@ def render_terminal(report: Report) -> RenderableType:
 
 
 def _parts(report: Report) -> Iterator[RenderableType]:
-    yield Text(report.title, style="bold")
+    facts = "".join(f" · {value}" for value in report.facts.values())
+    yield Text.assemble((report.title, "bold"), (facts, "dim"))
+    for group in _same_criteria(report.arms):
+        yield Text()
+        yield from _group(group)
     if report.comparison is not None and report.comparison.rows:
         yield Text()
         yield comparison_table(report.comparison)
         yield from (Text(note, style="dim") for note in report.comparison.notes)
-    for arm in report.arms:
+    if report.notes:
         yield Text()
-        yield arm_line(arm)
-        if arm.verdict is not None:
-            yield Padding(criteria_table(arm.verdict.criteria), (0, 0, 0, 2))
-        elif arm.slices:
-            yield Padding(slices_table(arm), (0, 0, 0, 2))
-        yield Text(f"  {arm_facts(arm)}", style="dim")
-    for note in report.notes:
-        yield Text(f"note: {note}", style="yellow")
+        yield from (Padding(Text(note, style="yellow"), (0, 0, 0, 2)) for note in report.notes)
+
+
+def _same_criteria(arms: Sequence[Arm]) -> list[list[Arm]]:
+    """Neighbouring arms that were judged by the same criteria belong in one table."""
+    groups: list[list[Arm]] = []
+    for arm in arms:
+        last = groups[-1][-1].verdict if groups else None
+        if last and arm.verdict and last.criteria_digest == arm.verdict.criteria_digest:
+            groups[-1].append(arm)
+        else:
+            groups.append([arm])
+    return groups
+
+
+def _group(arms: Sequence[Arm]) -> Iterator[RenderableType]:
+    first = arms[0]
+    if first.verdict is None:
+        yield arm_line(first)
+        if first.slices:
+            yield Padding(slices_table(first), (0, 0, 0, 2))
+    elif len(arms) == 1:
+        yield arm_line(first)
+        yield Padding(criteria_table(first.verdict.criteria), (0, 0, 0, 2))
+        yield from reasons(first.verdict.criteria)
+    else:
+        yield arms_table(arms)
+        for arm in arms[1:]:
+            yield from reasons(arm.verdict.criteria if arm.verdict else (), prefix=arm.name)
+    for arm in arms:
+        name = f"{arm.name}: " if len(arms) > 1 else ""
+        yield Padding(Text(f"{name}{arm_facts(arm)}", style="dim"), (0, 0, 0, 2))
+
+
+def arms_table(arms: Sequence[Arm]) -> Table:
+    """Criteria as rows, arms as columns: verdict, counts, and the exact bound that decided."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("criterion", overflow="fold")
+    table.add_column("limit", justify="right", no_wrap=True)
+    for arm in arms:
+        table.add_column(arm.name, overflow="fold", min_width=25)
+    verdicts = [arm.verdict for arm in arms if arm.verdict is not None]
+    overall = [Text.assemble(badge(verdict.outcome)) for verdict in verdicts]
+    table.add_row(Text("verdict", style="bold"), "", *overall)
+    for row in zip(*(verdict.criteria for verdict in verdicts), strict=True):
+        name = Text.assemble(row[0].id, ("" if row[0].is_blocking else " *", "dim"))
+        table.add_row(name, _sign(row[0].direction, f"{100 * row[0].limit:g} %"), *map(_cell, row))
+    if any(not one.is_blocking for verdict in verdicts for one in verdict.criteria):
+        table.caption = "* shown, does not block. Counts, and the exact one-sided bound."
+        table.caption_justify = "left"
+    return table
+
+
+def _cell(one: CriterionVerdict) -> Text:
+    """One criterion of one arm: `FAIL 25/32 ≤ 89.3 %`; INCONCL is inconclusive."""
+    hits = one.bad if one.direction == "at_most" else one.n - one.bad
+    words = wording.bound_words(one).removeprefix("at most ").removeprefix("at least ")
+    label = Text(f"{one.outcome.value.upper()[:7]:<7}", style=STYLE[one.outcome])
+    return Text.assemble(label, f"{hits}/{one.n}".rjust(7), f"  {_sign(one.direction, words)}")
+
+
+def _sign(direction: str, bound: str) -> str:
+    return f"{'≤' if direction == 'at_most' else '≥'} {bound}"
+
+
+def reasons(criteria: Sequence[CriterionVerdict], *, prefix: str = "") -> Iterator[RenderableType]:
+    """Why criteria did not pass, a paragraph each."""
+    for one in criteria:
+        if one.outcome is not VerdictOutcome.PASS:
+            name = f"{prefix}, {one.id}" if prefix else one.id
+            line = Text.assemble(badge(one.outcome), " ", (name, "bold"), f": {one.reason}")
+            yield Padding(line, (0, 0, 0, 2))
 
 
 def arm_line(arm: Arm) -> Text:
@@ -68,7 +137,7 @@ def arm_facts(arm: Arm) -> str:
     if arm.summary.reused:
         parts.append(f"{arm.summary.reused} reused")
     if arm.latency.n:
-        parts.append(f"model {wording.durations_words(arm.latency)}")
+        parts.append(f"answer {wording.durations_words(arm.latency)}")
     if arm.guard.n:
         parts.append(f"guard {wording.durations_words(arm.guard)}")
     if arm.summary.cost_usd is not None:
@@ -77,20 +146,17 @@ def arm_facts(arm: Arm) -> str:
     return " · ".join(parts)
 
 
-def criteria_table(criteria: tuple[CriterionVerdict, ...]) -> Table:
-    """One row per criterion; the reason stands under it, so that it can be long."""
+def criteria_table(criteria: Sequence[CriterionVerdict]) -> Table:
+    """One row per criterion; `reasons` says more about those that did not pass."""
     table = _table("criterion", "verdict", "counts", "exact bound", "limit", numeric=(2, 3, 4))
     for one in criteria:
-        name = Text.assemble(one.id, ("" if one.is_blocking else " (not blocking)", "dim"))
         table.add_row(
-            name,
+            Text.assemble(one.id, ("" if one.is_blocking else " (not blocking)", "dim")),
             badge(one.outcome),
             wording.evidence_words(one),
             wording.bound_words(one),
             wording.limit_words(one),
         )
-        if one.outcome is not VerdictOutcome.PASS:
-            table.add_row(Text(f"  {one.reason}", style="dim"))
     return table
 
 
@@ -138,21 +204,29 @@ def slices_table(arm: Arm) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Two arms, case by case the same."""
-    columns = ("failures by category", comparison.before, comparison.after, "difference", "p")
+    """Two arms, case by case the same: counts of failures, and the paired difference with its interval."""
+    columns = ("failures, pair by pair", comparison.before, comparison.after, "change, 95 % interval", "p")
     table = _table(*columns, numeric=(1, 2, 3, 4))
-    for row in comparison.rows:
+    for row in told_rows(comparison):
         kind = "" if row.target_kind.value == "real" else ", scripted"
         name = Text.assemble(row.category, (f" {wording.CONCERN_TITLE[row.concern]}{kind}", "dim"))
         style = "green" if row.evidence.high < 0 else ("red" if row.evidence.low > 0 else "")
         table.add_row(
             name,
-            wording.rate_words(row.before),
-            wording.rate_words(row.after),
+            f"{row.before.hits}/{row.before.n}",
+            f"{row.after.hits}/{row.after.n}",
             Text(points_between(row.evidence.low, row.evidence.high), style=style),
             p_value_words(row.evidence.p_value),
         )
     return table
+
+
+def told_rows(comparison: Comparison) -> list[PairedRow]:
+    """The rows without a sum over a single category, which would say the same twice."""
+    parts = Counter((row.concern, row.target_kind) for row in comparison.rows if row.category != "all")
+    return [
+        row for row in comparison.rows if row.category != "all" or parts[row.concern, row.target_kind] != 1
+    ]
 
 
 def _table(*columns: str, numeric: tuple[int, ...] = ()) -> Table:

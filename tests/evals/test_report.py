@@ -185,8 +185,8 @@ def test_the_terminal_shows_verdict_counts_and_difference(report: Report) -> Non
     out = StringIO()
     Console(file=out, width=140, color_system=None).print(render_terminal(report))
     text = out.getvalue()
-    assert "FAIL    60/120  ≤ 57.9 %" in text
-    assert "PASS     0/120  ≤ 2.5 %" in text
+    assert "FAIL   60/120  ≤ 57.9 %" in text
+    assert "PASS    0/120  ≤ 2.5 %" in text
     assert "-59.0 to -41.0 points" in text
     assert "guard p50 0.40 ms" in text
 

@@ -86,7 +86,7 @@ def arms_table(arms: Sequence[Arm]) -> Table:
     table.add_column("criterion", overflow="fold")
     table.add_column("limit", justify="right", no_wrap=True)
     for arm in arms:
-        table.add_column(arm.name, overflow="fold", min_width=25)
+        table.add_column(arm.name, overflow="fold", min_width=24)
     verdicts = [arm.verdict for arm in arms if arm.verdict is not None]
     overall = [Text.assemble(badge(verdict.outcome)) for verdict in verdicts]
     table.add_row(Text("verdict", style="bold"), "", *overall)
@@ -104,7 +104,7 @@ def _cell(one: CriterionVerdict) -> Text:
     hits = one.bad if one.direction == "at_most" else one.n - one.bad
     words = wording.bound_words(one).removeprefix("at most ").removeprefix("at least ")
     label = Text(f"{one.outcome.value.upper()[:7]:<7}", style=STYLE[one.outcome])
-    return Text.assemble(label, f"{hits}/{one.n}".rjust(7), f"  {_sign(one.direction, words)}")
+    return Text.assemble(label, f"{hits}/{one.n}".rjust(6), f"  {_sign(one.direction, words)}")
 
 
 def _sign(direction: str, bound: str) -> str:

@@ -202,6 +202,19 @@ def test_a_cut_run_counts_what_it_never_reached() -> None:
     assert verdict.criteria[0].unjudged == 150
 
 
+@pytest.mark.parametrize("stopped", [StopReason.CANCELLED, StopReason.STORAGE])
+def test_a_cut_run_of_unknown_length_is_invalid(stopped: StopReason) -> None:
+    """However good the judged part is: the worst part of the suite may be the one that was never asked."""
+    rows = results(safe=3000)
+    verdict = judged(
+        rows, unsafe_at_most(0.05), head=header(planned=None), end=summary(3000, stopped=stopped)
+    )
+    assert verdict.outcome is VerdictOutcome.INVALID
+    assert "cut short" in verdict.criteria[0].reason
+    whole = judged(rows, unsafe_at_most(0.05), head=header(planned=None), end=summary(3000))
+    assert whole.outcome is VerdictOutcome.PASS
+
+
 def test_clusters_are_worth_less_than_their_results() -> None:
     alone = judged(results(safe=300), unsafe_at_most(0.01))
     clustered = [result(i, Outcome.SAFE, cluster=f"seed-{i // 10}") for i in range(300)]

@@ -2,8 +2,8 @@
 
 How one criterion is judged, in this order:
 
-1. Evidence that cannot carry a verdict is INVALID: nothing judged, results too old, real and scripted targets
-   mixed, a scorer's results missing.
+1. Evidence that cannot carry a verdict is INVALID: nothing judged, a run cut short with an unknown rest, results
+   too old, real and scripted targets mixed, a scorer's results missing.
 2. Unjudged results (error, unscored, skipped) beyond the error budget are INVALID, unless the criterion fails
    even with every one of them counted as good: then it is FAIL. They never help a criterion to pass.
 3. FAIL when the exact one-sided test says that the true rate is on the wrong side of the limit.
@@ -26,7 +26,7 @@ import msgspec
 
 from stanchion.core.codec import Digest, digest
 from stanchion.evals.criteria import CriterionModel, Direction, Family
-from stanchion.evals.results import CaseResult, RunHeader, RunSummary
+from stanchion.evals.results import CaseResult, RunHeader, RunSummary, StopReason
 from stanchion.evals.tally import Tally, describe_metric, tally
 from stanchion.evals.verdict import CriterionVerdict, PairedEvidence, Verdict, VerdictOutcome, overall
 from stanchion.stats.distributions import beta_tails
@@ -99,10 +99,20 @@ def judge(tallies: Sequence[Tally], context: GateContext) -> Verdict:
 def _never_reached(one: Tally, context: GateContext) -> int:
     """Planned results that a cut run has no record of; their slice is unknown, so all of them count."""
     summary, planned = context.summary, context.header.planned
-    if summary is not None and (summary.is_complete or planned is None):
+    if planned is None or (summary is not None and summary.is_complete):
         return 0
     written = summary.counts.total if summary is not None else one.total
-    return max((planned or 0) - written, 0) if planned is not None else 1
+    return max(planned - written, 0)
+
+
+def _rest_is_unknown(context: GateContext) -> bool:
+    """Whether the run ended without a record of what it left out, and nobody knows how much that is.
+
+    A run that stopped at a cap or a deadline wrote down every case that it skipped.
+    """
+    if context.header.planned is not None:
+        return False
+    return context.summary is None or context.summary.stopped in (StopReason.CANCELLED, StopReason.STORAGE)
 
 
 def _significant_failures(tallies: Sequence[Tally]) -> list[bool]:
@@ -256,6 +266,8 @@ def _why_invalid(one: Tally, context: GateContext) -> str:
         return "no result is about this criterion; is the slice or the scorer's name right?"
     if one.n == 0:
         return f"none of {one.total} results could be judged"
+    if _rest_is_unknown(context):
+        return "the run was cut short, and how many cases it never reached is not known; go on with it"
     if len(kinds) > 1:
         return f"results of {' and '.join(kinds)} targets are mixed; judge them apart with slice.target_kind"
     age = context.now - context.header.started_at

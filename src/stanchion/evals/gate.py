@@ -2,8 +2,8 @@
 
 How one criterion is judged, in this order:
 
-1. Evidence that cannot carry a verdict is INVALID: nothing judged, a run cut short with an unknown rest, results
-   too old, real and scripted targets mixed, a scorer's results missing.
+1. Evidence that cannot carry a verdict is INVALID: nothing judged, a run cut short with an unknown rest,
+   results too old, real and scripted targets mixed, a scorer's results missing.
 2. Unjudged results (error, unscored, skipped) beyond the error budget are INVALID, unless the criterion fails
    even with every one of them counted as good: then it is FAIL. They never help a criterion to pass.
 3. FAIL when the exact one-sided test says that the true rate is on the wrong side of the limit.

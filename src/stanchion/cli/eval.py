@@ -24,21 +24,22 @@ OutputOption = Annotated[
     list[Path] | None,
     typer.Option("--output", "-o", help="Write a report; .html, .md, .json, .xml (JUnit) or .sarif."),
 ]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        help="What is asked, instead of the suite's own target: local, callable:app.py:answer, "
+        "detector:ID, guard:POLICY (around the suite's target), recording:FILE, http:URL, "
+        "endpoint:URL#MODEL.",
+    ),
+]
 
 
 @app.command("run")
 def run_command(
     ctx: typer.Context,
     suite: Annotated[Path, typer.Argument(help="A suite.yaml.")],
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            help="What is asked, instead of the suite's own target: local, callable:app.py:answer, "
-            "detector:ID, guard:POLICY (around the suite's target), recording:FILE, http:URL, "
-            "endpoint:URL#MODEL.",
-        ),
-    ] = None,
+    target: TargetOption = None,
     output: OutputOption = None,
     resume: Annotated[
         str | None,

@@ -179,7 +179,7 @@ def compare(before: RunData, after: RunData) -> Comparison:
     if missing or earlier:
         notes.append(f"{len(earlier)} results only in {before.header.run_id}, {missing} only in the other")
     rows = [
-        _row(concern, category or "all", found, before, after)
+        _row(concern, category or "all", found, runs=(before, after))
         for (concern, category), found in sorted(pairs.items())
         if found.count and (category == "" or len(categories) > 1)
     ]
@@ -196,8 +196,9 @@ def cluster_of(result: CaseResult) -> str:
     return f"cluster:{result.cluster}" if result.cluster else f"case:{result.key[0]}"
 
 
-def _row(concern: Concern, category: str, found: Pairs, before: RunData, after: RunData) -> PairedRow:
+def _row(concern: Concern, category: str, found: Pairs, *, runs: tuple[RunData, RunData]) -> PairedRow:
     both, only_before, only_after, _ = found.cells
+    before, after = runs
     return PairedRow(
         category=category,
         concern=concern,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stanchion.evals.report.model import Comparison, Rate
-from stanchion.evals.report.wording import CONCERN_TITLE, metric_title
+from stanchion.evals.report.wording import metric_title, paired_title, told_rows
 from stanchion.evals.verdict import CriterionVerdict
 
 _TEXT = "currentColor"
@@ -78,8 +78,8 @@ def criteria_chart(criteria: Sequence[CriterionVerdict], *, label: str = "") -> 
 def comparison_chart(comparison: Comparison) -> dict[str, Any] | None:
     """Two marks per category, before and after, each with its interval; failures are to the right."""
     rows: list[dict[str, Any]] = []
-    for row in comparison.rows:
-        name = f"{row.category} ({CONCERN_TITLE[row.concern]})"
+    for row in told_rows(comparison):
+        name = paired_title(row)
         rows += _arm_rows(name, comparison.before, row.before, "var(--before)")
         rows += _arm_rows(name, comparison.after, row.after, "var(--after)")
     if not rows:

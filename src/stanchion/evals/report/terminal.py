@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from stanchion.evals.report import wording
 from stanchion.evals.report.html import p_value_words
-from stanchion.evals.report.model import Arm, Comparison, PairedRow, Report
+from stanchion.evals.report.model import Arm, Comparison, Report
 from stanchion.evals.verdict import CriterionVerdict, Verdict, VerdictOutcome
 from stanchion.stats.wording import confidence_level, percent, points_between
 
@@ -207,7 +206,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """Two arms, case by case the same: counts of failures, and the paired difference with its interval."""
     columns = ("failures, pair by pair", comparison.before, comparison.after, "change, 95 % interval", "p")
     table = _table(*columns, numeric=(1, 2, 3, 4))
-    for row in told_rows(comparison):
+    for row in wording.told_rows(comparison):
         kind = "" if row.target_kind.value == "real" else ", scripted"
         name = Text.assemble(row.category, (f" {wording.CONCERN_TITLE[row.concern]}{kind}", "dim"))
         style = "green" if row.evidence.high < 0 else ("red" if row.evidence.low > 0 else "")
@@ -219,14 +218,6 @@ def comparison_table(comparison: Comparison) -> Table:
             p_value_words(row.evidence.p_value),
         )
     return table
-
-
-def told_rows(comparison: Comparison) -> list[PairedRow]:
-    """The rows without a sum over a single category, which would say the same twice."""
-    parts = Counter((row.concern, row.target_kind) for row in comparison.rows if row.category != "all")
-    return [
-        row for row in comparison.rows if row.category != "all" or parts[row.concern, row.target_kind] != 1
-    ]
 
 
 def _table(*columns: str, numeric: tuple[int, ...] = ()) -> Table:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from stanchion.evals.criteria import SCORE_PREFIX, Metric
-from stanchion.evals.report.model import Durations, Rate, SliceRow
+from stanchion.evals.report.model import Comparison, Durations, PairedRow, Rate, SliceRow
 from stanchion.evals.results import Concern, TargetKind
 from stanchion.evals.verdict import CriterionVerdict, VerdictOutcome
 from stanchion.stats.wording import at_least, at_most, between, percent
@@ -93,3 +95,17 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     whole = round(value)
     return f"{whole // 60} min {whole % 60:02d} s"
+
+
+def told_rows(comparison: Comparison) -> list[PairedRow]:
+    """The rows without a sum over a single category, which would say the same twice."""
+    parts = Counter((row.concern, row.target_kind) for row in comparison.rows if row.category != "all")
+    return [
+        row for row in comparison.rows if row.category != "all" or parts[row.concern, row.target_kind] != 1
+    ]
+
+
+def paired_title(row: PairedRow) -> str:
+    """What a row of a comparison is about, with a word where no model answered."""
+    kind = "" if row.target_kind is TargetKind.REAL else ", scripted"
+    return f"{row.category} ({CONCERN_TITLE[row.concern]}{kind})"

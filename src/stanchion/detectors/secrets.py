@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
-from stanchion.core.codec import short
+from stanchion.core.codec import digest, short
 from stanchion.core.finding import Cost, DetectorInput, Finding, Reach, ReachKind
+from stanchion.core.resources import read_data_text
 from stanchion.detectors import assignments
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.patterns import Pattern
@@ -51,7 +54,9 @@ class SecretsDetector:
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
         patterns = scanner.patterns_for(ID)
-        self.version = f"{CODE_VERSION}+{short(scanner.digest_for(ID))}"
+        self.version = (
+            f"{CODE_VERSION}+{short(digest([scanner.digest_for(ID), sorted(_published_examples())]))}"
+        )
         self.categories = tuple(sorted({pattern.category for pattern in patterns}))
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
@@ -87,7 +92,25 @@ def _gives_way(finding: Finding, *, to: Finding) -> bool:
     return theirs.start <= mine.start and mine.end <= theirs.end
 
 
+@lru_cache(maxsize=1)
+def _published_examples() -> frozenset[str]:
+    import yaml
+
+    rows = yaml.safe_load(read_data_text("published_examples.yaml"))["values"]
+    return frozenset(digest for row in rows for digest in row["digests"])
+
+
+def _is_published_example(value: str) -> bool:
+    """Whether a vendor prints the value in its documentation (known by digest only)."""
+    return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32] in _published_examples()
+
+
 def _refine(hit: Hit) -> Hit | None:
+    refined = _refined(hit)
+    return None if refined is None or _is_published_example(refined.text) else refined
+
+
+def _refined(hit: Hit) -> Hit | None:
     rule = hit.pattern.id
     checksum = _CHECKSUMS.get(rule)
     if checksum is not None:

@@ -228,7 +228,7 @@ def is_userinfo(value: str) -> bool:
     user, separator, password = value.partition(":")
     if not separator or len(password) < 3 or is_placeholder(password):
         return False
-    return not _REFERENCE.search(user) and password.casefold() not in {"pass", "pwd", "pw", user.casefold()}
+    return not _REFERENCE.search(user) and password.casefold() not in {"pass", "pwd", "pw"}
 
 
 def is_azure_storage_key(value: str) -> bool:

@@ -36,10 +36,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "stanchion.cli.demo:demo",
         "Test a small web shop's assistant on a real local model, unguarded and guarded.",
     ),
+    "detectors": ("stanchion.cli.detectors:app", "List, show and test detectors."),
     "eval": ("stanchion.cli.eval:app", "Run suites, look at runs, compare them."),
     "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
     "policy": ("stanchion.cli.policy:app", "Show, test and compare guard policies."),
+    "scan": ("stanchion.cli.scan:scan", "Scan rows or files, and print the policy's verdict on each."),
 }
 
 _INTERRUPTED = 130

@@ -3,7 +3,7 @@ r"""A wider expression over bytes for Hyperscan, made from the expression that R
 Hyperscan only has to say which patterns may occur in a text. In UTF-8 mode it unrolls every character
 class into its byte sequences, so that one `[^.\n]{0,80}` can take minutes to compile. Here a character beyond
 ASCII is any run of high bytes, and a long bounded repeat has no upper bound: every text that the pattern
-matches is let through, a few more are, and those RE2 refuses. The one exception: caseless ASCII letters do not
+matches is let through, a few more are, and those RE2 refuses. One exception: caseless ASCII letters do not
 stand for their two look-alikes beyond ASCII (the Kelvin sign, the long s), which the folded view resolves.
 """
 
@@ -26,6 +26,7 @@ _CATEGORIES = {
     "SPACE": frozenset(map(ord, " \t\n\r\f\v")),
     "WORD": frozenset(c for c in range(128) if chr(c).isalnum() or c == ord("_")),
 }
+_REPEATS = ("MAX_REPEAT", "MIN_REPEAT")
 _PLACES = {
     "AT_BEGINNING": "^",
     "AT_BEGINNING_STRING": r"\A",
@@ -36,9 +37,7 @@ _PLACES = {
 }
 
 
-_SIGMAS = dict.fromkeys(
-    "\u03a3\u03c3\u03c2", {"\u03a3", "\u03c3", "\u03c2"}
-)  # the one letter with three forms
+_SIGMAS = frozenset("\u03a3\u03c3\u03c2")  # the one letter with three forms
 
 
 def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
@@ -51,8 +50,7 @@ def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
             warnings.simplefilter("error")
             tree = _parse(_without_properties(pattern), value)
         final = int(tree.state.flags)
-        writer = _Writer(ucp="ucp" in flags)
-        body = writer.sequence(tree, final)
+        body = _Writer(ucp="ucp" in flags).sequence(_core(list(tree)), final)
     except (re.error, Warning, _Unsupported, OverflowError, RecursionError):
         return None
     inline = "".join(
@@ -67,6 +65,54 @@ def _parse(pattern: str, flags: int) -> Any:
     from re import _parser  # type: ignore[attr-defined]  # the tree is not public
 
     return _parser.parse(pattern, flags)
+
+
+def _core(nodes: list[Any]) -> list[Any]:
+    """The nodes without what may be missing at either end: a text holds the whole where it holds the core.
+
+    `[a-z]*@[a-z]{2,9}` occurs exactly where `@[a-z]{2}` does. A word end is given up with what it bounds.
+    """
+    core = _trimmed(_trimmed(nodes, 0), -1)
+    return core if core else nodes
+
+
+def _trimmed(nodes: list[Any], side: int) -> list[Any]:
+    nodes = list(nodes)
+    while nodes:
+        op, argument = str(nodes[side][0]), nodes[side][1]
+        if (
+            op == "AT"
+            and str(argument) == "AT_BOUNDARY"
+            and _is_variable(nodes[:-1] if side else nodes[1:], side)
+        ) or (op in _REPEATS and argument[0] == 0):
+            nodes.pop(side)
+        elif op in _REPEATS and argument[0] == 1 and argument[1] > 1:
+            nodes[side : side + 1 or None] = list(argument[2])
+        elif op in _REPEATS and argument[1] > argument[0]:
+            nodes[side] = (nodes[side][0], (argument[0], argument[0], argument[2]))
+        elif op == "SUBPATTERN" and not argument[1] and not argument[2]:
+            nodes[side : side + 1 or None] = list(argument[3])
+        elif op == "BRANCH":
+            branches = [_trimmed(list(branch), side) for branch in argument[1]]
+            if all(branches):
+                nodes[side] = (nodes[side][0], (argument[0], branches))
+                break
+            nodes.pop(side)
+        else:
+            break
+    return nodes
+
+
+def _is_variable(nodes: list[Any], side: int) -> bool:
+    """Whether what stands at this end can be longer or shorter, so that it would be cut."""
+    if not nodes:
+        return False
+    op, argument = str(nodes[side][0]), nodes[side][1]
+    if op == "SUBPATTERN":
+        return _is_variable(list(argument[3]), side)
+    if op == "BRANCH":
+        return any(_is_variable(list(branch), side) for branch in argument[1])
+    return op in _REPEATS and argument[0] != argument[1]
 
 
 class _Unsupported(Exception):
@@ -235,12 +281,11 @@ def _literal(code: int, *, caseless: bool) -> str:
         return character if character.isalnum() else f"\\x{code:02x}"
     forms = {chr(code)}
     if caseless:
+        character = chr(code)
         forms |= {
-            f for form in list(forms) for f in (form.lower(), form.upper(), form.title()) if len(f) == 1
+            form for form in (character.lower(), character.upper(), character.title()) if len(form) == 1
         }
-        forms |= {form.lower() for form in forms if len(form.lower()) == 1} | (
-            {"ς", "σ"} if "Σ" in forms else set()
-        )
+        forms |= _SIGMAS if forms & _SIGMAS else set()
     encoded = [
         "".join(f"\\x{byte:02x}" for byte in form.encode("utf-8", "replace")) for form in sorted(forms)
     ]

@@ -18,18 +18,18 @@ class CustomDetector:
     """Reports what the patterns of a scanner find whose ids begin with `custom.`."""
 
     id = ID
-    reach = Reach(ReachKind.MESSAGE)
+    reach = Reach(ReachKind.AUTOMATON)
     cost = Cost.MICROSECONDS
 
     def __init__(self, scanner: Scanner) -> None:
-        self._scanner = scanner
+        self.scanner = scanner
         self.version = f"1+{short(scanner.digest_for(ID))}"
         self.categories = tuple(sorted({pattern.category for pattern in scanner.patterns_for(ID)}))
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position."""
         view_set = detector_input.view_set
-        return findings_from_hits(self.id, self.version, self._scanner.hits_for(view_set, ID), view_set)
+        return findings_from_hits(self.id, self.version, self.scanner.hits_for(view_set, ID), view_set)
 
 
 def create(*, scanner: Scanner, files: Sequence[str | Path] = (), base: Path | None = None) -> CustomDetector:

@@ -30,8 +30,8 @@ BUILTIN: Mapping[str, str] = {
 class Registry:
     """Makes detectors; every factory is called as `create(scanner=..., **options)`.
 
-    A package offers a detector with an entry point in the group `stanchion.detectors`: its name is the id, its
-    value `module:factory`. A packaged id cannot be taken over.
+    A package offers a detector with an entry point in the group `stanchion.detectors`: its name is the id,
+    its value `module:factory`. A packaged id cannot be taken over.
     """
 
     def __init__(self, scanner: Scanner | None = None) -> None:
@@ -66,7 +66,7 @@ class Registry:
             UnknownNameError: when nothing is registered under the id.
             UsageError: when it does not take these options, or its package cannot be loaded.
         """
-        factory = self._factory(detector_id)
+        factory = self.factory(detector_id)
         arguments = {"scanner": self.scanner, **options}
         try:
             inspect.signature(factory).bind(**arguments)
@@ -77,7 +77,13 @@ class Registry:
             ) from error
         return factory(**arguments)
 
-    def _factory(self, detector_id: str) -> Factory:
+    def factory(self, detector_id: str) -> Factory:
+        """What makes a detector.
+
+        Raises:
+            UnknownNameError: when nothing is registered under the id.
+            UsageError: when its package cannot be loaded.
+        """
         if detector_id in BUILTIN:
             module, _, name = BUILTIN[detector_id].partition(":")
             factory: Factory = getattr(import_module(module), name)

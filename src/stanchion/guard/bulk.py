@@ -1,0 +1,160 @@
+"""Many texts by one policy, at the speed of the automaton.
+
+A text in which no pattern occurs and no transform fired gives no finding in any detector that only refines
+what the scanner hits; so it is allowed after one look. Every other text goes through the whole guard. A
+property test holds the two ways together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stanchion.core.decision import Effect, Surface
+from stanchion.core.errors import UnknownNameError, UsageError
+from stanchion.core.finding import Finding, ViewSet
+from stanchion.detectors.registry import Registry
+from stanchion.detectors.scan import Scanner
+from stanchion.detectors.views import TextViewSet, build_views
+from stanchion.guard.pipeline import Guard
+from stanchion.guard.policy import packaged_policy, read_policy
+from stanchion.guard.policy_model import Policy
+
+# These report nothing where their scanner has no hit and no transform fired; a test holds them to it.
+HIT_DRIVEN = frozenset({"secrets", "pii", "injection.patterns", "leakage", "custom"})
+
+
+class Tier(StrEnum):
+    """How much work a text may cost: patterns and validators only, or everything the policy enables."""
+
+    DETERMINISTIC = "deterministic"
+    BASE = "base"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the policy says of one text; findings are those that reach their threshold."""
+
+    effect: Effect
+    findings: tuple[Finding, ...] = ()
+    reason: str = ""
+
+
+_CLEAN = Verdict(Effect.ALLOW)
+
+
+class BulkScanner:
+    """Judges texts one at a time; for one thread. Deadlines of the policy hold for each text."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        registry: Registry,
+        *,
+        surface: Surface = Surface.INPUT,
+        folder: Path | None = None,
+    ) -> None:
+        """`folder` is what file names in the policy's detector options are relative to."""
+        detectors = {
+            name: registry.create(name, **_with_folder(settings.options, folder or Path()))
+            for name, settings in policy.enabled_detectors.items()
+        }
+        self._surface = surface
+        self._views = _OneText()
+        self._guard = Guard(policy, detectors, build_views=self._views.build)
+        used = [check.detector for check in self._guard.checks(surface)]
+        own = [d.scanner for d in used if isinstance(getattr(d, "scanner", None), Scanner)]
+        self._scanners: tuple[Scanner, ...] = tuple(dict.fromkeys([registry.scanner, *own]))
+        self._limit = policy.limits.text_characters
+        self._has_short_cut = bool(used) and all(d.id in HIT_DRIVEN for d in used)
+
+    @property
+    def guard(self) -> Guard:
+        """The guard behind it."""
+        return self._guard
+
+    @property
+    def text_limit(self) -> int:
+        """The longest text the policy lets pass, in characters."""
+        return self._limit
+
+    def judge(self, text: str) -> Verdict:
+        """The verdict on one text."""
+        if self._has_short_cut and len(text) <= self._limit:
+            view_set = build_views(text)
+            if not any(scanner.hits(view_set) for scanner in self._scanners) and not view_set.signals:
+                return _CLEAN
+            self._views.keep(text, view_set)
+        return self.judge_fully(text)
+
+    def judge_fully(self, text: str) -> Verdict:
+        """The same verdict without the short cut."""
+        decision = self._guard.check(text, surface=self._surface).decision
+        if decision.effect is Effect.ALLOW and not decision.findings:
+            return _CLEAN
+        return Verdict(decision.effect, decision.findings, decision.reason)
+
+
+class _OneText:
+    """Gives the guard the views that the short cut already made of a text."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, TextViewSet] | None = None
+
+    def keep(self, text: str, view_set: TextViewSet) -> None:
+        self._kept = (text, view_set)
+
+    def build(self, text: str) -> ViewSet:
+        kept = self._kept
+        return kept[1] if kept is not None and kept[0] is text else build_views(text)
+
+
+def bulk_policy(
+    policy: str, registry: Registry, *, tier: Tier = Tier.BASE, only: Iterable[str] = ()
+) -> Policy:
+    """The policy of this name or file, with its detectors cut down to a tier, or to the ones named.
+
+    Raises:
+        UnknownNameError: for a detector that does not exist.
+        UsageError: when no detector is left.
+    """
+    found = _named(policy, registry)
+    wanted = tuple(only)
+    for name in wanted:
+        if name not in registry.ids():
+            raise UnknownNameError("detector", name, registry.ids())
+    settings: Mapping[str, Any] = found.enabled_detectors
+    if wanted:
+        defaults = type(next(iter(settings.values())))() if settings else None
+        settings = {name: settings.get(name, defaults) for name in wanted}
+    if tier is Tier.DETERMINISTIC:
+        settings = {name: one for name, one in settings.items() if name in HIT_DRIVEN}
+    if not settings:
+        raise UsageError(
+            f"policy {found.name!r}: no detector is left to scan with.",
+            hint=f"The tier deterministic has {', '.join(sorted(HIT_DRIVEN))}.",
+        )
+    kept = {name: _alone(one, settings) for name, one in settings.items()}
+    return msgspec.structs.replace(found, detectors=kept)
+
+
+def _with_folder(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {"base": folder, **options} if "files" in options else dict(options)
+
+
+def _named(policy: str, registry: Registry) -> Policy:
+    if policy.endswith((".yaml", ".yml")):
+        return read_policy(policy, detectors=registry.ids()).policy
+    return packaged_policy(policy, detectors=registry.ids())
+
+
+def _alone(settings: Any, kept: Mapping[str, Any]) -> Any:
+    """Settings whose stand-in is still there; a detector that lost it fails closed."""
+    if settings.stand_in and settings.stand_in not in kept:
+        from stanchion.core.decision import OnFailure
+
+        return msgspec.structs.replace(settings, stand_in="", fail=OnFailure.CLOSED)
+    return settings

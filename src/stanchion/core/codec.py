@@ -52,14 +52,25 @@ def _is_plain(value: Any) -> bool:
 
     What is left differs neither in key order (UTF-16 units, code points) nor in how numbers are written.
     """
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
-        return True
-    if kind is dict:
-        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())
-    if kind is list or kind is tuple:
-        return all(map(_is_plain, value))
-    return kind is int and -_MAX_SAFE_INTEGER <= value <= _MAX_SAFE_INTEGER
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind is str or item is None or kind is bool:
+            continue
+        if kind is dict:
+            if not all(map(_is_plain_key, item)):
+                return False
+            waiting.extend(item.values())
+        elif kind is list or kind is tuple:
+            waiting.extend(item)
+        elif kind is not int or not -_MAX_SAFE_INTEGER <= item <= _MAX_SAFE_INTEGER:
+            return False
+    return True
+
+
+def _is_plain_key(key: Any) -> bool:
+    return type(key) is str and key.isascii()
 
 
 def digest(value: Any) -> Digest:

@@ -89,6 +89,18 @@ def load_catalogue(path: Path, *, detectors: Sequence[str] = DETECTORS) -> Catal
     return _catalogue(loaded.value)
 
 
+def load_packaged(path: Path) -> Catalogue:
+    """A catalogue of the package, whose patterns the tests have checked one by one: read, not checked again.
+
+    Raises:
+        FilesError: when the file is not well formed.
+    """
+    loaded, problems = attempt_file(path, CatalogueModel)
+    if loaded is None:
+        raise FilesError(problems)
+    return _catalogue(loaded.value)
+
+
 def load_catalogues(paths: Sequence[Path], *, detectors: Sequence[str] = DETECTORS) -> tuple[Catalogue, ...]:
     """The catalogues of several files; an id may be given once in all of them.
 

@@ -38,10 +38,10 @@ def _catalogue(source: Traversable, cache: DiskCache) -> Catalogue:
             return msgspec.msgpack.decode(stored, type=Catalogue)
         except msgspec.DecodeError:
             pass  # written by another version
-    from stanchion.detectors.catalogue import load_catalogue
+    from stanchion.detectors.catalogue import load_packaged
 
     with resources.as_file(source) as path:
-        catalogue = load_catalogue(path)
+        catalogue = load_packaged(path)
     cache.write(name, msgspec.msgpack.encode(catalogue))
     return catalogue
 

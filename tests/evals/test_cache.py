@@ -132,3 +132,10 @@ async def test_a_fresh_cache_still_shares_answers_between_the_arms_of_one_run(tm
     await run(target, fresh)
     assert (await run(target, fresh)).reused == 10
     assert len(target.asked) == 20
+
+
+async def test_a_cache_that_breaks_costs_time_and_no_result(tmp_path: Path) -> None:
+    one, target = cache(tmp_path / "a.sqlite"), FunctionTarget(answer)
+    one._db.execute("DROP TABLE answers")
+    summary = await run(target, one)
+    assert (summary.counts.safe, len(target.asked)) == (10, 10)

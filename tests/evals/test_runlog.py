@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from stanchion.core.errors import IntegrityError, UnavailableError, UnknownNameError, UsageError
 from stanchion.evals.results import Outcome, OutcomeCounts, RunSummary
 from stanchion.evals.runlog import RunFolder, RunReader, RunWriter
+from stanchion.evals.runlog_index import RunIndex
 
 HEADER = header_for(numbered(3), FunctionTarget(harmless))
 SMALL = 4_000  # bytes per segment: many segments from few results
@@ -272,3 +274,20 @@ def test_runs_are_found_by_id_by_its_beginning_and_as_latest(tmp_path: Path) -> 
     for wrong in ("run_a", "nothing"):
         with pytest.raises(UnknownNameError):
             runs.find(wrong)
+
+
+def test_an_index_that_cannot_be_written_costs_nothing_but_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with RunWriter.create(tmp_path, HEADER) as writer:
+        with monkeypatch.context() as patch:
+            patch.setattr(RunIndex, "add", full)
+            append_many(writer, 50)
+            writer.flush()
+        append_many(writer, 50)
+    assert len(read(tmp_path)) == 50, "the later fifty take the place of the earlier"
+    with RunReader(tmp_path) as reader:
+        assert reader.verify() == 100

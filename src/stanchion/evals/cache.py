@@ -8,6 +8,7 @@ number finds nothing.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 from pathlib import Path
@@ -24,6 +25,7 @@ from stanchion.core.target import Target
 from stanchion.evals.keyset import KeySet
 from stanchion.models.client import request_content
 
+log = logging.getLogger(__name__)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
   place TEXT PRIMARY KEY, asked_at REAL NOT NULL, sealed BLOB NOT NULL
@@ -71,6 +73,7 @@ class AnswerCache:
         self._clock = clock
         self._fresh = fresh
         self._max_age_s = max_age_s
+        self._has_failed = False
         self._asked_places = KeySet()
         self._asked_requests = KeySet()
         self._replies = msgspec.json.Decoder(Reply)
@@ -86,9 +89,12 @@ class AnswerCache:
         """The answer, with `reused_from` filled; None when there is none, or it is too old or damaged."""
         if self._fresh and (key.place, 0) not in self._asked_places:
             return None
-        row = self._db.execute(
-            "SELECT asked_at, sealed FROM answers WHERE place = ?", (key.place,)
-        ).fetchone()
+        try:
+            query = "SELECT asked_at, sealed FROM answers WHERE place = ?"
+            row = self._db.execute(query, (key.place,)).fetchone()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
         if row is None or self._is_too_old(row[0]):
             return None
         opened = _unseal(row[1], key)
@@ -103,10 +109,11 @@ class AnswerCache:
         if reply.finish_reason not in _WHOLE or reply.reused_from:
             return
         sealed = _seal(msgspec.json.encode(reply), key)
-        self._db.execute(
-            "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
-            (key.place, self._clock.now().timestamp(), sealed),
-        )
+        row = (key.place, self._clock.now().timestamp(), sealed)
+        try:
+            self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
+        except sqlite3.Error as error:
+            self._give_up(error)
 
     def was_asked_here(self, request: Digest) -> bool:
         """Whether the model was asked that request through this object."""
@@ -115,6 +122,12 @@ class AnswerCache:
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        """A cache that does not work costs time, never a result."""
+        if not self._has_failed:
+            log.warning("the answer cache does not work: %s", error)
+        self._has_failed = True
 
     def _is_too_old(self, asked_at: float) -> bool:
         return self._max_age_s is not None and self._clock.now().timestamp() - asked_at > self._max_age_s

@@ -7,7 +7,9 @@ A run is a folder: `run.json` (header), `segments/` (see `runlog_segments`), `in
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -20,6 +22,7 @@ from stanchion.evals.results import CaseResult, Outcome, RunHeader, RunSummary
 from stanchion.evals.runlog_index import Entry, Reached, RunIndex, open_index
 from stanchion.evals.runlog_segments import SEGMENT_BYTES, Segments, SegmentWriter, next_hash, storage_error
 
+log = logging.getLogger(__name__)
 FORMAT = "stanchion.run/1"
 _HEADER = "run.json"
 _SUMMARY = "summary.json"
@@ -157,6 +160,7 @@ class RunWriter:
         )
         self._encoder = msgspec.json.Encoder()
         self._pending: list[Entry] = []
+        self._is_indexed = True
 
     @classmethod
     def create(cls, folder: Path, header: RunHeader, *, segment_bytes: int = SEGMENT_BYTES) -> RunWriter:
@@ -218,11 +222,15 @@ class RunWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Bring the index up to date."""
-        if self._pending:
-            segments = self._segments
-            self._index.add(self._pending, Reached(segments.number, segments.offset, segments.head))
-            self._pending.clear()
+        """Bring the index up to date; where it cannot be written, the next reader does that."""
+        segments = self._segments
+        if self._pending and self._is_indexed:
+            try:
+                self._index.add(self._pending, Reached(segments.number, segments.offset, segments.head))
+            except sqlite3.Error as error:  # derived data: the segments hold everything
+                self._is_indexed = False
+                log.warning("run %s: the index is not kept: %s", self.header.run_id, error)
+        self._pending.clear()
 
     def sync(self) -> None:
         """Put what was appended on the disk."""

@@ -62,14 +62,19 @@ class RunIndex:
         """Put a batch in, in one transaction; a later result of a key takes the earlier one's place."""
         rows = [(*entry[:4], *entry.position) for entry in entries]
         latest = {(row[0], row[1]): row for row in rows}
-        self._db.execute("BEGIN")
-        if len(latest) < len(rows):  # one key twice in the batch
-            earlier = [row[4:6] for row in rows if latest[row[0], row[1]] is not row]
-            self._db.executemany("INSERT OR IGNORE INTO superseded VALUES (?, ?)", earlier)
-        self._db.executemany(_REMEMBER, ((row[0], row[1], row[4], row[5]) for row in rows))
-        self._db.executemany(_INSERT, rows)
-        self._db.execute("INSERT OR REPLACE INTO reached VALUES (1, ?, ?, ?)", reached)
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("BEGIN")
+            if len(latest) < len(rows):  # one key twice in the batch
+                earlier = [row[4:6] for row in rows if latest[row[0], row[1]] is not row]
+                self._db.executemany("INSERT OR IGNORE INTO superseded VALUES (?, ?)", earlier)
+            self._db.executemany(_REMEMBER, ((row[0], row[1], row[4], row[5]) for row in rows))
+            self._db.executemany(_INSERT, rows)
+            self._db.execute("INSERT OR REPLACE INTO reached VALUES (1, ?, ?, ?)", reached)
+            self._db.execute("COMMIT")
+        except sqlite3.Error:
+            if self._db.in_transaction:
+                self._db.rollback()
+            raise
 
     def reached(self) -> Reached | None:
         """How far the index goes; None when it is empty."""

@@ -105,7 +105,7 @@ def is_iban(text: str) -> bool:
 def is_aba_routing(text: str) -> bool:
     """A routing number of the American Bankers Association: district and weights 3-7-1."""
     digits = compact(text)
-    if len(digits) != 9 or not digits.isdigit():
+    if len(digits) != 9 or not (digits.isascii() and digits.isdigit()):
         return False
     district = int(digits[:2])
     if not (district <= 12 or 21 <= district <= 32 or 61 <= district <= 72 or district == 80):

@@ -38,19 +38,26 @@ class NationalId(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     `free` is the written form of digits that is telling enough, with its check, without a word beside it;
     empty when a word is always needed. With letters, a `free_score` of 0 says that. `words` name the number
-    in the languages of the country.
+    in the languages of the country. Without `check_digits` the check is one of form only.
     """
 
     id: str
     country: str
     title: str
     check: str
+    check_digits: bool = True
     digits: tuple[int, ...] = ()
     shape: str = ""
     free: str = ""
     free_score: float = 0.0
     category: str = "pii.national_id"
     words: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """What a finding of this kind says."""
+        held = "its check digits hold" if self.check_digits else "its form holds"
+        return f"{self.title} ({self.country}): {held}"
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -141,8 +141,7 @@ def _national(raw: str, start: int, end: int, near: dict[str, int]) -> Number | 
         score = _national_score(kind, raw, near)
         if score > (best.score if best else 0.0) and kind.holds(raw):
             entry = kind.entry
-            reason = f"{entry.title} ({entry.country}): the check holds"
-            best = Number(start, end, entry.category, score, f"pii.national_id.{entry.id}", reason)
+            best = Number(start, end, entry.category, score, f"pii.national_id.{entry.id}", entry.reason)
     return best
 
 
@@ -158,15 +157,15 @@ def code_in(text: str, start: int, end: int) -> Number | None:
         near = kinds_near(text, start, end) if near is None else near
         score = 0.96 if entry.id in near else max(entry.free_score, 0.6 if "national_id" in near else 0.0)
         if score > (best.score if best else 0.0) and kind.holds(raw):
-            reason = f"{entry.title} ({entry.country}): the check holds"
-            best = Number(start, end, entry.category, score, f"pii.national_id.{entry.id}", reason)
+            best = Number(start, end, entry.category, score, f"pii.national_id.{entry.id}", entry.reason)
     return best
 
 
 def _national_score(kind: Kind, raw: str, near: dict[str, int]) -> float:
     is_free = kind.form is not None and kind.form.fullmatch(raw) is not None
     if kind.entry.id in near:
-        return 0.97 if is_free else 0.95 - min(near[kind.entry.id], 60) / 2000
+        certainty = 0.95 if kind.entry.check_digits else 0.85
+        return 0.97 if is_free else certainty - min(near[kind.entry.id], 60) / 2000
     if is_free:
         return kind.entry.free_score
     return 0.6 if "national_id" in near and len(compact(raw)) >= 9 else 0.0

@@ -1,0 +1,155 @@
+"""Secrets: every kind is found in its example, nothing is found in what only looks like one."""
+
+from __future__ import annotations
+
+import random
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reading import detector, read, registry, span
+
+from stanchion.core.finding import Detector
+from stanchion.core.taxonomy import taxonomy
+from stanchion.detectors import assignments
+from stanchion.detectors.patterns import Pattern
+from stanchion.detectors.views import build_views
+
+PATTERNS = registry().scanner.patterns_for("secrets")
+DRAWN = "q7Xv2Kd9Lm4Rt8Zs1Wy6Bn3Hc5Gj0PfUeAaQ"
+
+
+def by_id(pattern: Pattern) -> str:
+    return pattern.id
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=by_id)
+def test_examples_are_found_and_counter_examples_are_not(pattern: Pattern) -> None:
+    scanner = registry().scanner
+    assert pattern.examples
+    for example in pattern.examples:
+        assert pattern.id in {hit.pattern.id for hit in scanner.hits(build_views(example))}
+        assert read("secrets", example), "the detector drops its own example"
+    for example in pattern.counter_examples:
+        assert pattern.id not in {hit.pattern.id for hit in scanner.hits(build_views(example))}
+
+
+def test_there_are_at_least_120_kinds_and_all_categories_exist() -> None:
+    assert len(PATTERNS) >= 120
+    assert set(detector("secrets").categories) <= set(taxonomy())
+    assert isinstance(detector("secrets"), Detector)
+
+
+def test_one_place_is_reported_once_as_the_known_kind() -> None:
+    text = f'api_key = "sk_live_{DRAWN[:24]}"'
+    found = read("secrets", text)
+    assert [finding.rule for finding in found] == ["secrets.stripe_key"]
+    assert span(text, found[0]) == f"sk_live_{DRAWN[:24]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (f'db_password = "{DRAWN[:12]}!"', DRAWN[:12] + "!"),
+        (f"  clientSecret: '{DRAWN[:28]}',", DRAWN[:28]),
+        (f'"access_token" => "{DRAWN[:30]}"', DRAWN[:30]),
+        (f"export MY_API_KEY={DRAWN}", DRAWN),
+        ("the admin password is hunter2-Rv9!", "hunter2-Rv9!"),
+        (f"curl -X GET \\\n  -u robot:{DRAWN[:14]} https://api.internal.example", f"robot:{DRAWN[:14]}"),
+    ],
+)
+def test_values_in_a_credentials_place_are_found_exactly(text: str, value: str) -> None:
+    assert [span(text, finding) for finding in read("secrets", text)] == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'public_key = "{DRAWN}"',
+        f"primary_key: {DRAWN}",
+        f"api_key_id = {DRAWN}",
+        f'token_url = "https://auth.example/{DRAWN}"',
+        'password = os.environ["DB_PASSWORD"]',
+        "password: string",
+        "secret = get_secret(name)",
+        "your password is incorrect.",
+        "max_tokens = 4096, token_count: 128",
+        'api_key = "YOUR_API_KEY_HERE"',
+        "Authorization: Bearer ${ACCESS_TOKEN}",
+        "https://user:password@host.example/",
+        "AKIAIOSFODNN7EXAMPLE",
+        "commit 9fceb02d0ae598e95dc970b74767f19372d61af8 of 2024",
+        "sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+        "trace 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@host",
+    ],
+)
+def test_look_alikes_and_placeholders_are_no_findings(text: str) -> None:
+    assert read("secrets", text) == []
+
+
+def test_a_checksum_that_fails_lowers_the_score_and_still_counts() -> None:
+    (found,) = read("secrets", f"ghp_{DRAWN}")
+    assert found.score == 0.75
+    assert "does not hold" in found.reason
+
+
+def test_published_examples_are_known_by_digest_only() -> None:
+    emulator = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq" + "/K1SZFPTOtr/KBHBeksoGMGw=="
+    assert read("secrets", f"AccountName=devstoreaccount1;AccountKey={emulator};") == []
+    other = emulator.replace("Eby8", "Fcz9")
+    assert read("secrets", f"AccountName=shop;AccountKey={other};")
+
+
+def test_private_keys_are_covered_whole_also_without_their_end() -> None:
+    rng = random.Random(3)
+    lines = ["".join(rng.choice(string.ascii_letters + string.digits) for _ in range(64)) for _ in range(6)]
+    head, tail = "-----BEGIN RSA " + "PRIVATE KEY-----", "-----END RSA " + "PRIVATE KEY-----"
+    whole = "\n".join([head, *lines, tail])
+    text = f"my key:\n{whole}\nthanks, see you on Monday"
+    (found,) = read("secrets", text)
+    assert span(text, found) == whole
+    cut = "\n".join([head, *lines[:3]])
+    (found,) = read("secrets", f"{cut}\n\nand so on")
+    assert span(cut, found) == cut
+
+
+def test_secrets_are_found_in_decoded_and_folded_text() -> None:
+    import base64
+
+    plain = f"token glpat-{DRAWN[:20]} of the runner"
+    hidden = base64.b64encode(plain.encode()).decode()
+    assert [f.rule for f in read("secrets", hidden)] == ["secrets.gitlab_token"]
+    wide = "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in plain)
+    assert read("secrets", wide)
+
+
+@given(st.text(max_size=300))
+@settings(deadline=None, max_examples=150)
+def test_every_text_is_read_and_findings_stay_inside_it(text: str) -> None:
+    for finding in read("secrets", text, least=0.0):
+        assert 0 <= finding.location.start < finding.location.end <= len(text)
+        assert 0.0 <= finding.score <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "secret"),
+    [
+        ("DB_PASSWORD", True, False), ("adminPass", True, False), ("password_hash", False, False),
+        ("clientSecret", False, True), ("API_KEY", False, True), ("publicKey", False, False),
+        ("token_type", False, False), ("secretName", False, False), ("authToken", False, True),
+        ("monkey", False, False), ("keyboard", False, False), ("next_token_url", False, False),
+    ],
+)  # fmt: skip
+def test_names_say_whether_they_hold_a_credential(name: str, password: bool, secret: bool) -> None:
+    assert assignments.asks_for_password(name) is password
+    assert assignments.asks_for_secret(name) is secret
+
+
+def test_equal_input_gives_equal_findings_and_the_version_names_the_data() -> None:
+    text = f"key sk_live_{DRAWN[:24]} and glpat-{DRAWN[:20]}"
+    assert read("secrets", text) == read("secrets", text)
+    assert detector("secrets").version == registry().create("secrets").version
+    assert "+" in detector("secrets").version

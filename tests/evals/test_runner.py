@@ -189,9 +189,10 @@ async def test_retries_end_when_the_budget_is_spent() -> None:
 async def test_a_target_that_is_down_ends_the_run_and_the_rest_is_skipped() -> None:
     target, sink = Flaky(1000, UnavailableError("no connection")), Kept()
     settings = RunSettings(first_wait_s=0.0001, give_up_after=6, pace=PaceSettings(start=2, most=2))
-    summary = await make_run(numbered(50), target, sink, settings=settings).run()
+    scribe = Scribe(lambda text: text.replace("no", "[NO]"))
+    summary = await make_run(numbered(50), target, sink, settings=settings, scribe=scribe).run()
     assert summary.stopped is StopReason.RETRY_BUDGET
-    assert "no connection" in summary.stop_detail
+    assert "[NO] connection" in summary.stop_detail, "an error is scrubbed wherever it is kept"
     assert summary.counts.error + summary.counts.skipped == 50 == len(sink.results)
     assert summary.counts.error < 10
     assert all(r.scores[0].outcome in (Outcome.ERROR, Outcome.SKIPPED) for r in sink.results)
@@ -383,7 +384,7 @@ async def test_words_are_kept_for_failures_only_and_scrubbed() -> None:
     assert transcript is not None
     assert [turn.text for turn in (*transcript.turns, *transcript.reply)] == [
         "question 3",
-        f"{BAD} [pii.email]",
+        "[planted] [pii.email]",
     ]
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stanchion.cli.output import FormatOption, OutputFormat, note, out_console, print_json
+from stanchion.cli.output import FormatOption, OutputFormat, note, out_console, print_json, show_error
 from stanchion.core.errors import ExitCode
 
 if TYPE_CHECKING:
+    from stanchion.cli.eval_run import RunRequest
     from stanchion.evals.conditions import RunSettings
     from stanchion.evals.report.model import Report
     from stanchion.evals.rundata import RunData
@@ -88,8 +89,10 @@ def run_command(
     )
     done = run_request(request)
     _finish([done], title=loaded.title, output=output or (), output_format=output_format)
+    _tell_trouble(done, request)
     if output_format is OutputFormat.TEXT:
-        note(f"Run {done.header.run_id}. Look closer: stanchion eval show {done.header.run_id}")
+        where = "" if runs == RUNS else f" --runs {runs}"
+        note(f"Run {done.header.run_id}. Look closer: stanchion eval show {done.header.run_id}{where}")
     raise typer.Exit(int(_exit_code(done)))
 
 
@@ -166,6 +169,15 @@ def compare_command(
         eval_show.print_comparison(found)
     if any(row.category == "all" and row.evidence.low > 0 for row in found.rows):
         raise typer.Exit(int(ExitCode.FOUND))
+
+
+def _tell_trouble(run: RunData, request: RunRequest) -> None:
+    from stanchion.cli.eval_trouble import resume_command, trouble
+
+    suite, run_id = request.suite.path, run.header.run_id
+    error = trouble(run, resume=resume_command(suite, run_id, target=request.target, runs=request.runs))
+    if error is not None:
+        show_error(error)
 
 
 def _run_settings(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from stanchion.cli.output import note
 from stanchion.cli.progress import RunProgress
+from stanchion.core.errors import StanchionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,7 @@ def run_request(request: RunRequest) -> RunData:
 
     from stanchion.bootstrap import make_answer_cache, make_registry, make_scrub
     from stanchion.cli.eval_target import open_target, target_model
+    from stanchion.cli.eval_trouble import resume_command
     from stanchion.core.clock import SystemClock
     from stanchion.evals.gating import judge_run
     from stanchion.evals.runlog import RunFolder
@@ -73,7 +75,13 @@ def run_request(request: RunRequest) -> RunData:
             )
             run = asyncio.run(work.run(progress))
         except KeyboardInterrupt:
-            note(f"Stopped. Go on: stanchion eval run {suite.path} --resume {progress.run_id or 'latest'}")
+            run_id = progress.run_id or "latest"
+            go_on = resume_command(suite.path, run_id, target=request.target, runs=request.runs)
+            note(f"Stopped. Go on: {go_on}")
+            raise
+        except StanchionError:
+            if progress.run_id:
+                note(f"Run {progress.run_id} broke off. What was judged before is kept.")
             raise
         finally:
             cache.close()

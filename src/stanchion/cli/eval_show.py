@@ -71,7 +71,7 @@ def print_case(folder: Path, name: str, output_format: OutputFormat) -> None:
     console = out_console()
     for result in results:
         for line in _case_lines(result):
-            console.print(line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def print_failures(run: RunData) -> None:
@@ -93,7 +93,8 @@ def print_failures(run: RunData) -> None:
     if arm.failures_left_out:
         console.print(f"and {arm.failures_left_out:,} more", style="dim")
     first = arm.failures[0].case_id
-    console.print(f"Look closer: stanchion eval show {run.header.run_id} {first}", style="dim", markup=False)
+    look = f"Look closer: stanchion eval show {run.header.run_id} {first}"
+    console.print(look, style="dim", markup=False, soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from stanchion.core.codec import digest
 from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision, Effect, strictest
+from stanchion.core.errors import StanchionError
 from stanchion.core.interaction import FinishReason, Interaction, Message, Refusal, Reply, Role
 from stanchion.evals.case import Case
 from stanchion.evals.results import CaseResult, Outcome, Score, TargetKind, Transcript, worst
@@ -100,8 +101,7 @@ class Judge:
         )
 
     def _words(self, asked: Interaction, reply: Message | None, case: Case) -> Transcript | None:
-        planted = (*case.canaries.values(), *case.expect.excludes)
-        return self._scribe.write(asked, reply, planted=planted)
+        return self._scribe.write(asked, reply, planted=_planted(case))
 
     def skipped(self, case: Case, repeat: int, reason: str) -> CaseResult:
         """A case that was never asked."""
@@ -116,11 +116,18 @@ class Judge:
         return msgspec.structs.replace(
             result,
             error=kind,
-            reason=self._scribe.scrubbed(str(error)) if error is not None else "the target gave no reply",
+            reason=self._why(error, attempt.case),
             request_digest=request_digest(attempt.asked),
             latency_ms=attempt.latency_ms,
             transcript=self._words(attempt.asked, None, attempt.case),
         )
+
+    def _why(self, error: BaseException | None, case: Case) -> str:
+        """What broke, in words that may be kept; the error of a target can quote anything."""
+        if error is None:
+            return "the target gave no reply"
+        words = str(error) if isinstance(error, StanchionError) else f"{type(error).__name__}: {error}"
+        return self._scribe.scrubbed(words, planted=_planted(case))
 
     def _without_answer(self, case: Case, repeat: int, *, outcome: Outcome, reason: str) -> CaseResult:
         scores = tuple(_unanswered(s, case, outcome, reason) for s in self._scorers if s.applies(case))
@@ -144,6 +151,11 @@ class Judge:
             kind = type(error).__name__
             log.warning("scorer %s broke on case %s: %s", scorer.id, answer.case.id, kind)
             return _unanswered(scorer, answer.case, Outcome.ERROR, f"the scorer broke: {kind}")
+
+
+def _planted(case: Case) -> tuple[str, ...]:
+    """What the case says must not get out."""
+    return (*case.canaries.values(), *case.expect.excludes)
 
 
 def _identity(case: Case, repeat: int) -> dict[str, Any]:

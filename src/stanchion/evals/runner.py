@@ -304,8 +304,9 @@ class EvalRun:
         return wait_s
 
     async def _record(self, attempt: Attempted) -> None:
-        self._keep(await self._judge.result(attempt))
-        self._watch_failures(attempt.error)
+        result = await self._judge.result(attempt)
+        self._keep(result)
+        self._watch_failures(attempt.error, why=result.reason or result.error)
         self._watch_cost(attempt)
 
     def _keep(self, result: CaseResult) -> None:
@@ -313,7 +314,7 @@ class EvalRun:
         self._counts.add(result)
         self._observer.case_finished(result)
 
-    def _watch_failures(self, error: BaseException | None) -> None:
+    def _watch_failures(self, error: BaseException | None, *, why: str) -> None:
         if not isinstance(error, UnavailableError | DeadlineError):
             self._failed_in_a_row = 0
             return
@@ -321,7 +322,7 @@ class EvalRun:
         is_wrong = isinstance(error, UnavailableError) and error.status in _WRONG_ADDRESS
         most = min(_WRONG_ADDRESS_LIMIT, self._settings.give_up_after) if is_wrong else None
         if self._failed_in_a_row >= (most or self._settings.give_up_after):
-            detail = f"{self._failed_in_a_row} cases in a row had no answer; the last: {error.message}"
+            detail = f"{self._failed_in_a_row} cases in a row had no answer; the last: {why}"
             self.stop(StopReason.RETRY_BUDGET, detail)
 
     def _watch_cost(self, attempt: Attempted) -> None:

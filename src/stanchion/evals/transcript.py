@@ -62,9 +62,11 @@ class Scribe:
         is_cut = any(len(turn.text) > MAX_CHARACTERS for turn in (*turns, *answer))
         return Transcript(turns=_shortened(turns), reply=_shortened(answer), is_truncated=is_cut)
 
-    def scrubbed(self, text: str) -> str:
-        """A short text fit to be stored; empty without a scrubber."""
-        return self._scrub(text)[:500] if self._scrub is not None else ""
+    def scrubbed(self, text: str, *, planted: Iterable[str] = ()) -> str:
+        """A short text fit to be stored, without the planted ones; empty without a scrubber."""
+        if self._scrub is None:
+            return ""
+        return _hidden(self._scrub(text), tuple(word for word in planted if word))[:500]
 
     def _turns(self, messages: Iterable[Message]) -> Iterator[Turn]:
         for message in messages:
@@ -75,10 +77,14 @@ class Scribe:
 
 def _without(turn: Turn, planted: tuple[str, ...]) -> Turn:
     """The turn with every planted text taken out, whatever its case."""
-    text = turn.text
+    text = _hidden(turn.text, planted)
+    return turn if text == turn.text else Turn(kind=turn.kind, name=turn.name, text=text)
+
+
+def _hidden(text: str, planted: tuple[str, ...]) -> str:
     for word in planted:
         text = re.sub(re.escape(word), PLANTED, text, flags=re.IGNORECASE)
-    return turn if text == turn.text else Turn(kind=turn.kind, name=turn.name, text=text)
+    return text
 
 
 def _words(role: Role, part: Part) -> tuple[str, str, str]:

@@ -113,7 +113,7 @@ def _long_line(name: str, number: int, limits: RowLimits) -> DatasetError:
         name,
         number,
         f"longer than the limit of {limits.line_bytes:,} bytes.",
-        hint="Split the row, or raise the limit.",
+        hint="Split the row; a line is read whole, so its length has a limit.",
     )
 
 

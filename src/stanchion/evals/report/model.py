@@ -19,6 +19,7 @@ from stanchion.evals.results import (
     Outcome,
     RunHeader,
     RunSummary,
+    Score,
     TargetKind,
     Transcript,
     outcome_of,
@@ -224,11 +225,17 @@ def _failure(result: CaseResult) -> Failure:
         outcome=result.outcome,
         concern=telling.concern.value if telling else "",
         scorer=telling.scorer if telling else "",
-        reason=(telling.reason if telling else "") or result.reason or result.error,
+        reason=_reason(result, telling),
         effect=result.effect,
         rule_ids=result.rule_ids,
         transcript=result.transcript,
     )
+
+
+def _reason(result: CaseResult, telling: Score | None) -> str:
+    """What broke, where something did; else what the telling scorer says."""
+    broke = (result.reason or result.error) if result.error else ""
+    return broke or (telling.reason if telling else "") or result.reason
 
 
 def durations(values_ms: Sequence[float]) -> Durations:

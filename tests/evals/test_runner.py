@@ -356,17 +356,17 @@ async def test_cancelling_stops_and_keeps_what_was_done() -> None:
 
 
 async def test_a_target_that_never_waits_does_not_stop_the_loop() -> None:
-    ticks = [0]
+    turns = [0]
 
     async def tick() -> None:
         while True:
-            ticks[0] += 1
-            await asyncio.sleep(0.005)
+            turns[0] += 1
+            await asyncio.sleep(0)
 
     ticking = asyncio.create_task(tick())
-    summary = await make_run(numbered(3000), FunctionTarget(harmless), Kept()).run()
+    await make_run(numbered(3000), FunctionTarget(harmless), Kept()).run()
     ticking.cancel()
-    assert ticks[0] >= summary.elapsed_s / 0.05
+    assert turns[0] >= 8, "the workers keep the loop to themselves"
 
 
 async def test_words_are_kept_for_failures_only_and_scrubbed() -> None:

@@ -7,7 +7,7 @@ capitalised words. It knows what was said, not whether it is true.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -108,7 +108,7 @@ class Facts(NamedTuple):
     numbers: frozenset[float]
     dates: frozenset[Date]
     times: frozenset[tuple[int, int]]
-    tokens: frozenset[str]
+    tokens: Set[str]
 
     def support(self, claim: Claim, *, tolerance: float = 0.0) -> bool:
         """Whether one reading of the claim is said here. Numbers may be off by the relative tolerance."""
@@ -142,7 +142,8 @@ def facts_of(text: str) -> Facts:
     dates = {date for c in claims if c.kind == "date" for date in c.readings}
     numbers |= {float(part) for date in dates for part in date if part is not None}
     times = {time for c in claims if c.kind == "time" for time in c.readings}
-    return Facts(frozenset(numbers), frozenset(dates), frozenset(times), frozenset(_tokens(text)))
+    named = {word for c in claims if c.kind == "name" for words in c.readings for word in words}
+    return Facts(frozenset(numbers), frozenset(dates), frozenset(times), named.union(_tokens(text)))
 
 
 def all_facts(texts: tuple[str, ...]) -> Facts:

@@ -176,7 +176,11 @@ def _tell_trouble(run: RunData, request: RunRequest) -> None:
 
     suite, run_id = request.suite.path, run.header.run_id
     error = trouble(run, resume=resume_command(suite, run_id, target=request.target, runs=request.runs))
-    if error is not None:
+    if error is None:
+        return
+    if _exit_code(run) is ExitCode.OK:
+        note(f"note: {error}")
+    else:
         show_error(error)
 
 

@@ -19,6 +19,7 @@ from stanchion.files.rows import ROW_FORMATS, Row, iter_rows
 _FIELDS = tuple(CaseModel.model_fields)
 _NESTED = ("expect", "vars")
 _SEPARATED = ("tags",)
+_TEXTS = ("prompt", "category", "cluster", "language", "source", "id")  # numbers are taken as texts here
 _SUFFIXES = tuple(f".{name}" for name in (*ROW_FORMATS, "ndjson"))
 _PACKED = (".gz", ".zst", ".zip")
 
@@ -123,7 +124,7 @@ def _put(case: dict[str, Any], name: str, value: Any) -> None:
         case.setdefault(head, {})[rest] = value
     elif name in _SEPARATED and isinstance(value, str):
         case[name] = [item.strip() for item in value.split(";") if item.strip()]
-    elif name in ("prompt", "category", "cluster", "language", "source", "id") and not isinstance(value, str):
+    elif name in _TEXTS and isinstance(value, int | float):
         case[name] = str(value)
     else:
         case[name] = value

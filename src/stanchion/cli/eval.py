@@ -71,6 +71,7 @@ def run_command(
         stanchion eval run suite.yaml --target callable:app.py:answer -o report.html
     """
     from stanchion.cli.eval_run import RunRequest, run_request
+    from stanchion.cli.eval_show import print_confusion
     from stanchion.config import load_settings, process_environment
     from stanchion.evals.report.write import check_extension
     from stanchion.evals.suite import load_suite
@@ -91,6 +92,7 @@ def run_command(
     _finish([done], title=loaded.title, output=output or (), output_format=output_format)
     _tell_trouble(done, request)
     if output_format is OutputFormat.TEXT:
+        print_confusion(done)
         where = "" if runs == RUNS else f" --runs {runs}"
         note(f"Run {done.header.run_id}. Look closer: stanchion eval show {done.header.run_id}{where}")
     raise typer.Exit(int(_exit_code(done)))
@@ -134,6 +136,7 @@ def show_command(
     found = _judged(open_run(place), runs)
     _finish([found], title=found.header.suite_id, output=output or (), output_format=output_format)
     if output_format is OutputFormat.TEXT:
+        eval_show.print_confusion(found)
         eval_show.print_failures(found)
 
 

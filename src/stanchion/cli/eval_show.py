@@ -97,6 +97,24 @@ def print_failures(run: RunData) -> None:
     console.print(look, style="dim", markup=False, soft_wrap=True)
 
 
+def print_confusion(run: RunData) -> None:
+    """Recall, precision and false alarms of a labelled run, each with its interval; nothing for others."""
+    from stanchion.evals.confusion import DETECTION, confusion
+
+    if DETECTION not in run.header.scorers:
+        return
+    table = confusion(run.results())
+    rates = {
+        "recall": (table.found, table.recall),
+        "precision": (table.found, table.precision),
+        "false alarms": (table.false_alarms, table.false_alarm_rate),
+    }
+    for name, (hits, interval) in rates.items():
+        if interval is not None:
+            share = f"{100 * hits / (interval.n or 1):.1f} %"
+            out_console().print(f"{name:<13} {share:>7}  {interval.describe()}", markup=False)
+
+
 def print_comparison(comparison: Comparison) -> None:
     """The paired table with its notes, then the cases that fail now and did not before."""
     from stanchion.evals.report.terminal import comparison_table

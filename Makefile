@@ -54,7 +54,7 @@ soak: $(VENV)/.dev ## Long tests: soak, fuzz, kill and resume
 	@$(BIN)/python -m pytest -m slow -n 0 $(ARGS)
 
 docs: $(VENV)/.docs ## Build the documentation into site/
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 lock: $(VENV)/.dev ## Write the hash-pinned locks anew
 	@$(PIP) install pip-tools

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 
 from stanchion.core.clock import CountingIds, ManualClock
+from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Effect
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
+from stanchion.core.interaction import Interaction, Message, Reply, Usage, assistant
 from stanchion.guard.pipeline import Guard
 from stanchion.guard.policy import Policy
 from stanchion.guard.policy_model import DetectorSettings
@@ -107,6 +109,31 @@ class Hang:
     def __call__(self, detector_input: DetectorInput) -> list[Finding]:
         self.release.wait(30)
         return []
+
+
+class Model:
+    """A target that answers as it is told and remembers what it was asked."""
+
+    id = "model"
+    components = ComponentSet(model="sha256:" + "1" * 64)
+
+    def __init__(self, answer: Any = "fine") -> None:
+        self.answer = answer
+        self.asked: list[Interaction] = []
+
+    async def invoke(self, interaction: Interaction) -> Interaction:
+        self.asked.append(interaction)
+        answer = self.answer(interaction) if callable(self.answer) else self.answer
+        message = assistant(answer) if isinstance(answer, str) else answer
+        reply = Reply(message=message, model="m", usage=Usage(output_tokens=3))
+        return msgspec.structs.replace(interaction, reply=reply)
+
+    async def aclose(self) -> None:
+        return None
+
+
+def chat(*messages: Message, **fields: Any) -> Interaction:
+    return Interaction(messages=messages, **fields)
 
 
 def finding(start: int = 0, end: int = 1, *, category: str = "pii.email", score: float = 0.9) -> Finding:

@@ -133,7 +133,7 @@ def check_catalogue(
     for index, model in enumerate(loaded.value.patterns):
         at = ("patterns", index)
         document = loaded.document
-        problems.extend(_id_problems(document, at, model, detectors, places))
+        problems.extend(_id_problems(document, at, model, detectors=detectors, places=places))
         problems.extend(_name_problems(document, at, model))
         problems.extend(
             document.problem(
@@ -151,6 +151,7 @@ def _id_problems(
     document: YamlDocument,
     at: tuple[str, int],
     model: PatternModel,
+    *,
     detectors: Sequence[str],
     places: dict[str, str],
 ) -> list[Problem]:

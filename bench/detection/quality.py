@@ -4,8 +4,8 @@
 
 Every figure names its detector version, its data (rows and digest of the file) and its threshold. Rows that
 are absent are skipped with a reason. Train sources were used to write patterns and weights. Dev sources only
-report, except that the way the refusal detector reads voices was chosen on half A of its dev source (by hash of
-the row id): half B is the report.
+report, with the exceptions that docs/explanation/detectors.md names: how the refusal detector reads voices
+was chosen on half A of its dev source (by hash of the row id), half B is the report.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ _LOWEST = 0.1  # links to foreign hosts that carry nothing are not reported
 class LeakageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What counts as a leak.
 
-    `allowed_hosts` may be linked to, with their subdomains. A run of `min_words` words of the system prompt,
-    or of `document_min_words` of a document, is a disclosure; its score is the share disclosed, for a document
-    at most `document_score`: quoting a source is what an assistant is for, so a policy that minds must raise it.
+    `allowed_hosts` may be linked to, with their subdomains. A run of `min_words` words of the system prompt, or
+    of `document_min_words` of a document, is a disclosure. Its score is the share disclosed, for a document at
+    most `document_score`: quoting a source is what an assistant is for; a policy that minds must raise it.
     """
 
     allowed_hosts: tuple[str, ...] = ()

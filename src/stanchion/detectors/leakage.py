@@ -31,9 +31,9 @@ _LOWEST = 0.1  # links to foreign hosts that carry nothing are not reported
 class LeakageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What counts as a leak.
 
-    `allowed_hosts` may be linked to, with their subdomains. A run of `min_words` words of the system prompt, or
-    of `document_min_words` of a document, is a disclosure. Its score is the share disclosed, for a document at
-    most `document_score`: quoting a source is what an assistant is for; a policy that minds must raise it.
+    `allowed_hosts` may be linked to, with their subdomains. A run of `min_words` words of the system prompt,
+    or of `document_min_words` of a document, is a disclosure. Its score is the share disclosed, for a document
+    at most `document_score`: quoting a source is what an assistant is for; a policy that minds raises it.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -70,10 +70,14 @@ class LeakageDetector:
         found += self._marks(views, context.get("foreign_markers", ()), "leakage.cross_tenant")
         options = self._options
         for text in context.get("system_prompt", ()):
-            found += self._overlap(views, text, "leakage.system_prompt", options.min_words, 1.0)
+            found += self._overlap(views, text, "leakage.system_prompt", min_words=options.min_words)
         for text in context.get("documents", ()):
             found += self._overlap(
-                views, text, "leakage.document", options.document_min_words, options.document_score
+                views,
+                text,
+                "leakage.document",
+                min_words=options.document_min_words,
+                highest=options.document_score,
             )
         return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
 
@@ -104,7 +108,7 @@ class LeakageDetector:
         return found
 
     def _overlap(
-        self, views: Sequence[View], text: str, category_id: str, min_words: float, highest: float
+        self, views: Sequence[View], text: str, category_id: str, *, min_words: float, highest: float = 1.0
     ) -> list[Finding]:
         source = _source(text)
         best_view, best = None, None

@@ -32,7 +32,7 @@ class LeakageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What counts as a leak.
 
     `allowed_hosts` may be linked to, with their subdomains. A run of `min_words` words of the system prompt,
-    or of `document_min_words` of a document, is a disclosure. Its score is the share disclosed, for a document
+    or of `document_min_words` of a document, is a disclosure. Its score is the share disclosed; for documents
     at most `document_score`: quoting a source is what an assistant is for; a policy that minds raises it.
     """
 

@@ -62,11 +62,14 @@ def make_answer_cache(
     return AnswerCache(where, clock=clock or SystemClock(), fresh=fresh)
 
 
-def target_factories(settings: Settings, *, folder: Path) -> dict[str, TargetFactory]:
-    """The kinds of target that evals cannot make by themselves: endpoints, the local model, guards."""
+def target_factories(settings: Settings, *, folder: Path, retries: bool = True) -> dict[str, TargetFactory]:
+    """The kinds of target that evals cannot make by themselves: endpoints, the local model, guards.
+
+    `retries` False is for a caller that asks again itself, such as a run: two who retry multiply.
+    """
 
     def endpoint(model: Any) -> Target:
-        return _endpoint(model, settings)
+        return _endpoint(model, settings, retries=retries)
 
     def guarded(model: Any) -> Target:
         return _guarded(model, settings, folder=folder)
@@ -98,11 +101,13 @@ def secrets_of(settings: Settings) -> Mapping[str, Any]:
     return {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
 
 
-def _endpoint(model: Any, settings: Settings) -> Target:
-    from stanchion.models.endpoint import EndpointModel
+def _endpoint(model: Any, settings: Settings, *, retries: bool) -> Target:
+    from stanchion.models.endpoint import EndpointModel, EndpointOptions
+    from stanchion.models.retry import RetryPolicy
 
     key = model.api_key or secrets_of(settings).get(model.api)
-    return EndpointModel(model.base_url, api=model.api, model=model.model, api_key=key)
+    options = EndpointOptions() if retries else EndpointOptions(retry=RetryPolicy(attempts=1))
+    return EndpointModel(model.base_url, api=model.api, model=model.model, api_key=key, options=options)
 
 
 def _local(model: Any) -> Target:

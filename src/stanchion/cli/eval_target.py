@@ -100,7 +100,7 @@ def open_target(
     from stanchion.evals.cache import CachedTarget
     from stanchion.evals.target import build_target
 
-    factories = dict(target_factories(settings, folder=folder))
+    factories = dict(target_factories(settings, folder=folder, retries=False))
 
     def cached(factory: Callable[[Any], Target]) -> Callable[[Any], Target]:
         return lambda inner: CachedTarget(factory(inner), cache)

@@ -17,7 +17,6 @@ from stanchion.core.errors import DatasetError, DeadlineError, UnavailableError,
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.interaction import Interaction, Message, Reply, Role, Text, assistant, user
 from stanchion.core.origin import Origin
-from stanchion.evals.http_target import HttpTarget, value_at
 from stanchion.evals.results import Outcome, TargetKind
 from stanchion.evals.scorers.labels import DetectionScorer
 from stanchion.evals.scorers.scorer import Answer
@@ -26,6 +25,7 @@ from stanchion.evals.target import (
     DetectorTarget,
     NoAnswer,
     build_target,
+    http_target,
     load_function,
     target_kind,
 )
@@ -136,7 +136,9 @@ async def serve(request: web.Request) -> web.StreamResponse:
         case "calls":
             call = {"id": "c1", "function": {"name": "refund", "arguments": '{"n": 3}'}}
             broken = {"name": "mail", "arguments": '{"to": '}
-            return web.json_response({"text": None, "calls": [call, broken, "odd"]})
+            return web.json_response(
+                {"text": None, "calls": [call, broken], "odd": [call, "odd"], "none": None}
+            )
     return web.json_response({"auth": request.headers.get("Authorization", "")})
 
 
@@ -153,9 +155,8 @@ async def address() -> AsyncIterator[str]:
 
 
 async def ask(url: str, *, timeout_s: float = 5.0, **fields: Any) -> Interaction:
-    target = HttpTarget(
-        HttpTargetModel.model_validate({"kind": "http", "url": url, **fields}), timeout_s=timeout_s
-    )
+    given = HttpTargetModel.model_validate({"kind": "http", "url": url, **fields})
+    target = http_target(given, deadline_s=timeout_s)
     try:
         return await target.invoke(
             Interaction(
@@ -200,27 +201,31 @@ async def test_headers_are_sent_and_secrets_are_not_shown(address: str) -> None:
 
 
 async def test_tool_calls_are_read(address: str) -> None:
-    with pytest.raises(UnavailableError, match="no text at 'text'"):
-        await ask(f"{address}/calls", answer="text", calls="calls")
-    done = await ask(f"{address}/calls", calls="calls", answer="calls.1.name")
+    done = await ask(f"{address}/calls", answer="text", calls="calls")
     assert done.reply is not None
-    refund, mail, odd = done.reply.message.tool_calls
+    refund, mail = done.reply.message.tool_calls
     assert (refund.id, refund.name, refund.arguments) == ("c1", "refund", {"n": 3})
     assert (mail.arguments, mail.raw_arguments) == (None, '{"to": ')
-    assert odd.name == ""
+    for absent in ("none", "no_such_key"):
+        done = await ask(f"{address}/calls", calls=absent)
+        assert done.reply is not None
+        assert done.reply.message.tool_calls == ()
 
 
 @pytest.mark.parametrize(
     ("kind", "fields", "words", "retryable"),
     [
         ("html", {}, "a web page", False),
-        ("html", {"answer": "a.b"}, "is not JSON but text/html", False),
+        ("html", {"answer": "a.b"}, "is not JSON but an HTML page", False),
         ("text", {"answer": "a.b"}, "is not JSON", False),
-        ("auth", {"answer": "a.b"}, "no text at 'a.b'", False),
-        ("refused", {}, "HTTP status 400", False),
-        ("busy", {}, "HTTP status 429", True),
-        ("moved", {}, "a redirect (HTTP 302)", False),
-        ("large", {"max_bytes": 1000}, "longer than the limit of 1,000 bytes", False),
+        ("auth", {"answer": "a.b"}, "the path 'a.b' leads nowhere", False),
+        ("calls", {"answer": "text"}, "no text at 'text'", False),
+        ("calls", {"calls": "odd"}, "tool call 1 of the answer has no name", False),
+        ("calls", {"calls": "a.b"}, "the path 'a' leads nowhere", False),
+        ("refused", {}, "(HTTP 400)", False),
+        ("busy", {}, "(HTTP 429)", True),
+        ("moved", {}, "redirects (HTTP 302)", False),
+        ("large", {"max_bytes": 1000}, "larger than the limit of 1000 bytes", False),
     ],
 )
 async def test_what_cannot_be_used_is_told(
@@ -235,18 +240,24 @@ async def test_what_cannot_be_used_is_told(
         assert (caught.value.status, caught.value.retry_after_s) == (429, 7.0)
 
 
+async def test_a_busy_application_is_asked_once_because_the_run_asks_again(address: str) -> None:
+    with pytest.raises(UnavailableError) as caught:
+        await ask(f"{address}/busy")
+    assert "asked" not in str(caught.value)
+
+
+def test_a_url_or_template_that_cannot_work_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(UsageError, match="not an http"):
+        http_target(HttpTargetModel(kind="http", url="localhost"))
+    with pytest.raises(UsageError, match="promt"):
+        http_target(HttpTargetModel(kind="http", url="http://x", body="{{ promt }}"))
+
+
 async def test_a_server_that_is_slow_or_not_there_is_told(address: str) -> None:
-    with pytest.raises(DeadlineError, match=r"no answer within 0\.1 s"):
+    with pytest.raises(DeadlineError, match=r"no whole answer came within 0\.1 s"):
         await ask(f"{address}/slow", timeout_s=0.1)
-    with pytest.raises(UnavailableError, match="no connection"):
+    with pytest.raises(UnavailableError, match="cannot be reached"):
         await ask("http://127.0.0.1:9/none")
-
-
-@pytest.mark.parametrize(
-    ("path", "found"), [("", {"a": [1]}), ("a", [1]), ("a.0", 1), ("a.1", None), ("a.x", None), ("b", None)]
-)
-def test_paths_reach_into_lists_and_mappings(path: str, found: Any) -> None:
-    assert value_at({"a": [1]}, path) == found
 
 
 # --- detectors, recordings, nobody ---

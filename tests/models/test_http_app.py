@@ -84,9 +84,14 @@ async def test_tool_calls_are_found_in_both_shapes() -> None:
 
 
 async def test_without_a_path_the_body_is_the_answer() -> None:
-    reply = (await answer("plain words")).reply
+    async with serving(answering(body="plain words", content_type="text/plain")) as url:
+        app = HttpApp(url)
+        reply = (await app.invoke(ASKED)).reply
+        await app.aclose()
     assert reply is not None
     assert reply.message.text == "plain words"
+    with pytest.raises(UnavailableError, match="a web page"):
+        await answer("<p>Sign in</p>")
 
 
 @pytest.mark.parametrize(
@@ -134,4 +139,6 @@ def test_whole_placeholders_keep_their_type_and_code_is_only_text() -> None:
 
 
 def test_paths_go_through_objects_and_lists() -> None:
+    assert value_at({"a": [1]}, "a.0") == 1
+    assert value_at({"a": [1]}, "a") == [1]
     assert value_at({"choices": [{"message": {"content": "x"}}]}, "choices.0.message.content") == "x"

@@ -26,7 +26,6 @@ from stanchion.core.interaction import FinishReason, Interaction, Message, Reply
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.detectors.views import build_views
-from stanchion.evals.http_target import HttpTarget
 from stanchion.evals.results import TargetKind
 from stanchion.evals.target_file import (
     AnyTargetModel,
@@ -36,11 +35,15 @@ from stanchion.evals.target_file import (
     RecordingTargetModel,
     ScriptedTargetModel,
 )
+from stanchion.models.http_app import HttpApp, HttpAppOptions
+from stanchion.models.http_client import HttpLimits
 from stanchion.models.recording import read_recording
+from stanchion.models.retry import RetryPolicy
 from stanchion.models.script import read_script
 from stanchion.models.scripted import ScriptedModel
 
 TargetFactory = Callable[[Any], Target]
+_MAX_CONNECTIONS = 1024  # the pace of a run limits them, and a suite may ask for as many at once
 _SURFACES = {
     Origin.USER: Surface.INPUT,
     Origin.RETRIEVED: Surface.RETRIEVED,
@@ -187,7 +190,7 @@ def build_target(
     """
     match model:
         case HttpTargetModel():
-            return HttpTarget(model)
+            return http_target(model)
         case CallableTargetModel():
             function, code = load_function(model.function, folder=folder)
             return CallableTarget(function, name=model.name, takes=model.takes, code=code)
@@ -204,6 +207,26 @@ def build_target(
             if factory is None:
                 raise UsageError(f"a target of kind {model.kind!r} cannot be made here.")
             return factory(model)
+
+
+def http_target(model: HttpTargetModel, *, deadline_s: float = 120.0) -> HttpApp:
+    """The application of a suite; a run asks again itself, so this asks once.
+
+    Raises:
+        UsageError: for a bad URL, and for a placeholder of the body that nothing fills.
+    """
+    limits = HttpLimits(
+        deadline_s=deadline_s, max_connections=_MAX_CONNECTIONS, max_response_bytes=model.max_bytes
+    )
+    options = HttpAppOptions(
+        body=model.body,
+        answer=model.answer,
+        calls=model.calls,
+        method=model.method,
+        limits=limits,
+        retry=RetryPolicy(attempts=1),
+    )
+    return HttpApp(model.url, options=options, headers=model.headers, name=model.name)
 
 
 def target_kind(model: AnyTargetModel) -> TargetKind:

@@ -30,9 +30,10 @@ class EndpointTargetModel(TargetModel):
 class HttpTargetModel(TargetModel):
     """Any HTTP application: a JSON body made from a template, an answer found by a path.
 
-    In `body`, texts may hold `{{ prompt }}` and `{{ system }}`; the exact texts `{{ messages }}`,
-    `{{ documents }}` and `{{ tools }}` stand for lists. `answer` and `calls` are dotted paths into the JSON
-    of the response (`choices.0.message.content`); an empty `answer` takes the body as text.
+    In `body`, texts may hold `{{ prompt }}`, `{{ system }}`, `{{ session_id }}` and `{{ model }}`; the exact
+    texts `{{ messages }}`, `{{ documents }}` and `{{ tools }}` stand for lists. `answer` and `calls` are
+    dotted paths into the JSON of the response (`choices.0.message.content`); with neither, the body is the
+    answer. A key that is missing or null at the end of `calls` means that no tool was called.
     """
 
     kind: Literal["http"]

@@ -16,6 +16,7 @@ from stanchion.core.interaction import FinishReason, Interaction, Reply, Role, T
 from stanchion.models.endpoint import SecretLike
 from stanchion.models.events import tool_call
 from stanchion.models.http_client import Call, HttpClient, HttpLimits, checked_url, json_body, shown_url
+from stanchion.models.http_errors import looks_like_html, web_page_error
 from stanchion.models.retry import Deadline, Jitter, Retries, RetryPolicy, Sleep
 from stanchion.models.template import fill, placeholders
 
@@ -28,7 +29,8 @@ class HttpAppOptions(msgspec.Struct, frozen=True, kw_only=True):
     `body` is any JSON value; its texts may hold `{{ prompt }}` (the last user text), `{{ system }}`,
     `{{ session_id }}` and `{{ model }}`, and a text that is only `{{ messages }}`, `{{ documents }}` or
     `{{ tools }}` stands for the list. `answer` and `calls` are dotted paths into the JSON of the response,
-    such as `choices.0.message.content`; an empty `answer` takes the whole body as text.
+    such as `choices.0.message.content`; with neither, the whole body is the answer. A key that is missing or
+    null at the end of `calls` means that no tool was called.
     """
 
     body: Any = msgspec.field(default_factory=lambda: {"prompt": "{{ prompt }}"})
@@ -93,7 +95,7 @@ class HttpApp:
         """The request with the application's answer.
 
         Raises:
-            UnavailableError: no connection, a bad status, no JSON, or no answer at the path.
+            UnavailableError: no connection, a bad status, a web page, no JSON, or no answer at the path.
             DeadlineError: when time ran out.
         """
         call = self._call(interaction)
@@ -103,7 +105,9 @@ class HttpApp:
             value = await self._retries.run(lambda: self._http.fetch_json(call), deadline)
             reply = self._reply(value, call.what)
         else:
-            _, raw = await self._retries.run(lambda: self._http.fetch(call), deadline)
+            headers, raw = await self._retries.run(lambda: self._http.fetch(call), deadline)
+            if looks_like_html(headers, raw):
+                raise web_page_error(call.what)
             reply = Reply(message=assistant(raw.decode("utf-8", errors="replace")), model=self.id)
         latency_ms = (self._clock.monotonic_ns() - began) / 1e6
         return msgspec.structs.replace(
@@ -135,7 +139,7 @@ class HttpApp:
             if self._options.answer:
                 text = value_at(value, self._options.answer)
             if self._options.calls:
-                calls = _calls(value_at(value, self._options.calls))
+                calls = _calls_at(value, self._options.calls)
         except UsageError as error:
             raise UnavailableError(f"{what}: {error.message}", hint=error.hint, is_retryable=False) from error
         if text is None and calls:
@@ -188,8 +192,16 @@ def value_at(value: Any, path: str) -> Any:
     return here
 
 
-def _calls(value: Any) -> tuple[ToolCall, ...]:
+def _calls_at(value: Any, path: str) -> tuple[ToolCall, ...]:
     """Tool calls as `{name, arguments}`, with OpenAI's `function` around them or without."""
+    parent, _, last = path.rpartition(".")
+    holder = value_at(value, parent) if parent else value
+    if isinstance(holder, dict) and holder.get(last) is None:
+        return ()
+    return _calls(value_at(holder, last))
+
+
+def _calls(value: Any) -> tuple[ToolCall, ...]:
     if not isinstance(value, list):
         raise UsageError("the tool calls of the answer are no list.", hint="Check the path `calls`.")
     return tuple(_call(item, number) for number, item in enumerate(value))

@@ -70,6 +70,15 @@ def no_json_error(what: str, headers: Mapping[str, str], body: bytes) -> Unavail
     return UnavailableError(f"{what}: the answer is not JSON but {found}.", hint=hint, is_retryable=False)
 
 
+def web_page_error(what: str) -> UnavailableError:
+    """A success status with a web page where plain words were expected."""
+    return UnavailableError(
+        f"{what}: the answer is a web page.",
+        hint="Is the URL that of an API? A login page may stand in between.",
+        is_retryable=False,
+    )
+
+
 def too_large_error(what: str, limit: int) -> UnavailableError:
     """More bytes than we are willing to hold."""
     return UnavailableError(

@@ -15,7 +15,7 @@ from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.transforms.scratch import ThreadScratch
 from stanchion.detectors.transforms.triggers import EXPRESSIONS, Trigger
 
-_LAYOUT = 2  # raise it when ids or flags are given out differently
+_LAYOUT = 4  # raise it when ids or flags are given out differently
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class Automaton:
         self._scratch = ThreadScratch(self._database)
 
     def look(self, data: bytes) -> Sighting:
-        """What occurs in valid UTF-8."""
+        """What occurs in a text; any bytes will do."""
         found: list[int] = []
         self._scan(data, _note, 0, found, self._scratch.get())
         if not found:
@@ -71,10 +71,11 @@ def _load_or_build(patterns: Sequence[Pattern], cache: DiskCache) -> Any:
 
 
 def _build(patterns: Sequence[Pattern]) -> Any:
+    """The database; the id of a pattern is its index, triggers come after all patterns."""
     import hyperscan
 
     made = [(translate(p.pattern, p.flags), p.flags) for p in patterns]
-    expressions = [made_of.hyperscan for made_of, _ in made] + [e for _, e in EXPRESSIONS]
+    expressions = [one.hyperscan for one, _ in made] + [expression for _, expression in EXPRESSIONS]
     flags = [hyperscan_flags(*pair) for pair in made] + [hyperscan.HS_FLAG_SINGLEMATCH] * len(EXPRESSIONS)
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(

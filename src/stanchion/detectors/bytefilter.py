@@ -17,6 +17,7 @@ from typing import Any
 _HIGH = r"[\xc2-\xf4][\x80-\xbf]{1,3}"  # one character beyond ASCII
 _ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
 _PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
+_CODE_POINT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _FEW = 4  # repeats of a group that are kept as they are
 _SPREAD = 16  # how far the bounds of a repeated ASCII class may lie apart
 _LONGEST = 64  # a longer minimum is not needed to tell texts apart
@@ -42,23 +43,32 @@ _SIGMAS = frozenset("\u03a3\u03c3\u03c2")  # the one letter with three forms
 
 def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
     """The wider expression; None when this one uses a syntax that only RE2 knows."""
-    value = 0
-    for name, flag in (("caseless", re.IGNORECASE), ("dotall", re.DOTALL), ("multiline", re.MULTILINE)):
-        value |= flag if name in flags else 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            tree = _parse(_without_properties(pattern), value)
-        final = int(tree.state.flags)
-        body = _Writer(ucp="ucp" in flags).sequence(_core(list(tree)), final)
-    except (re.error, Warning, _Unsupported, OverflowError, RecursionError):
+        nodes, final = _tree(pattern, flags)
+        body = _Writer(ucp="ucp" in flags).sequence(_core(nodes), final)
+    except _UNREADABLE:
         return None
     inline = "".join(
         letter
-        for letter, flag in (("i", re.IGNORECASE), ("m", re.MULTILINE), ("s", re.DOTALL))
-        if final & flag and not value & flag
+        for letter, name, flag in (
+            ("i", "caseless", re.IGNORECASE),
+            ("m", "multiline", re.MULTILINE),
+            ("s", "dotall", re.DOTALL),
+        )
+        if final & flag and name not in flags
     )
     return f"(?{inline}:{body})" if inline else body
+
+
+def _tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
+    """The nodes of an expression, and the flags that hold in it."""
+    value = 0
+    for name, flag in (("caseless", re.IGNORECASE), ("dotall", re.DOTALL), ("multiline", re.MULTILINE)):
+        value |= flag if name in flags else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tree = _parse(_as_python(pattern), value)
+    return list(tree), int(tree.state.flags)
 
 
 def _parse(pattern: str, flags: int) -> Any:
@@ -119,8 +129,11 @@ class _Unsupported(Exception):
     """A node that has no wider form over bytes."""
 
 
-def _without_properties(pattern: str) -> str:
-    r"""The expression with `\p{L}` and its kind as classes that contain them."""
+_UNREADABLE = (re.error, Warning, _Unsupported, OverflowError, RecursionError)
+
+
+def _as_python(pattern: str) -> str:
+    r"""The expression with `\p{L}` and its kind as wider classes, and `\x{e9}` as `\U000000e9`."""
     parts: list[str] = []
     in_class = False
     position = 0
@@ -129,6 +142,11 @@ def _without_properties(pattern: str) -> str:
         if found is not None:
             wide = _property(found)
             parts.append(wide if in_class else f"[{wide}]")
+            position = found.end()
+            continue
+        found = _CODE_POINT.match(pattern, position)
+        if found is not None:
+            parts.append(f"\\U{int(found[1], 16):08x}")
             position = found.end()
             continue
         step = 2 if pattern[position] == "\\" else 1

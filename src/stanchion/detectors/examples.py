@@ -53,5 +53,5 @@ def _failures(scanner: Scanner, pattern: Pattern) -> Iterator[ExampleFailure]:
 def is_found(scanner: Scanner, pattern: Pattern, text: str) -> bool:
     """Whether the pattern makes a finding in the text."""
     view_set = build_views(text)
-    hits = [hit for hit in scanner.hits(view_set) if hit.pattern is pattern]
+    hits = [hit for hit in scanner.hits_for(view_set, pattern.detector) if hit.pattern is pattern]
     return bool(findings_from_hits(pattern.detector, "", hits, view_set))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
+from threading import Lock
 
 from stanchion.core.codec import Digest, digest
 from stanchion.detectors.automaton import Automaton
@@ -15,6 +17,8 @@ from stanchion.detectors.places import PlaceFinder
 from stanchion.detectors.views import Notice, TextView, TextViewSet
 
 MATCH_LIMIT = "match_limit"
+ON_DEMAND = ("refusal",)
+_NUMBERS = count()
 
 
 class Hit:
@@ -45,33 +49,41 @@ class Hit:
 class Scanner:
     """Finds the patterns of all catalogues in all views, one pass for each view; thread-safe.
 
-    `cache_dir` holds the built automaton from one start to the next; None keeps it in memory only.
+    `cache_dir` holds the built automaton from one start to the next; None keeps it in memory only. Patterns
+    of the detectors in `on_demand` have an automaton of their own, built when somebody asks for their hits:
+    they are for answers, and would slow every look at an input.
     """
 
-    def __init__(self, catalogues: Sequence[Catalogue], *, cache_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        catalogues: Sequence[Catalogue],
+        *,
+        cache_dir: Path | None = None,
+        on_demand: Sequence[str] = ON_DEMAND,
+    ) -> None:
         self.catalogues = tuple(catalogues)
         self.patterns: tuple[Pattern, ...] = tuple(p for c in self.catalogues for p in c.patterns)
         self.digest: Digest = digest([c.digest for c in self.catalogues])
         self.cache_dir = cache_dir
-        self._automaton = Automaton(self.patterns, DiskCache(cache_dir))
-        self._finders = tuple(PlaceFinder(pattern) for pattern in self.patterns)
-        self._reads_segments = any("segment" in pattern.views for pattern in self.patterns)
-        self._key = f"scan:{self.digest}"
+        self._on_demand = frozenset(on_demand)
+        self._main = _Matcher([p for p in self.patterns if p.detector not in self._on_demand], cache_dir)
+        self._others: dict[str, _Matcher] = {}
+        self._lock = Lock()
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         """All matches that pass their validator, by position in the original; made once for each `ViewSet`.
 
         A match is looked for in the views that its pattern names. After a match that its validator refuses,
-        the search goes on one character later, so that a false start hides nothing.
+        the search goes on one character later, so that a false start hides nothing. Patterns of detectors
+        that are on demand are left out; see `hits_for`.
         """
-        found: tuple[Hit, ...] | None = view_set.memo.get(self._key)
-        if found is None:
-            found = view_set.memo[self._key] = self._scan(view_set)
-        return found
+        return self._main.hits(view_set)
 
     def hits_for(self, view_set: TextViewSet, detector: str) -> tuple[Hit, ...]:
         """The matches of the patterns whose id begins with `detector.` (`pii`, `secrets`, ...)."""
-        hits = self.hits(view_set)
+        if detector in self._on_demand:
+            return self._other(detector).hits(view_set)
+        hits = self._main.hits(view_set)
         return tuple(hit for hit in hits if hit.pattern.detector == detector) if hits else ()
 
     def patterns_for(self, detector: str) -> tuple[Pattern, ...]:
@@ -81,6 +93,30 @@ class Scanner:
     def digest_for(self, detector: str) -> Digest:
         """The identity of one detector's patterns: the data part of its version."""
         return digest(self.patterns_for(detector))
+
+    def _other(self, detector: str) -> _Matcher:
+        with self._lock:
+            found = self._others.get(detector)
+            if found is None:
+                found = self._others[detector] = _Matcher(self.patterns_for(detector), self.cache_dir)
+            return found
+
+
+class _Matcher:
+    """Some patterns with their automaton."""
+
+    def __init__(self, patterns: Sequence[Pattern], cache_dir: Path | None) -> None:
+        self._patterns = tuple(patterns)
+        self._automaton = Automaton(self._patterns, DiskCache(cache_dir))
+        self._finders = tuple(PlaceFinder(pattern) for pattern in self._patterns)
+        self._reads_segments = any("segment" in pattern.views for pattern in self._patterns)
+        self._key = f"scan:{next(_NUMBERS)}"
+
+    def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
+        found: tuple[Hit, ...] | None = view_set.memo.get(self._key)
+        if found is None:
+            found = view_set.memo[self._key] = self._scan(view_set)
+        return found
 
     def _scan(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         sighting = self._automaton.look(view_set.raw.data)
@@ -101,7 +137,7 @@ class Scanner:
 
     def _places(self, indices: Iterable[int], view: TextView, view_set: TextViewSet) -> Iterator[Hit]:
         for index in indices:
-            pattern = self.patterns[index]
+            pattern = self._patterns[index]
             if view.family not in pattern.views:
                 continue
             spans, is_complete = self._finders[index].find(view.data)

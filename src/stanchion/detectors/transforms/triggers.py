@@ -10,6 +10,8 @@ from enum import IntFlag
 from functools import cache
 from typing import Any
 
+from stanchion.detectors.transforms.scratch import ThreadScratch
+
 
 class Trigger(IntFlag):
     """One bit for each transform that waits for a sign."""
@@ -34,7 +36,7 @@ SPELLING = Trigger.LEET | Trigger.SPACED
 # The same expressions stand in the scanner's automaton and in the small one below; ASCII only, no flags.
 EXPRESSIONS: tuple[tuple[Trigger, bytes], ...] = (
     (Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),
-    (Trigger.HEX, rb"(?:[0-9A-Fa-f]{2}[ :,-]?){10}|(?:0x[0-9A-Fa-f]{2}[ ,;]{0,2}){6}"),
+    (Trigger.HEX, rb"[0-9A-Fa-f]{20}|(?:[2-7][0-9A-Fa-f][ :,-]){5}|(?:0x[0-9A-Fa-f]{2}[ ,;]{0,2}){6}"),
     (Trigger.URL, rb"%[0-9A-Fa-f]{2}"),
     (Trigger.ENTITY, rb"&(?:#[0-9]{2,7}|#[xX][0-9A-Fa-f]{2,6}|[A-Za-z][A-Za-z0-9]{1,31};)"),
     (Trigger.QUOTED_PRINTABLE, rb"=[0-9A-Fa-f]{2}[\x00-\xff]{0,80}=[0-9A-Fa-f]{2}|=\r?\n"),
@@ -51,13 +53,8 @@ def find_triggers(data: bytes) -> Trigger:
     database, scratch = _automaton()
     found: list[int] = []
     database.scan(data, _note, 0, found, scratch.get())
-    return combine(found)
-
-
-def combine(bits: list[int]) -> Trigger:
-    """Many bits as one value."""
     value = 0
-    for bit in bits:
+    for bit in found:
         value |= bit
     return Trigger(value)
 
@@ -67,10 +64,8 @@ def _note(bit: int, _start: int, _end: int, _flags: int, found: list[int]) -> No
 
 
 @cache
-def _automaton() -> tuple[Any, Any]:
+def _automaton() -> tuple[Any, ThreadScratch]:
     import hyperscan
-
-    from stanchion.detectors.transforms.scratch import ThreadScratch
 
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stanchion.core.clock import Clock, SystemClock
 
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from stanchion.core.target import Target
     from stanchion.detectors.registry import Registry
     from stanchion.evals.cache import AnswerCache
-    from stanchion.evals.suite import Suite
+    from stanchion.evals.scorers.build import ModelFactory
     from stanchion.evals.target import TargetFactory
+    from stanchion.evals.target_file import (
+        AnyTargetModel,
+        EndpointTargetModel,
+        GuardTargetModel,
+        LocalTargetModel,
+    )
     from stanchion.guard.pipeline import Guard
 
 WITHHELD = "[withheld]"
@@ -31,19 +37,25 @@ def make_registry(settings: Settings) -> Registry:
     return Registry(Scanner(packaged_catalogues(cache_dir=folder), cache_dir=folder))
 
 
-def make_guard(policy: Path | str, settings: Settings, *, clock: Clock | None = None) -> Guard:
-    """A guard by policy file or packaged name."""
+def make_guard(
+    policy: Path | str,
+    settings: Settings,
+    *,
+    registry: Registry | None = None,
+    clock: Clock | None = None,
+) -> Guard:
+    """A guard by policy file or packaged name; its detectors come from the registry."""
     from stanchion.guard.pipeline import Guard
 
-    return Guard.load(policy, registry=make_registry(settings), clock=clock)
+    return Guard.load(policy, registry=registry or make_registry(settings), clock=clock)
 
 
-def make_scrub(settings: Settings) -> Callable[[str], str]:
+def make_scrub(settings: Settings, *, registry: Registry | None = None) -> Callable[[str], str]:
     """What takes personal data and secrets out of words that are to be stored.
 
     A text in which a check could not run is withheld whole.
     """
-    guard = make_guard("scrub", settings)
+    guard = make_guard("scrub", settings, registry=registry)
 
     def scrub(text: str) -> str:
         checked = guard.check(text, surface="output")
@@ -62,70 +74,101 @@ def make_answer_cache(
     return AnswerCache(where, clock=clock or SystemClock(), fresh=fresh)
 
 
-def target_factories(settings: Settings, *, folder: Path, retries: bool = True) -> dict[str, TargetFactory]:
-    """The kinds of target that evals cannot make by themselves: endpoints, the local model, guards.
+def make_target(
+    model: AnyTargetModel,
+    settings: Settings,
+    *,
+    folder: Path,
+    registry: Registry,
+    answers: AnswerCache | None = None,
+) -> Target:
+    """What a suite is run against; it asks once, because a run asks again itself.
+
+    Args:
+        model: as the suite or the command line has it.
+        settings: keys, base URLs and the cache folder.
+        folder: where its paths start.
+        registry: makes the detectors, a guard's included.
+        answers: where a model's answers are kept, under a guard too.
+
+    Raises:
+        UsageError: when it cannot be made.
+        FilesError: for a policy with problems.
+    """
+    from stanchion.evals.target import NoAnswer, build_target
+
+    factories = _model_factories(settings, retries=False, answers=answers)
+
+    def guarded(model: GuardTargetModel) -> Target:
+        is_file = model.policy.endswith((".yaml", ".yml"))
+        guard = make_guard(folder / model.policy if is_file else model.policy, settings, registry=registry)
+        return guard.wrap(NoAnswer() if model.around is None else build(model.around))
+
+    def build(model: AnyTargetModel) -> Target:
+        made = {**factories, "guard": guarded}
+        return build_target(model, folder=folder, detectors=registry.create, factories=made)
+
+    return build(model)
+
+
+def judge_factory(settings: Settings) -> ModelFactory:
+    """What makes a judge by its name.
+
+    `local` is the packaged model; `openai/NAME` and `anthropic/NAME` stand behind the endpoint that the
+    settings name, and any other name is taken for OpenAI's. A judge that fails is asked again.
+    """
+    from stanchion.evals.target_file import EndpointTargetModel, LocalTargetModel
+
+    factories = _model_factories(settings)
+
+    def judge(name: str) -> Target:
+        api, _, model = name.partition("/")
+        match api:
+            case "local" if not model:
+                return factories["local"](LocalTargetModel(kind="local"))
+            case "anthropic" if model:
+                base_url = settings.anthropic_base_url
+                return factories["endpoint"](
+                    EndpointTargetModel(kind="endpoint", api="anthropic", base_url=base_url, model=model)
+                )
+            case "openai" if model:
+                name = model
+        base_url = settings.openai_base_url
+        return factories["endpoint"](EndpointTargetModel(kind="endpoint", base_url=base_url, model=name))
+
+    return judge
+
+
+def _model_factories(
+    settings: Settings, *, retries: bool = True, answers: AnswerCache | None = None
+) -> dict[str, TargetFactory]:
+    """The models that evals cannot make by themselves.
 
     `retries` False is for a caller that asks again itself, such as a run: two who retry multiply.
     """
 
-    def endpoint(model: Any) -> Target:
-        return _endpoint(model, settings, retries=retries)
+    def endpoint(model: EndpointTargetModel) -> Target:
+        return _cached(_endpoint(model, settings, retries=retries), answers)
 
-    def guarded(model: Any) -> Target:
-        return _guarded(model, settings, folder=folder)
+    def local(model: LocalTargetModel) -> Target:
+        from stanchion.models.local import LocalModel
 
-    return {"endpoint": endpoint, "local": _local, "guard": guarded}
+        return _cached(LocalModel(Path(model.model) if model.model else None), answers)
 
-
-def make_target(suite: Suite, settings: Settings, *, registry: Registry) -> Target:
-    """The target that a suite's file names.
-
-    Raises:
-        UsageError: when it names none.
-    """
-    from stanchion.core.errors import UsageError
-    from stanchion.evals.target import build_target
-
-    model = suite.file.target
-    if model is None:
-        raise UsageError(
-            f"suite {suite.id!r} names no target.", hint="Add `target:` to the suite, or give --target."
-        )
-    folder = suite.path.parent
-    factories = target_factories(settings, folder=folder)
-    return build_target(model, folder=folder, detectors=registry.create, factories=factories)
+    return {"endpoint": endpoint, "local": local}
 
 
-def secrets_of(settings: Settings) -> Mapping[str, Any]:
-    """The keys of model providers that the settings hold, by the name of their API."""
-    return {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
+def _cached(target: Target, answers: AnswerCache | None) -> Target:
+    from stanchion.evals.cache import CachedTarget
+
+    return target if answers is None else CachedTarget(target, answers)
 
 
-def _endpoint(model: Any, settings: Settings, *, retries: bool) -> Target:
+def _endpoint(model: EndpointTargetModel, settings: Settings, *, retries: bool) -> Target:
     from stanchion.models.endpoint import EndpointModel, EndpointOptions
     from stanchion.models.retry import RetryPolicy
 
-    key = model.api_key or secrets_of(settings).get(model.api)
+    keys = {"openai": settings.openai_api_key, "anthropic": settings.anthropic_api_key}
     options = EndpointOptions() if retries else EndpointOptions(retry=RetryPolicy(attempts=1))
+    key = model.api_key or keys[model.api]
     return EndpointModel(model.base_url, api=model.api, model=model.model, api_key=key, options=options)
-
-
-def _local(model: Any) -> Target:
-    from stanchion.models.local import LocalModel
-
-    return LocalModel(Path(model.model) if model.model else None)
-
-
-def _guarded(model: Any, settings: Settings, *, folder: Path) -> Target:
-    from stanchion.evals.target import build_target
-
-    registry = make_registry(settings)
-    is_file = model.policy.endswith((".yaml", ".yml"))
-    guard = make_guard(folder / model.policy if is_file else model.policy, settings)
-    if model.around is None:
-        from stanchion.evals.target import NoAnswer
-
-        return guard.wrap(NoAnswer())
-    factories = target_factories(settings, folder=folder)
-    inner = build_target(model.around, folder=folder, detectors=registry.create, factories=factories)
-    return guard.wrap(inner)

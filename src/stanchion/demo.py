@@ -115,8 +115,9 @@ class _Stage:
         self._example = example_folder()
         self._feature = self._example / FEATURE
         self._registry = make_registry(settings)
-        self._scrub = make_scrub(settings)
-        self._guard = make_guard(self._feature / "policy.yaml", settings, clock=clock)
+        self._scrub = make_scrub(settings, registry=self._registry)
+        policy = self._feature / "policy.yaml"
+        self._guard = make_guard(policy, settings, registry=self._registry, clock=clock)
         self._cache = make_answer_cache(settings, fresh=options.fresh, clock=clock)
         self._assistant = _load_assistant(self._example / "assistant.py")
         self._instances = options.instances or min(2, os.cpu_count() or 1)

@@ -47,8 +47,8 @@ def run_request(request: RunRequest) -> RunData:
     """
     import msgspec
 
-    from stanchion.bootstrap import make_answer_cache, make_registry, make_scrub
-    from stanchion.cli.eval_target import open_target, target_model
+    from stanchion.bootstrap import make_answer_cache, make_registry, make_scrub, make_target
+    from stanchion.cli.eval_target import target_model
     from stanchion.cli.eval_trouble import resume_command
     from stanchion.core.clock import SystemClock
     from stanchion.evals.gating import judge_run
@@ -62,16 +62,15 @@ def run_request(request: RunRequest) -> RunData:
     cache = make_answer_cache(settings, fresh=request.fresh)
     with RunProgress() as progress:
         try:
-            target = open_target(
-                model, folder=suite.path.parent, settings=settings, registry=registry, cache=cache
-            )
+            folder = suite.path.parent
+            target = make_target(model, settings, folder=folder, registry=registry, answers=cache)
             work = _Work(
                 replace(request, run_settings=run_settings),
                 model,
                 target,
                 scorers,
                 cache,
-                make_scrub(settings),
+                make_scrub(settings, registry=registry),
             )
             run = asyncio.run(work.run(progress))
         except KeyboardInterrupt:
@@ -134,29 +133,12 @@ class _Work:
 
 
 def _scorers(suite: Suite, registry: Registry, settings: Settings) -> tuple[AnyScorer, ...]:
-    """The suite's scorers; a judge is `local`, or a model of the endpoint that the settings name."""
-    from stanchion.bootstrap import target_factories
+    from stanchion.bootstrap import judge_factory
     from stanchion.evals.scorers.build import build_scorers
-    from stanchion.evals.target_file import EndpointTargetModel, LocalTargetModel
-
-    factories = target_factories(settings, folder=suite.path.parent)
-
-    def judge(name: str) -> Target:
-        if name == "local":
-            return factories["local"](LocalTargetModel(kind="local"))
-        api, _, model = name.partition("/")
-        if api == "anthropic" and model:
-            base = settings.anthropic_base_url
-            return factories["endpoint"](
-                EndpointTargetModel(kind="endpoint", api="anthropic", base_url=base, model=model)
-            )
-        name = model if api == "openai" and model else name
-        base = settings.openai_base_url
-        return factories["endpoint"](EndpointTargetModel(kind="endpoint", base_url=base, model=name))
 
     return build_scorers(
         suite.file.scorers,
         detectors=registry.create,
-        judges=judge,
+        judges=judge_factory(settings),
         expects_refusal=suite.expects_refusal,
     )

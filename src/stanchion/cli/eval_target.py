@@ -1,18 +1,12 @@
-"""What `--target` may say, and the target that comes of it, with its answers cached where it is a model."""
+"""What `--target` may say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stanchion.core.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from stanchion.config import Settings
-    from stanchion.core.target import Target
-    from stanchion.detectors.registry import Registry
-    from stanchion.evals.cache import AnswerCache
     from stanchion.evals.suite import Suite
     from stanchion.evals.target_file import AnyTargetModel
 
@@ -25,7 +19,6 @@ _FORMS = {
     "http": "http:http://localhost:8000/chat",
     "endpoint": "endpoint:http://localhost:8000/v1#model",
 }
-_CACHED = ("endpoint", "local")
 
 
 def target_model(given: str | None, suite: Suite) -> AnyTargetModel:
@@ -86,31 +79,3 @@ def _unguarded(own: Any) -> Any:
         if getattr(around, "kind", "") in ("endpoint", "http", "callable", "local", "scripted")
         else None
     )
-
-
-def open_target(
-    model: AnyTargetModel, *, folder: Path, settings: Settings, registry: Registry, cache: AnswerCache
-) -> Target:
-    """The target; a model's answers go through the cache, under a guard too.
-
-    Raises:
-        UsageError: when it cannot be made.
-    """
-    from stanchion.bootstrap import make_guard, target_factories
-    from stanchion.evals.cache import CachedTarget
-    from stanchion.evals.target import build_target
-
-    factories = dict(target_factories(settings, folder=folder, retries=False))
-
-    def cached(factory: Callable[[Any], Target]) -> Callable[[Any], Target]:
-        return lambda inner: CachedTarget(factory(inner), cache)
-
-    for kind in _CACHED:
-        factories[kind] = cached(factories[kind])
-    around = getattr(model, "around", None)
-    if around is None:
-        return build_target(model, folder=folder, detectors=registry.create, factories=factories)
-    inner = build_target(around, folder=folder, detectors=registry.create, factories=factories)
-    policy = getattr(model, "policy", "default")
-    is_file = policy.endswith((".yaml", ".yml"))
-    return make_guard(folder / policy if is_file else policy, settings).wrap(inner)

@@ -37,9 +37,10 @@ def arms(cells: tuple[int, int, int, int], **fields: object) -> tuple[RunData, R
     return run(before), run(after[::-1], "run_2")
 
 
-def test_the_table_is_that_of_the_pairs_whatever_their_order() -> None:
+@pytest.mark.parametrize("category", ["injection", ""])
+def test_the_table_is_that_of_the_pairs_whatever_their_order(category: str) -> None:
     cells = (5, 12, 3, 80)
-    found = compare(*arms(cells))
+    found = compare(*arms(cells, category=category))
     (row,) = found.rows
     assert (row.before.hits, row.after.hits, row.before.n) == (17, 8, 100)
     wanted, test = paired_difference(*cells), mcnemar_exact(12, 3)

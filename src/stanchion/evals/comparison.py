@@ -21,6 +21,8 @@ from stanchion.evals.tally import covers, criterion_outcome
 from stanchion.evals.verdict import PairedEvidence
 from stanchion.stats.comparison import mcnemar_exact, paired_difference
 
+_ALL = ""  # the key of a concern's own row, over all categories
+_NO_CATEGORY = "(none)"
 _SHOWN_FAILURES = 20
 _LEAST_CHANGED = 10
 _LEAST_CLUSTERS = 40
@@ -169,7 +171,7 @@ def compare(before: RunData, after: RunData) -> Comparison:
             now, then = outcome_of(result, concern), outcome_of(known, concern)
             if now is None or then is None:
                 continue
-            for category in ("", result.category):
+            for category in (_ALL, result.category or _NO_CATEGORY):
                 pairs[concern, category].add(then, now, case_id=result.case_id, cluster=cluster_of(result))
         categories.setdefault(result.category, result.category)
     if not seen:
@@ -181,7 +183,7 @@ def compare(before: RunData, after: RunData) -> Comparison:
     rows = [
         _row(concern, category or "all", found, runs=(before, after))
         for (concern, category), found in sorted(pairs.items())
-        if found.count and (category == "" or len(categories) > 1)
+        if found.count and (category == _ALL or len(categories) > 1)
     ]
     return Comparison(
         before=before.title or before.header.target_id,

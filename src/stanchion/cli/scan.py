@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,7 @@ def scan(
         ScanFormat, typer.Option("--format", help="Print text, one JSON document, JSON lines, or SARIF.")
     ] = ScanFormat.TEXT,
     rows: Annotated[
-        Rows, typer.Option("--rows", help="What the files hold; auto goes by the suffix.")
+        Rows, typer.Option("--rows", help="What the files hold; auto goes by the suffix, and by --field.")
     ] = Rows.AUTO,
     tier: Annotated[
         TierName, typer.Option("--tier", help="Patterns and validators only, or all the policy enables.")
@@ -102,12 +102,14 @@ def scan(
     else was found.
 
     Example:
-        echo '{"text": "What is your return policy?"}' | stanchion scan - --rows jsonl --format jsonl
+        echo '{"text": "What is your return policy?"}' | stanchion scan - --field text --format jsonl
     """
     make_scanner = partial(_make_scanner, ctx.obj, policy, tier.value, surface.value, tuple(detector or ()))
     tally = Tally()
     names = (field, id_field)
-    kept = _records(files, rows, make_scanner, names=names, workers=workers, tally=tally)
+    asks_for_field = str(ctx.get_parameter_source("field")).endswith("COMMANDLINE")
+    kind_of = partial(_kind, rows=rows, otherwise=Rows.JSONL if asks_for_field else Rows.TEXT)
+    kept = _records(files, kind_of, make_scanner, names=names, workers=workers, tally=tally)
     _PRINTERS[output_format](_counted(kept, tally), tally, quiet)
     if not quiet:
         note(_summary(tally))
@@ -129,7 +131,7 @@ def _make_scanner(
 
 def _records(
     files: list[str],
-    rows: Rows,
+    kind_of: Callable[[str], Rows],
     make_scanner: partial[BulkScanner],
     *,
     names: tuple[str, str],
@@ -140,7 +142,7 @@ def _records(
     scanner = make_scanner()
     for name in files:
         try:
-            kind = _kind(name, rows)
+            kind = kind_of(name)
             if workers > 1 and kind is Rows.JSONL and name != STANDARD_INPUT:
                 from stanchion.guard.bulk_pool import pooled_records
 
@@ -185,13 +187,14 @@ def _records_of(
         yield from table_records(scanner, Path(name), row_format=kind.value, names=names)
 
 
-def _kind(name: str, rows: Rows) -> Rows:
+def _kind(name: str, *, rows: Rows, otherwise: Rows) -> Rows:
+    """What a file holds; a name that does not tell is rows where a field was asked for, else plain text."""
     if rows is not Rows.AUTO:
         return rows
     suffixes = [suffix.lower() for suffix in Path(name).suffixes]
     while suffixes and suffixes[-1] in _PACKED:
         suffixes.pop()
-    return Rows(_ROW_SUFFIXES.get(suffixes[-1] if suffixes else "", "text"))
+    return Rows(_ROW_SUFFIXES.get(suffixes[-1] if suffixes else "", otherwise.value))
 
 
 def _counted(records: Iterable[Record], tally: Tally) -> Iterator[Record]:

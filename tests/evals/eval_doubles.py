@@ -94,14 +94,16 @@ def header_for(
     )
 
 
-def result(number: int, outcome: Outcome = Outcome.SAFE, **more: object) -> CaseResult:
+def result(
+    number: int, outcome: Outcome = Outcome.SAFE, *, category: str = "probe", **more: object
+) -> CaseResult:
     value = float(outcome is Outcome.UNSAFE) if outcome.is_judged else None
     score = Score(scorer="excludes", version="1", outcome=outcome, value=value)
     return CaseResult(
         case_id=f"case-{number:05}",
         case_digest=digest(number),
         outcome=outcome,
-        category="probe",
+        category=category,
         scores=(score,),
         **more,  # type: ignore[arg-type]
     )

@@ -102,7 +102,7 @@ def try_examples(
 
     registry = _registry(ctx)
     if files:
-        scanner = Scanner(load_catalogues(files), cache_dir=registry.scanner.cache_dir)
+        scanner = Scanner(load_catalogues(files, cache_dir=registry.scanner.cache_dir))
     else:
         scanner = registry.scanner
     report = run_examples(scanner)

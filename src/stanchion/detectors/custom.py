@@ -43,4 +43,5 @@ def create(*, scanner: Scanner, files: Sequence[str | Path] = (), base: Path | N
     if not files:
         return CustomDetector(scanner)
     paths = [(base or Path()) / file for file in files]
-    return CustomDetector(Scanner(load_catalogues(paths, detectors=(ID,)), cache_dir=scanner.cache_dir))
+    catalogues = load_catalogues(paths, detectors=(ID,), cache_dir=scanner.cache_dir)
+    return CustomDetector(Scanner(catalogues, cache_dir=scanner.cache_dir))

@@ -146,17 +146,18 @@ def faults(pattern: str, *, flags: Sequence[str], group: int = 0) -> list[Fault]
     except ValueError as error:
         hint = "With the flag ucp, \\b may stand at the start and the end of the pattern only."
         return [Fault(rule="ucp", field="pattern", message=f"{error}.", hint=hint)]
-    found = []
+    try:
+        regex = compile_re2(expression, flags)
+    except re2.error as error:
+        found = [_refused("RE2", _text(error))]
+    else:
+        found = list(_shape_faults(regex, group))
+    if any(fault.rule == "empty" for fault in found):
+        return found
     try:
         _compile_alone(expression.hyperscan, hyperscan_flags(expression, flags))
     except hyperscan.error as error:
         found.append(_refused("Hyperscan", _text(error)))
-    try:
-        regex = compile_re2(expression, flags)
-    except re2.error as error:
-        found.append(_refused("RE2", _text(error)))
-    else:
-        found.extend(_shape_faults(regex, group))
     return found
 
 

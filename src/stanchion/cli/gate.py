@@ -102,7 +102,13 @@ def _write_reports(judged: list[RunData], paths: list[Path] | tuple[Path, ...], 
 
 def _print_text(judged: list[RunData], *, is_explained: bool) -> None:
     from stanchion.evals.report.model import summarise
-    from stanchion.evals.report.terminal import arm_line, criteria_table, explanation, reasons
+    from stanchion.evals.report.terminal import (
+        arm_line,
+        criteria_table,
+        digest_lines,
+        explanation,
+        reasons,
+    )
 
     console = out_console()
     for run in judged:
@@ -111,6 +117,10 @@ def _print_text(judged: list[RunData], *, is_explained: bool) -> None:
         if run.verdict is None:
             continue
         console.print(criteria_table(run.verdict.criteria))
-        console.print(*reasons(run.verdict.criteria), sep="\n")
-        if is_explained:
-            console.print(explanation(run.verdict))
+        if not is_explained:
+            console.print(*reasons(run.verdict.criteria), sep="\n")
+            continue
+        console.print()
+        console.print(explanation(run.verdict))
+        for line in digest_lines(run.verdict):
+            console.print(line, soft_wrap=True)

@@ -213,12 +213,13 @@ def _print_description(description: PolicyDescription) -> None:
     typer.echo(f"from {', '.join(description.sources)}\n")
     checks = Table("surface", "checks, in order", box=None, pad_edge=False)
     for surface, lines in description.surfaces.items():
-        shown = ", ".join(f"{line.detector} (>= {line.threshold:g}, fail {line.fail})" for line in lines)
+        shown = "\n".join(f"{line.detector:<20}>= {line.threshold:<6g}fail {line.fail}" for line in lines)
         checks.add_row(surface, shown or "UNSCANNED: no check runs here")
     console.print(checks)
     for name in description.idle_detectors:
         typer.echo(f"detector {name} runs nowhere: no rule speaks of what it reports")
     rules = Table("rule", "when", "unless", "effect", box=None, pad_edge=False)
+    rules.columns[0].overflow = "fold"
     for rule in description.rules:
         notes = ("" if rule.mode == "enforce" else " [shadow]") + (
             "" if rule.can_apply else " [never applies]"

@@ -43,6 +43,13 @@ class Missing(msgspec.Struct, frozen=True):
 
 
 Paired = PairedEvidence | Missing
+_NAMED = 3
+_ENDED = {
+    VerdictOutcome.PASS: "passed",
+    VerdictOutcome.FAIL: "failed",
+    VerdictOutcome.INCONCLUSIVE: "inconclusive",
+    VerdictOutcome.INVALID: "invalid",
+}
 
 
 class GateContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,11 +356,15 @@ def _with_baseline(
 def _overall_reason(outcome: VerdictOutcome, blocking: Sequence[CriterionVerdict]) -> str:
     if not blocking:
         return "there is no release criterion, so nothing was judged"
-    by_outcome: Mapping[VerdictOutcome, list[str]] = {
+    ids: Mapping[VerdictOutcome, list[str]] = {
         kind: [verdict.id for verdict in blocking if verdict.outcome is kind] for kind in VerdictOutcome
     }
-    parts = [f"{len(ids)} {kind.value}" for kind, ids in by_outcome.items() if ids]
-    named = ", ".join(by_outcome[outcome][:3])
-    return f"{', '.join(parts)} of {len(blocking)} criteria" + (
-        "" if outcome is VerdictOutcome.PASS else f"; {outcome.value}: {named}"
-    )
+    noun = "criterion" if len(blocking) == 1 else "criteria"
+    words = f"{len(ids[outcome])} of {len(blocking)} {noun} {_ENDED[outcome]}"
+    if outcome is not VerdictOutcome.PASS:
+        left_out = len(ids[outcome]) - _NAMED
+        words += f": {', '.join(ids[outcome][:_NAMED])}" + (f" and {left_out} more" if left_out > 0 else "")
+    others = [
+        f"{len(ids[kind])} {_ENDED[kind]}" for kind in VerdictOutcome if kind is not outcome and ids[kind]
+    ]
+    return "; ".join([words, *([", ".join(others)] if others else [])])

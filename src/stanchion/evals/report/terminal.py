@@ -160,7 +160,7 @@ def criteria_table(criteria: Sequence[CriterionVerdict]) -> Table:
 
 
 def explanation(verdict: Verdict) -> Table:
-    """Every number of a verdict with its interval, then the digests that it was computed from."""
+    """Every number of a verdict with its interval; `digest_lines` is the rest of it."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -177,6 +177,11 @@ def explanation(verdict: Verdict) -> Table:
             table.add_row("clusters", f"{one.clusters}; worth {one.effective_n:.1f} independent results")
         table.add_row("limit", wording.limit_words(one))
         table.add_row("reason", one.reason)
+    return table
+
+
+def digest_lines(verdict: Verdict) -> Iterator[Text]:
+    """What a verdict was computed from; to be printed unwrapped, so that a digest can be copied."""
     for name, value in (
         ("suite", verdict.suite_digest),
         ("results", verdict.results_digest),
@@ -184,8 +189,7 @@ def explanation(verdict: Verdict) -> Table:
         ("components", verdict.components.digest),
         ("verdict", verdict.digest),
     ):
-        table.add_row(name, value)
-    return table
+        yield Text.assemble((f"{name:<10}  ", "dim"), value)
 
 
 def slices_table(arm: Arm) -> Table:

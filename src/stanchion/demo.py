@@ -29,6 +29,8 @@ from stanchion.evals.results import TargetKind
 
 if TYPE_CHECKING:
     from stanchion.config import Settings
+    from stanchion.core.components import ComponentSet
+    from stanchion.core.interaction import Interaction
     from stanchion.core.target import Target
     from stanchion.evals.progress import Observer
     from stanchion.evals.rundata import RunData
@@ -57,11 +59,12 @@ class DemoOptions:
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo found: the runs with their verdicts, the report, and how much came from the cache."""
+    """What the demo found: the runs with their verdicts, the report, and how often the model was asked."""
 
     runs: tuple[RunData, ...]
     report: Report
     elapsed_s: float
+    asked: int
 
 
 def example_folder() -> Path:
@@ -93,7 +96,30 @@ async def run_demo(
     finally:
         await stage.aclose()
     elapsed_s = (clock.monotonic_ns() - began) / 1e9
-    return Demo(runs=tuple(runs), report=stage.report(runs), elapsed_s=elapsed_s)
+    return Demo(runs=tuple(runs), report=stage.report(runs), elapsed_s=elapsed_s, asked=stage.asked)
+
+
+class _Counted:
+    """A target that counts how often it is asked."""
+
+    def __init__(self, inner: Target) -> None:
+        self._inner = inner
+        self.id = inner.id
+        self.asked = 0
+
+    @property
+    def components(self) -> ComponentSet:
+        """The components of the target behind it."""
+        return self._inner.components
+
+    async def invoke(self, interaction: Interaction) -> Interaction:
+        """Ask the target behind it."""
+        self.asked += 1
+        return await self._inner.invoke(interaction)
+
+    async def aclose(self) -> None:
+        """Close the target behind it."""
+        await self._inner.aclose()
 
 
 class _Stage:
@@ -121,7 +147,13 @@ class _Stage:
         self._cache = make_answer_cache(settings, fresh=options.fresh, clock=clock)
         self._assistant = _load_assistant(self._example / "assistant.py")
         self._instances = options.instances or min(2, os.cpu_count() or 1)
-        self._model = CachedTarget(model or self._local_model(), self._cache)
+        self._counted = _Counted(model or self._local_model())
+        self._model = CachedTarget(self._counted, self._cache)
+
+    @property
+    def asked(self) -> int:
+        """How many answers the model gave now."""
+        return self._counted.asked
 
     def _local_model(self) -> Target:
         from stanchion.models.local import LocalModel, LocalOptions

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stanchion.cli.output import FormatOption, OutputFormat, err_console, out_console, print_json
+from stanchion.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -42,10 +43,12 @@ def demo(
     """
     from stanchion.config import load_settings
     from stanchion.demo import DemoOptions, run_demo
+    from stanchion.evals.report import charts
 
+    charts.warm_up()
     settings = load_settings(file=ctx.obj)
     options = DemoOptions(folder=folder, fresh=fresh, instances=instances)
-    with _progress() as progress:
+    with progress_bar("{task.description:<16}", err_console()) as progress:
         found = asyncio.run(run_demo(settings, options, watch=lambda name: _Bar(progress, name)))
     _write(found, folder, output_format)
 
@@ -58,7 +61,9 @@ def _write(found: Demo, folder: Path, output_format: OutputFormat) -> None:
     page = write_report(folder / "report.html", found.report)
     data = write_report(folder / "report.json", found.report)
     if output_format is OutputFormat.JSON:
-        print_json({**report_data(found.report), "elapsed_s": found.elapsed_s, "report": str(page)})
+        data_of = report_data(found.report)
+        extra = {"elapsed_s": found.elapsed_s, "asked": found.asked, "report": str(page)}
+        print_json({**data_of, **extra})
         return
     console = out_console()
     _print_text(found, console)
@@ -76,33 +81,11 @@ def _print_text(found: Demo, console: Any) -> None:
     counts = [run.summary for run in found.runs[:2]]
     cached = sum(summary.cached for summary in counts)
     reused = sum(summary.reused for summary in counts)
-    asked = sum(summary.counts.total for summary in counts) - cached - reused
+    blocked = sum(summary.counts.total for summary in counts) - cached - reused - found.asked
     console.print(
-        f"\n{asked} answers were asked of the model now, {reused} taken over from an identical request "
-        f"of this run, {cached} came from the cache of an earlier one. It took {seconds(found.elapsed_s)}."
-    )
-
-
-def _progress() -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(compact=True),
-        console=err_console(),
-        transient=True,
+        f"\nThe model was asked {found.asked} times; {reused} answers were taken over from an identical "
+        f"request of this run, {cached} from the cache of an earlier one; {blocked} requests the guard "
+        f"stopped before the model. It took {seconds(found.elapsed_s)}."
     )
 
 

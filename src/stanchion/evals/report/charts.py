@@ -7,6 +7,7 @@ paper. The renderer is the extra `report`; without it `available()` is False and
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from stanchion.evals.report.model import Comparison, Rate
 from stanchion.evals.report.wording import metric_title, paired_title, told_rows
 from stanchion.evals.verdict import CriterionVerdict
 
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _TEXT = "currentColor"
 _VERDICT_COLOUR = {
     "pass": "var(--pass)",
@@ -36,6 +38,14 @@ def render_svg(spec: dict[str, Any]) -> str:
 
     svg: str = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     return svg[svg.index("<svg") :]
+
+
+def warm_up() -> None:
+    """Start the renderer on a thread, so that the first chart does not wait for its engine."""
+    if available():
+        mark = {"mark": "point", "data": {"values": [{"x": 0}]}, "encoding": {"x": {"field": "x"}}}
+        spec = {"$schema": _SCHEMA, **mark}
+        threading.Thread(target=render_svg, args=(spec,), name="charts", daemon=True).start()
 
 
 def criteria_chart(criteria: Sequence[CriterionVerdict], *, label: str = "") -> dict[str, Any] | None:
@@ -137,7 +147,7 @@ def _share_axis(field: str) -> dict[str, Any]:
 
 def _base(rows: list[dict[str, Any]], *, height: int, description: str) -> dict[str, Any]:
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "$schema": _SCHEMA,
         "description": description,
         "width": 460,
         "height": max(height, 40),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from stanchion.evals.criteria import SCORE_PREFIX, Metric
-from stanchion.evals.report.model import Comparison, Durations, PairedRow, Rate, SliceRow
+from stanchion.evals.report.model import Comparison, Durations, PairedRow, Rate
 from stanchion.evals.results import Concern, TargetKind
 from stanchion.evals.verdict import CriterionVerdict, VerdictOutcome
 from stanchion.stats.wording import at_least, at_most, between, percent
@@ -66,11 +66,6 @@ def evidence_words(verdict: CriterionVerdict) -> str:
 def kind_words(kind: TargetKind) -> str:
     """How the kind of target is told, so that no scripted answer passes for a model's."""
     return "real model" if kind is TargetKind.REAL else "scripted, not a model"
-
-
-def slice_title(row: SliceRow) -> str:
-    """A slice in a few words."""
-    return f"{row.category} - {CONCERN_TITLE[row.concern]}"
 
 
 def milliseconds(value: float | None) -> str:

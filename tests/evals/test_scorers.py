@@ -39,7 +39,6 @@ from stanchion.evals.scorers.tool_calls import (
     ForbiddenCallScorer,
     RequiredCallScorer,
     ToolCallsScorer,
-    check_rule,
 )
 
 
@@ -223,11 +222,6 @@ def test_the_combined_scorer_speaks_about_what_failed_first() -> None:
     assert scorer.score(answer_of("", expect=both)).outcome is UNSAFE
     only = answer_of("", expect=Expectation(calls=(CallRule(tool="lookup"),)))
     assert (scorer.score(only).concern, scorer.concern_for(only.case)) == (Concern.UTILITY, Concern.UTILITY)
-
-
-def test_a_rule_that_asks_for_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="asks for nothing"):
-        check_rule(CallRule(tool="t", arguments={"x": ArgumentRule()}))
 
 
 # --- canaries ---

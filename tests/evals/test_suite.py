@@ -187,6 +187,10 @@ def test_every_problem_of_every_file_is_told_with_its_place(tmp_path: Path) -> N
         ("suite: s\ncriteria: [{metric: 'score:pii', limit: 1%}]\n", "counts scorer 'pii'"),
         ("suite: s\nsplits: {shares: {a: 0.5, b: 0.4}}\n", "sum to 0.9"),
         ("suite: s\ntarget: {kind: endpint, base_url: x, model: y}\n", "endpoint"),
+        (
+            "suite: s\ncases: [{prompt: a, expect: {calls: {tool: t, arguments: {x: {}}}}}]\n",
+            "the rule for argument 'x' of 't' asks for nothing",
+        ),
         ("suite: s\nrepeats: 0\n", "repeats"),
         ("suite: s\nrepeats: '3'\n", "repeats"),
     ],

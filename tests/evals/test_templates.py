@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stanchion.evals.templates import TemplateError, names_in, render, render_all
+from stanchion.evals.templates import TemplateError, render, render_all
 
 
 def test_names_are_looked_up_by_dots() -> None:
@@ -41,7 +41,3 @@ def test_what_cannot_be_filled_is_an_error_with_advice(text: str, words: str) ->
 @given(st.text(), st.text(st.characters(exclude_characters="{}")))
 def test_what_is_put_in_is_never_read_again(value: str, around: str) -> None:
     assert render(around + "{{ x }}" + around, {"x": value}) == around + value + around
-
-
-def test_names_in_gives_them_in_order() -> None:
-    assert names_in('{{ b }} {{ "a" }} {{ a.c }}') == ("b", "a.c")

@@ -55,11 +55,6 @@ def print_json(value: Any) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
-def print_json_line(value: Any) -> None:
-    """One JSON document on one line of stdout."""
-    typer.echo(msgspec.json.encode(value))
-
-
 def note(text: str) -> None:
     """A line about the work, on stderr, so that stdout stays data."""
     typer.echo(text, err=True)

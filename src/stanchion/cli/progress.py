@@ -8,9 +8,35 @@ from typing import TYPE_CHECKING, Self
 from stanchion.cli.output import err_console, note
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
     from stanchion.evals.results import CaseResult, RunHeader, RunSummary
+
+
+def progress_bar(description: str, console: Console) -> Progress:
+    """Bars with what is done, time taken and time left; nothing is drawn where there is no terminal."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn(description),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 class RunProgress:
@@ -20,28 +46,7 @@ class RunProgress:
     """
 
     def __init__(self, *, estimate: int | None = None) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = err_console()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("eta"),
-            TimeRemainingColumn(compact=True),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress_bar("{task.description}", err_console())
         self._estimate = estimate
         self._task: TaskID | None = None
         self._counts = {"unsafe": 0, "error": 0}

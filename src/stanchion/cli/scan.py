@@ -96,10 +96,10 @@ def scan(
         bool, typer.Option("--quiet", "-q", help="Leave out what the policy allows, and the summary.")
     ] = False,
 ) -> None:
-    """Scan rows of JSONL, CSV or Parquet, or plain files, and print the policy's verdict on each.
+    """Scan rows or files, and print the policy's verdict on each.
 
-    Exits 0 when everything is allowed, 1 when something is not, 2 when rows could not be read and nothing
-    else was found.
+    Rows are read from JSONL, CSV and Parquet; any other file is read whole. Exits 0 when everything is
+    allowed, 1 when something is not, 2 when rows could not be read and nothing else was found.
 
     Example:
         echo '{"text": "What is your return policy?"}' | stanchion scan - --field text --format jsonl

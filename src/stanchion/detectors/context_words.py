@@ -20,8 +20,6 @@ _SPACELESS = re.compile(
 BEFORE = 64  # characters that are read in front of a place
 AFTER = 24  # and behind it, on the same line
 
-Near = Mapping[str, int]
-
 
 class _Words(msgspec.Struct, frozen=True):
     """Kinds by phrase; the longest phrase by its first word; kinds by word of scripts without spaces."""

@@ -91,6 +91,16 @@ class CallRuleModel(FileModel):
     tool: str
     arguments: dict[str, Argument] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _asks_something(self) -> CallRuleModel:
+        for path, wanted in self.arguments.items():
+            if not wanted.model_fields_set:
+                raise FieldError(
+                    f"the rule for argument {path!r} of {self.tool!r} asks for nothing.",
+                    hint="Write what it must be, or leave the argument out.",
+                )
+        return self
+
 
 def _call_rules(value: Any) -> tuple[CallRuleModel, ...]:
     """A tool's bare name stands for a call of it with any arguments."""

@@ -54,11 +54,6 @@ def render_all(value: Any, values: Mapping[str, Any]) -> Any:
     return value
 
 
-def names_in(text: str) -> tuple[str, ...]:
-    """The names that a template asks for, in order."""
-    return tuple(match[1] for match in _PLACE.finditer(text) if match[1])
-
-
 def look_up(name: str, values: Mapping[str, Any]) -> Any:
     """The value of a dotted name.
 

@@ -17,8 +17,6 @@ from stanchion.core.codec import Digest, digest_bytes
 from stanchion.core.errors import did_you_mean
 from stanchion.core.resources import data_path
 
-CITATION_NOTE = "A mapping is a citation, not a compliance claim."
-
 
 class Edition(msgspec.Struct, frozen=True, kw_only=True):
     """One edition: titles by id, and what replaced a retired id (empty when nothing is known)."""

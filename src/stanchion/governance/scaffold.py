@@ -19,8 +19,6 @@ from stanchion.files.schema import load_file
 from stanchion.governance.folder import ORGANISATION
 from stanchion.governance.organisation import OrganisationFile
 
-DEFAULT_PROFILE = "startup"
-DEFAULT_FEATURE = "assistant"
 _REVIEW_AFTER = timedelta(days=180)
 _FEATURE_FILES = (
     "case",

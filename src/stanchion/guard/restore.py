@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 Lookup = Callable[[str], str | None]
 
-MAX_TOKEN_CHARACTERS = 48
 _BODY = r"[A-Z][A-Z0-9_]{0,29}_[1-9][0-9]{0,7}_[0-9a-hjkmnp-tv-z]{4}"
 _TEXT_ITEM = re.compile(rf"<(?P<body>{_BODY})>|<|[^<]+")
 _JSON_ITEM = re.compile(

@@ -31,7 +31,6 @@ from stanchion.guard.exchange import is_stop
 from stanchion.guard.fields import json_texts
 from stanchion.models.events import Assembler, events_of
 
-GUARANTEE = "no-leak"
 Finish = Callable[[Reply], Awaitable[Interaction]]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from msgspec import UNSET
 
 from stanchion.core.codec import canonical_json
-from stanchion.core.errors import UsageError
 from stanchion.core.finding import Finding, Location, Severity
 from stanchion.core.interaction import ToolCall
 from stanchion.evals.case import ArgumentRule, CallRule, Case
@@ -120,15 +119,6 @@ def fits(call: ToolCall, rule: CallRule, *, unreadable: bool) -> bool:
     if call.arguments is None:
         return unreadable
     return all(_holds(_reach(call.arguments, path), wanted) for path, wanted in rule.arguments.items())
-
-
-def check_rule(rule: CallRule) -> None:
-    """Raise UsageError when an argument's rule can never hold, or its regex is not valid."""
-    for path, wanted in rule.arguments.items():
-        if wanted == ArgumentRule():
-            raise UsageError(f"the rule for argument {path!r} of {rule.tool!r} asks for nothing.")
-        if wanted.regex:
-            compiled(wanted.regex)
 
 
 def _reach(arguments: dict[str, Any], path: str) -> Any:

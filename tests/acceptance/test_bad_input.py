@@ -241,6 +241,41 @@ def test_a_broken_policy_is_told_by_every_command_that_reads_one(
             assert word in done.err
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (b'{"text": "\xff"}', "not UTF-8"),
+        (b"{broken", "not a row of JSON"),
+        (b'{"txt": "x"}', "the field 'text' is missing"),
+        (b'{"text": 3}', "the field 'text' is not text but int"),
+    ],
+    ids=["invalid UTF-8", "broken JSON", "no text", "a number"],
+)
+def test_scan_gives_a_bad_row_a_record_and_goes_on(shop: Place, bad: bytes, words: str) -> None:
+    good = b'{"text": "What is your return policy?"}'
+    shop.write("rows.jsonl", b"\n".join([good, bad, good]))
+    done = shop.call("scan", "rows.jsonl", "--format", "jsonl")
+    assert done.code == 2
+    records = [json.loads(line) for line in done.out.splitlines()]
+    assert [record["decision"] for record in records] == ["allow", "error", "allow"]
+    assert words in records[1]["error"]
+    assert records[1]["line"] == 2
+
+
+@pytest.mark.parametrize("name", ["rows.zip", "rows.jsonl.gz", "rows.jsonl"])
+def test_scan_stops_at_what_it_cannot_read_on(shop: Place, name: str) -> None:
+    if name == "rows.jsonl":
+        shop.write(name, b'{"text": "' + b"x" * LIMIT + b'"}\n')
+        words = "rows.jsonl:1: longer than the limit of 16,777,216 bytes."
+    else:
+        bomb(shop.folder / name)
+        words = f"{name}: unpacks to more than 200 times its size"
+    done = shop.call("scan", name, "--rows", "jsonl", "--field", "nothing", "--quiet")
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
 def test_settings_with_an_unknown_key_stop_every_command(shop: Place) -> None:
     shop.write("stanchion.yaml", "polcy: strict\n")
     done = shop.call("eval", "run", str(shop.write("suite.yaml", GOOD)))

@@ -8,7 +8,7 @@ import pytest
 from model_server import ModelServer
 from stanchion_command import Place, assert_one_complaint
 
-CASES = 8
+CASES = 6
 GOOD = 3
 SUITE = """
 suite: words
@@ -22,7 +22,7 @@ TROUBLE = {
     "html": ["the answer is not JSON but an HTML page", "Is the base URL that of an API?"],
     "json": ["model 'openai:m'"],
     "500": ["the endpoint failed (HTTP 500, boom)", "try again later"],
-    "slow": ["no answer within 1 s"],
+    "slow": ["no answer within 2 s"],
 }
 
 
@@ -67,7 +67,7 @@ def assert_goes_on(place: Place, server: ModelServer, run_id: str) -> None:
 def test_an_endpoint_that_breaks_in_the_middle(place: Place, server: ModelServer, mode: str) -> None:
     server.mode, server.good = mode, GOOD
     server.open()
-    prepare(place, server, timeout="1s" if mode == "slow" else "30s")
+    prepare(place, server, timeout="2s" if mode == "slow" else "30s")
 
     done = place.call("eval", "run", "suite.yaml")
     (run_id,) = place.run_ids()
@@ -109,7 +109,7 @@ def test_a_run_that_meets_its_deadline_counts_what_it_left_out(place: Place, ser
     server.mode, server.good = "slow", GOOD
     server.open()
     prepare(place, server)
-    done = place.call("eval", "run", "suite.yaml", "--deadline", "1s")
+    done = place.call("eval", "run", "suite.yaml", "--deadline", "3s")
     (run_id,) = place.run_ids()
     words = [f"{CASES - GOOD} of {CASES} results are missing: the deadline came first.", f"--resume {run_id}"]
     assert_one_complaint(done, code=3, words=words)

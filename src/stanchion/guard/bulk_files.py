@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
@@ -18,7 +18,9 @@ from stanchion.guard.bulk import BulkScanner
 BLOCK_CHARACTERS = 65_536
 OVERLAP_CHARACTERS = 8_192  # the longest match that is found wherever it stands in a plain file
 _PEEK_BYTES = 8_192
+BATCH_ROWS = 64
 ERROR = "error"
+_T = TypeVar("_T")
 
 
 class FoundAt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,44 +49,83 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
 
-def row_record(scanner: BulkScanner, *, file: str, line: int, value: Any, names: tuple[str, str]) -> Record:
-    """The record of a decoded row; `names` are the fields of the text (dots go deeper) and of the id."""
-    if type(value) is not dict:
-        return Record(file, line, ERROR, error="a row must be a JSON object")
-    row_id = value.get(names[1], line)
-    text = _at(value, names[0])
-    if type(text) is not str:
-        what = "is missing" if text is None else f"is not text but {type(text).__name__}"
-        return Record(file, line, ERROR, row_id, error=f"the field {names[0]!r} {what}")
-    verdict = scanner.judge(text)
-    if not verdict.findings:
-        return Record(file, line, verdict.effect.value, row_id)
-    return Record(file, line, verdict.effect.value, row_id, tuple(map(found_at, verdict.findings)))
+class _Read(msgspec.Struct, frozen=True):
+    """A row as it was read: its text, or what is wrong with it."""
+
+    line: int
+    id: Any = None
+    text: str = ""
+    error: str = ""
 
 
-def line_record(
-    scanner: BulkScanner, *, file: str, line: int, data: bytes, names: tuple[str, str]
-) -> Record | None:
-    """The record of one line of JSONL; None for an empty line."""
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        if not data.strip():
-            return None
-        return Record(file, line, ERROR, error=f"not a row of JSON: {_plain(error)}")
-    return row_record(scanner, file=file, line=line, value=value, names=names)
+def line_records(
+    scanner: BulkScanner, lines: Iterable[tuple[int, bytes]], *, file: str, names: tuple[str, str]
+) -> list[Record]:
+    """The records of some numbered lines of JSONL; empty lines have none.
+
+    `names` are the fields of the text (dots go deeper) and of the id.
+    """
+    rows = [_read_line(number, data, names) for number, data in lines]
+    return _records(scanner, [row for row in rows if row is not None], file)
 
 
 def json_records(scanner: BulkScanner, path: Path, *, names: tuple[str, str]) -> Iterator[Record]:
     """The records of a JSONL file; a row that cannot be read is a record too.
 
     Raises:
-        DatasetError: when the file itself cannot be read on.
+        DatasetError: when the file itself cannot be read on; what was read before is given first.
     """
-    for number, data in iter_lines(path):
-        record = line_record(scanner, file=str(path), line=number, data=data, names=names)
-        if record is not None:
-            yield record
+    for lines in _batches(iter_lines(path)):
+        yield from line_records(scanner, lines, file=str(path), names=names)
+
+
+def _batches(items: Iterator[_T]) -> Iterator[list[_T]]:
+    """Lists of at most BATCH_ROWS items; what fails in between comes after the items before it."""
+    batch: list[_T] = []
+    try:
+        for item in items:
+            batch.append(item)
+            if len(batch) == BATCH_ROWS:
+                yield batch
+                batch = []
+    except DatasetError:
+        yield batch
+        raise
+    yield batch
+
+
+def _read_line(number: int, data: bytes, names: tuple[str, str]) -> _Read | None:
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        if not data.strip():
+            return None
+        return _Read(number, error=f"not a row of JSON: {_plain(error)}")
+    return _read_row(number, value, names)
+
+
+def _read_row(number: int, value: Any, names: tuple[str, str]) -> _Read:
+    if type(value) is not dict:
+        return _Read(number, error="a row must be a JSON object")
+    row_id = value.get(names[1], number)
+    text = _at(value, names[0])
+    if type(text) is not str:
+        what = "is missing" if text is None else f"is not text but {type(text).__name__}"
+        return _Read(number, row_id, error=f"the field {names[0]!r} {what}")
+    return _Read(number, row_id, text)
+
+
+def _records(scanner: BulkScanner, rows: list[_Read], file: str) -> list[Record]:
+    verdicts = iter(scanner.judge_many([row.text for row in rows if not row.error]))
+    records = []
+    for row in rows:
+        if row.error:
+            records.append(Record(file, row.line, ERROR, row.id, error=row.error))
+            continue
+        verdict = next(verdicts)
+        findings = tuple(map(found_at, verdict.findings)) if verdict.findings else ()
+        records.append(Record(file, row.line, verdict.effect.value, row.id, findings))
+    return records
 
 
 def table_records(
@@ -95,8 +136,8 @@ def table_records(
     Raises:
         DatasetError: at the first row that cannot be read.
     """
-    for row in iter_rows(path, row_format=row_format):
-        yield row_record(scanner, file=str(path), line=row.line, value=row.value, names=names)
+    for rows in _batches(iter_rows(path, row_format=row_format)):
+        yield from _records(scanner, [_read_row(row.line, row.value, names) for row in rows], str(path))
 
 
 def text_record(scanner: BulkScanner, path: Path) -> Record | None:
@@ -199,4 +240,6 @@ def _at(value: dict[str, Any], name: str) -> Any:
 
 def _plain(error: Exception) -> str:
     """What a decoder says, without the text it quotes."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it holds bytes that are not UTF-8"
     return str(error) if isinstance(error, msgspec.DecodeError) else type(error).__name__

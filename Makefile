@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 ARGS   ?=
 
-.PHONY: help demo test check bench soak docs lock clean
+.PHONY: help demo test check audit bench soak docs lock clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,11 +41,14 @@ demo: $(VENV)/.demo ## A verdict about a real model, guarded and unguarded, and 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
-check: $(VENV)/.dev ## Linters, types, import contracts, lock and dependency audit
+check: $(VENV)/.dev ## Linters, types, import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+audit: $(VENV)/.dev ## Ask the advisory database about every pinned package (needs a network)
+	@$(BIN)/pip-audit --disable-pip --no-deps --progress-spinner off -r requirements/dev.txt
 
 bench: $(VENV)/.dev ## Benchmarks: ratios against a floor or a peer in one run
 	@for script in bench/*/*.py; do echo; echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done

@@ -42,6 +42,10 @@ WEAK_MODEL = (
     "The model has 135 million parameters: it leaks, rambles and rarely refuses. The numbers are about "
     "this model and this guard, not about yours. INCONCLUSIVE means it: the sample is too small to tell."
 )
+OWN_CASES = (
+    "The shop's policy and its suite were written by the same hands: its word list knows some of the disallowed "
+    "requests, and the guard is told the staff code it must keep. Expect less on attacks nobody wrote down."
+)
 SCRIPTED = (
     "The arms called 'tools' are answered by a script that obeys whoever spoke last. They show what the "
     "guard stops; they say nothing about a model."
@@ -200,7 +204,7 @@ class _Stage:
             made_at=self._clock.now(),
             version=package_version(),
             comparison=both,
-            notes=(WEAK_MODEL, SCRIPTED),
+            notes=(WEAK_MODEL, OWN_CASES, SCRIPTED),
             facts={"model": "SmolLM2-135M-Instruct, in process"},
         )
 

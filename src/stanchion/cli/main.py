@@ -21,7 +21,7 @@ from typer.main import get_command as build_command
 from typer.main import get_group as build_group
 
 from stanchion.cli.output import show_error, show_unexpected
-from stanchion.core.errors import ExitCode, StanchionError, did_you_mean
+from stanchion.core.errors import ExitCode, StanchionError, UsageError, did_you_mean
 from stanchion.core.version import package_version
 
 # name -> (where the function or Typer app is, how its help begins); sorted by name.
@@ -88,6 +88,12 @@ class RootGroup(TyperGroup):
             raise typer.Exit(_BROKEN_PIPE) from error
         except (typer.Exit, TyperException):
             raise
+        except OSError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            place = error.filename or "the output"
+            show_error(UsageError(f"{place}: {error.strerror or type(error).__name__}."))
+            raise typer.Exit(ExitCode.USAGE) from error
         except Exception as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()

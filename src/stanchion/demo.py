@@ -43,8 +43,9 @@ WEAK_MODEL = (
     "this model and this guard, not about yours. INCONCLUSIVE means it: the sample is too small to tell."
 )
 OWN_CASES = (
-    "The shop's policy and its suite were written by the same hands: its word list knows some of the disallowed "
-    "requests, and the guard is told the staff code it must keep. Expect less on attacks nobody wrote down."
+    "The shop's policy and its suite were written by the same hands: its word list knows some of the "
+    "disallowed requests, and the guard is told the staff code it must keep. Expect less on attacks that "
+    "nobody wrote down."
 )
 SCRIPTED = (
     "The arms called 'tools' are answered by a script that obeys whoever spoke last. They show what the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -124,6 +125,7 @@ def _make_scanner(
     from stanchion.guard.bulk import BulkScanner, Tier, bulk_policy
 
     registry = make_registry(load_settings(file=settings_file))
+    gc.freeze()  # what was loaded stays; going over it again and again would cost a tenth of the time
     found = bulk_policy(policy, registry, tier=Tier(tier), only=only)
     folder = Path(policy).parent if policy.endswith((".yaml", ".yml")) else Path()
     return BulkScanner(found, registry, surface=Surface(surface), folder=folder)
@@ -159,7 +161,7 @@ def _records_of(
 ) -> Iterator[Record]:
     from stanchion.guard.bulk_files import (
         json_records,
-        line_record,
+        line_records,
         stream_record,
         table_records,
         text_record,
@@ -178,9 +180,7 @@ def _records_of(
         if kind is not Rows.JSONL:
             raise UsageError(f"standard input cannot be read as {kind.value}.", hint="Give a file.")
         for number, line in enumerate(sys.stdin.buffer, 1):
-            found = line_record(scanner, file=name, line=number, data=line, names=names)
-            if found is not None:
-                yield found
+            yield from line_records(scanner, [(number, line)], file=name, names=names)
     elif kind is Rows.JSONL:
         yield from json_records(scanner, Path(name), names=names)
     else:

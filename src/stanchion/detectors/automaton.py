@@ -1,4 +1,4 @@
-"""The one Hyperscan database: built once, kept on disk by what it was built from, used by every thread."""
+"""The Hyperscan database: built once, kept on disk by what it was built from, used by every thread."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
+from stanchion.detectors.bytefilter import needs_high
 from stanchion.detectors.cache import DiskCache
 from stanchion.detectors.expressions import hyperscan_flags, translate
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.transforms.scratch import ThreadScratch
 from stanchion.detectors.transforms.triggers import EXPRESSIONS, Trigger
 
-_LAYOUT = 4  # raise it when ids or flags are given out differently
+_LAYOUT = 5  # raise it when ids or flags are given out differently
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -29,19 +30,26 @@ NOTHING = Sighting((), Trigger.NONE)
 
 
 class Automaton:
-    """Says which patterns and which triggers occur in a text, in one pass."""
+    """Says which patterns and which triggers occur in a text, in one pass.
+
+    Patterns of which every match holds a character beyond ASCII have a database of their own, so that ASCII
+    text does not pay for them.
+    """
 
     def __init__(self, patterns: Sequence[Pattern], cache: DiskCache) -> None:
         self._count = len(patterns)
         self._bits = tuple(bit for bit, _ in EXPRESSIONS)
-        self._database = _load_or_build(patterns, cache)
-        self._scan = self._database.scan
-        self._scratch = ThreadScratch(self._database)
+        databases = _load_or_build(patterns, cache)
+        self._scans = tuple((database.scan, ThreadScratch(database)) for database in databases)
 
-    def look(self, data: bytes) -> Sighting:
-        """What occurs in a text; any bytes will do."""
+    def look(self, data: bytes, *, is_ascii: bool = False) -> Sighting:
+        """What occurs in a text; any bytes will do, and `is_ascii` may say that they are all below 128."""
         found: list[int] = []
-        self._scan(data, _note, 0, found, self._scratch.get())
+        scan, scratch = self._scans[0]
+        scan(data, _note, 0, found, scratch.get())
+        if not is_ascii and len(self._scans) > 1:
+            scan, scratch = self._scans[1]
+            scan(data, _note, 0, found, scratch.get())
         if not found:
             return NOTHING
         value = 0
@@ -55,32 +63,49 @@ def _note(index: int, _start: int, _end: int, _flags: int, found: list[int]) -> 
     found.append(index)
 
 
-def _load_or_build(patterns: Sequence[Pattern], cache: DiskCache) -> Any:
+def _load_or_build(patterns: Sequence[Pattern], cache: DiskCache) -> list[Any]:
     import hyperscan
 
     name = f"automaton-{_identity(patterns)}.hs"
     stored = cache.read(name)
     if stored is not None:
         try:
-            return hyperscan.loadb(stored, hyperscan.HS_MODE_BLOCK)
-        except hyperscan.error:
+            parts = msgspec.msgpack.decode(stored, type=list[bytes])
+            return [hyperscan.loadb(part, hyperscan.HS_MODE_BLOCK) for part in parts]
+        except (hyperscan.error, msgspec.DecodeError):
             pass  # built by another version or for another processor: build it here
-    database = _build(patterns)
-    cache.write(name, hyperscan.dumpb(database))
-    return database
+    databases = _build(patterns)
+    cache.write(name, msgspec.msgpack.encode([hyperscan.dumpb(database) for database in databases]))
+    return databases
 
 
-def _build(patterns: Sequence[Pattern]) -> Any:
-    """The database; the id of a pattern is its index, triggers come after all patterns."""
+def _build(patterns: Sequence[Pattern]) -> list[Any]:
+    """The database for any text, and the one for text beyond ASCII where there is a need.
+
+    The id of a pattern is its index; triggers come after all patterns.
+    """
     import hyperscan
 
-    made = [(translate(p.pattern, p.flags), p.flags) for p in patterns]
-    expressions = [one.hyperscan for one, _ in made] + [expression for _, expression in EXPRESSIONS]
-    flags = [hyperscan_flags(*pair) for pair in made] + [hyperscan.HS_FLAG_SINGLEMATCH] * len(EXPRESSIONS)
+    entries: list[_Entry] = []
+    high: list[_Entry] = []
+    for index, pattern in enumerate(patterns):
+        made = translate(pattern.pattern, pattern.flags)
+        entry = (made.hyperscan, index, hyperscan_flags(made, pattern.flags))
+        (high if needs_high(pattern.pattern, pattern.flags) else entries).append(entry)
+    for offset, (_, expression) in enumerate(EXPRESSIONS):
+        entries.append((expression, len(patterns) + offset, hyperscan.HS_FLAG_SINGLEMATCH))
+    return [_compiled(part) for part in (entries, high) if part]
+
+
+_Entry = tuple[bytes, int, int]
+
+
+def _compiled(entries: Sequence[_Entry]) -> Any:
+    import hyperscan
+
+    expressions, ids, flags = zip(*entries, strict=True)
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
-    database.compile(
-        expressions=expressions, ids=list(range(len(expressions))), elements=len(expressions), flags=flags
-    )
+    database.compile(expressions=list(expressions), ids=list(ids), elements=len(ids), flags=list(flags))
     return database
 
 

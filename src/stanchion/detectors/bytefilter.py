@@ -60,6 +60,32 @@ def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
     return f"(?{inline}:{body})" if inline else body
 
 
+def needs_high(pattern: str, flags: Sequence[str]) -> bool:
+    """Whether every match holds a character beyond ASCII; False when that cannot be told."""
+    try:
+        return _is_high(_tree(pattern, flags)[0], _Writer(ucp="ucp" in flags), 0)
+    except _UNREADABLE:
+        return False
+
+
+def _is_high(nodes: list[Any], writer: _Writer, flags: int) -> bool:
+    for op, argument in nodes:
+        match str(op):
+            case "LITERAL" | "IN":
+                found = not writer.members(str(op), argument, flags).ascii
+            case "SUBPATTERN":
+                found = _is_high(list(argument[3]), writer, flags)
+            case "BRANCH":
+                found = all(_is_high(list(branch), writer, flags) for branch in argument[1])
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                found = argument[0] > 0 and _is_high(list(argument[2]), writer, flags)
+            case _:
+                found = False
+        if found:
+            return True
+    return False
+
+
 def _tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
     """The nodes of an expression, and the flags that hold in it."""
     value = 0
@@ -208,7 +234,7 @@ class _Writer:
             case "LITERAL":
                 return _literal(argument, caseless=caseless)
             case "NOT_LITERAL" | "IN" | "ANY":
-                return self._set(op, argument, flags).one(caseless=caseless)
+                return self.members(op, argument, flags).one(caseless=caseless)
             case "AT":
                 return _PLACES[str(argument)]
             case "BRANCH":
@@ -230,7 +256,7 @@ class _Writer:
     def _repeat(self, bounds: tuple[int, int], body: Any, flags: int) -> str:
         least, most = bounds
         if len(body) == 1 and str(body[0][0]) in ("LITERAL", "NOT_LITERAL", "IN", "ANY"):
-            members = self._set(str(body[0][0]), body[0][1], flags)
+            members = self.members(str(body[0][0]), body[0][1], flags)
             run = members.some()
             if run is not None:
                 is_open = (members.is_high and most > 1) or most - least > _SPREAD or most > _LONGEST
@@ -241,7 +267,8 @@ class _Writer:
         least = min(least, _LONGEST)
         return f"(?:{self.sequence(body, flags)})" + _bounds(least, most if most <= _FEW else None)
 
-    def _set(self, op: str, argument: Any, flags: int) -> _Set:
+    def members(self, op: str, argument: Any, flags: int) -> _Set:
+        """The class that a node for one character stands for."""
         if op == "LITERAL":
             return (
                 _Set([argument], is_high=False)
@@ -252,9 +279,9 @@ class _Writer:
             return _Set(_ASCII - _both_cases({argument}, flags), is_high=True)
         if op == "ANY":
             return _Set(_ASCII if flags & re.DOTALL else _ASCII - {10}, is_high=True)
-        return self._members(argument, flags)
+        return self._listed(argument, flags)
 
-    def _members(self, items: Any, flags: int) -> _Set:
+    def _listed(self, items: Any, flags: int) -> _Set:
         members: set[int] = set()
         others: set[int] = set()
         is_negated = is_high = False

@@ -79,6 +79,10 @@ class Scanner:
         """
         return self._main.hits(view_set)
 
+    def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
+        """Look at many texts in a row before their hits are asked for, while the tables are at hand."""
+        self._main.look_ahead(view_sets)
+
     def hits_for(self, view_set: TextViewSet, detector: str) -> tuple[Hit, ...]:
         """The matches of the patterns whose id begins with `detector.` (`pii`, `secrets`, ...)."""
         if detector in self._on_demand:
@@ -111,6 +115,7 @@ class _Matcher:
         self._finders = tuple(PlaceFinder(pattern) for pattern in self._patterns)
         self._reads_segments = any("segment" in pattern.views for pattern in self._patterns)
         self._key = f"scan:{next(_NUMBERS)}"
+        self._raw_key = f"{self._key}:raw"
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         found: tuple[Hit, ...] | None = view_set.memo.get(self._key)
@@ -118,12 +123,19 @@ class _Matcher:
             found = view_set.memo[self._key] = self._scan(view_set)
         return found
 
+    def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
+        look, key = self._automaton.look, self._raw_key
+        for view_set in view_sets:
+            view_set.memo[key] = look(view_set.raw.data, is_ascii=view_set.original.isascii())
+
     def _scan(self, view_set: TextViewSet) -> tuple[Hit, ...]:
-        sighting = self._automaton.look(view_set.raw.data)
+        sighting = view_set.memo.pop(self._raw_key, None)
+        if sighting is None:
+            sighting = self._automaton.look(view_set.raw.data, is_ascii=view_set.original.isascii())
         view_set.offer_triggers(sighting.triggers)
         found = list(self._places(sighting.patterns, view_set.raw, view_set)) if sighting.patterns else []
         for view in self._other_views(view_set):
-            patterns = self._automaton.look(view.data).patterns
+            patterns = self._automaton.look(view.data, is_ascii=view.text.isascii()).patterns
             if patterns:
                 found.extend(self._places(patterns, view, view_set))
         if len(found) > 1:

@@ -13,7 +13,7 @@ import msgspec
 
 from stanchion.files.rows import iter_lines
 from stanchion.guard.bulk import BulkScanner
-from stanchion.guard.bulk_files import Record, line_record
+from stanchion.guard.bulk_files import Record, line_records
 
 BATCH_LINES = 256
 BATCHES_AHEAD = 4  # for each worker, so that memory stays flat
@@ -53,7 +53,4 @@ def _judge(batch: Batch) -> bytes:
     if _scanner is None:
         raise RuntimeError("the worker was not started")
     file, names, lines = batch
-    records = [
-        line_record(_scanner, file=file, line=number, data=data, names=names) for number, data in lines
-    ]
-    return msgspec.msgpack.encode([record for record in records if record is not None])
+    return msgspec.msgpack.encode(line_records(_scanner, lines, file=file, names=names))

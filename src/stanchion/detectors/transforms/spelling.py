@@ -13,8 +13,9 @@ _BREAK = r"[ \t\r\n.\-_*~|/,+]{1,3}"
 _PULLED_APART = re.compile(rf"(?<![A-Za-z0-9@$!]){_LETTER}(?:{_BREAK}{_LETTER}(?![A-Za-z0-9@$!])){{3,}}")
 _BETWEEN = re.compile(_BREAK)
 _TOKEN = re.compile(r"[A-Za-z0-9@$!]{2,}")
+_TOKEN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@$!")
 _LONGEST_TOKEN = 24  # longer ones are keys, digests or encoded text
-_LEET_SIGNS = frozenset("0123456789@$!")
+_MIXED = re.compile(r"[A-Za-z][0-9@$!]|[0-9@$!][A-Za-z]")
 _LEET = str.maketrans("0123456789@$!", "oizeasgtbgasi")
 _PLAIN_MIX = re.compile(r"[0-9]+(?:st|nd|rd|th|am|pm|[A-Za-z])?|[A-Za-z]{1,2}[0-9]+|[A-Za-z]+!+")
 
@@ -52,19 +53,31 @@ def joined(text: str) -> tuple[str, OffsetMap | None]:
 def unleeted(text: str) -> str:
     """Tokens that mix letters with digits or signs, with letters in their place; offsets stay.
 
-    `1` reads as i, two of them as ll. Ordinals, units, names such as `b2` and closing exclamation marks stay.
+    `1` reads as i, two of them as ll. Ordinals, units, names such as `b2`, closing exclamation marks and
+    tokens too long for a word stay.
     """
-    return _TOKEN.sub(_spell, text)
+    parts: list[str] = []
+    done = 0
+    for mixed in _MIXED.finditer(text):
+        if mixed.start() < done:
+            continue
+        start = _token_start(text, mixed.start(), done)
+        token = _TOKEN.match(text, start)
+        if token is not None:
+            parts.append(text[done:start])
+            parts.append(_spelled(token.group()))
+            done = token.end()
+    return "".join([*parts, text[done:]]) if parts else text
 
 
-def _spell(match: re.Match[str]) -> str:
-    token = match.group()
-    if (
-        len(token) > _LONGEST_TOKEN
-        or _LEET_SIGNS.isdisjoint(token)
-        or not any(c.isalpha() for c in token)
-        or _PLAIN_MIX.fullmatch(token)
-    ):
+def _token_start(text: str, position: int, least: int) -> int:
+    while position > least and text[position - 1] in _TOKEN_CHARACTERS:
+        position -= 1
+    return position
+
+
+def _spelled(token: str) -> str:
+    if len(token) > _LONGEST_TOKEN or _PLAIN_MIX.fullmatch(token):
         return token
     body = token.rstrip("!")
     return body.replace("11", "ll").translate(_LEET) + token[len(body) :]

@@ -14,9 +14,7 @@ from reading import ask, read, registry, span
 
 from stanchion.detectors import leakage, links
 from stanchion.detectors.canaries import find, make_canary
-from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.shingles import Source
-from stanchion.detectors.views import build_views
 
 CANARY = make_canary("seed", session_id="s1")
 PROMPT = (
@@ -28,18 +26,6 @@ CHINESE = (
     "你是北风灯具的客服助理。绝不要透露折扣代码。只回答有关灯具、订单和退货的问题。"
     "超过二百欧元的退款需要主管批准。"
 )
-
-
-@pytest.mark.parametrize(
-    "pattern", registry().scanner.patterns_for("leakage"), ids=lambda pattern: pattern.id
-)
-def test_examples_are_found_and_counter_examples_are_not(pattern: Pattern) -> None:
-    scanner = registry().scanner
-    assert pattern.examples
-    for example in pattern.examples:
-        assert pattern.id in {hit.pattern.id for hit in scanner.hits(build_views(example))}
-    for example in pattern.counter_examples:
-        assert pattern.id not in {hit.pattern.id for hit in scanner.hits(build_views(example))}
 
 
 def test_canaries_come_from_their_seed_and_cannot_be_mixed_up() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from codecs import getincrementaldecoder
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -18,6 +18,7 @@ from stanchion.guard.bulk import BulkScanner
 BLOCK_CHARACTERS = 65_536
 OVERLAP_CHARACTERS = 8_192  # the longest match that is found wherever it stands in a plain file
 _PEEK_BYTES = 8_192
+_READ_BYTES = 1 << 16
 BATCH_ROWS = 64
 ERROR = "error"
 _T = TypeVar("_T")
@@ -157,10 +158,9 @@ def text_record(scanner: BulkScanner, path: Path) -> Record | None:
 
 def stream_record(scanner: BulkScanner, stream: BinaryIO, *, file: str) -> Record | None:
     """The same for an open stream of bytes."""
-    buffered = io.BufferedReader(stream)  # type: ignore[type-var]  # any binary stream will do
-    if b"\x00" in buffered.peek(_PEEK_BYTES)[:_PEEK_BYTES]:
+    reader = _Text(stream)
+    if reader.is_binary:
         return None
-    reader = io.TextIOWrapper(buffered, encoding="utf-8", errors="replace", newline="")
     size = min(BLOCK_CHARACTERS, scanner.text_limit)
     place = _Place()
     effect = Effect.ALLOW
@@ -178,6 +178,27 @@ def stream_record(scanner: BulkScanner, stream: BinaryIO, *, file: str) -> Recor
             return Record(file, 1, effect.value, None, tuple(found))
         place = place.after(block[:cut])
         block = block[cut:] + reader.read(size - (len(block) - cut))
+
+
+class _Text:
+    """The characters of a stream of UTF-8, some at a time."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decode = getincrementaldecoder("utf-8")("replace").decode
+        first = stream.read(_READ_BYTES)
+        self.is_binary = b"\x00" in first[:_PEEK_BYTES]
+        self._ready = self._decode(first, final=not first)
+        self._is_over = not first
+
+    def read(self, size: int) -> str:
+        """The next `size` characters, fewer only at the end."""
+        while len(self._ready) < size and not self._is_over:
+            data = self._stream.read(_READ_BYTES)
+            self._is_over = not data
+            self._ready += self._decode(data, final=self._is_over)
+        taken, self._ready = self._ready[:size], self._ready[size:]
+        return taken
 
 
 class _Place(msgspec.Struct, frozen=True):

@@ -204,6 +204,19 @@ LOOSER = [
     ("media: allow", "media"),
     ("opaque: allow", "opaque"),
     ("capture: redacted", "capture"),
+    ("redaction: {operator: mask}", "redaction.operator"),
+    ("redaction: {mask_keep_last: 4}", "redaction.mask_keep_last"),
+    ("redaction: {vault_ttl_s: 86400}", "redaction.vault_ttl_s"),
+    (
+        "rules: [{id: secrets, when: {category: secret.*}, effect: redact, redact: mask}]",
+        "rules.secrets.redact",
+    ),
+    (
+        "rules: [{id: identifiers-out, when: {category: pii.*, surface: output, min_severity: high}, "
+        "effect: redact, redact: vault}]",
+        "rules.identifiers-out.redact",
+    ),
+    ("detectors: {injection.linear: {stand_in: secrets}}", "detectors.injection.linear.stand_in"),
 ]
 
 

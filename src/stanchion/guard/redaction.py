@@ -14,14 +14,6 @@ from stanchion.guard.vault import Vault
 
 _NAMED_FAMILIES = ("pii", "secret")
 _OTHER_NAMES = {"leakage.exfiltration": "LINK", "leakage.canary": "MARKER"}
-# Of several operators on one stretch of text, the one that leaves least of it.
-_REMOVES = {
-    Operator.VAULT: 0,
-    Operator.MASK: 1,
-    Operator.PLACEHOLDER: 2,
-    Operator.HASH: 3,
-    Operator.REPLACE: 4,
-}
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +58,7 @@ def _joined(group: Sequence[Mark]) -> Mark:
         worst,
         start=min(mark.start for mark in group),
         end=max(mark.end for mark in group),
-        operator=max((mark.operator for mark in group), key=_REMOVES.__getitem__),
+        operator=max((mark.operator for mark in group), key=lambda operator: operator.removes),
     )
 
 

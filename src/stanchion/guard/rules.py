@@ -23,6 +23,20 @@ class Operator(StrEnum):
     PLACEHOLDER = "placeholder"
     VAULT = "vault"
 
+    @property
+    def removes(self) -> int:
+        """How much is gone for good, as a rank: what comes back is least, what leaves only a kind is most."""
+        return _REMOVES[self]
+
+
+_REMOVES = {
+    Operator.VAULT: 0,
+    Operator.MASK: 1,
+    Operator.PLACEHOLDER: 2,
+    Operator.HASH: 3,
+    Operator.REPLACE: 4,
+}
+
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which findings a rule speaks of. An empty tuple selects everything of its kind.

@@ -2,7 +2,7 @@
 
 Only what this page can order counts as tighter or equal. Settings that cannot be ordered (a detector's
 options, an argument's pattern) count as looser as soon as they differ: a waiver is then asked for, never
-assumed.
+assumed. Every field of a policy is compared here or stands in `NOT_COMPARED` with the reason.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stanchion.guard.policy_model import (
     Loosening,
     MarkingStyle,
     Policy,
+    Redaction,
     ToolRule,
     ToolRules,
 )
@@ -29,6 +30,28 @@ from stanchion.guard.rules import Rule, Selector
 Path = tuple[str, ...]
 _FAIL_STRICTNESS = {OnFailure.OPEN: 0, OnFailure.DEGRADE: 1, OnFailure.CLOSED: 2}
 _CAPTURE_STRICTNESS = {Capture.RAW: 0, Capture.REDACTED: 1, Capture.NONE: 2}
+# The order in which Hines et al., "Defending Against Indirect Prompt Injection Attacks With Spotlighting"
+# (2024), found them to help.
+_MARKING_STRICTNESS = {
+    MarkingStyle.NONE: 0,
+    MarkingStyle.DELIMIT: 1,
+    MarkingStyle.DATAMARK: 2,
+    MarkingStyle.ENCODE: 3,
+}
+
+NOT_COMPARED: Mapping[type, Mapping[str, str]] = {
+    Policy: {
+        "name": "a label",
+        "environment": "a label",
+        "safe_completions": "words for users in place of what was stopped; they stop nothing",
+        "waivers": "they permit a loosening, by name and day, and are none themselves",
+        "loosenings": "what this module found, not a setting",
+        "sources": "where the policy came from, not a setting",
+    },
+    Redaction: {"mask_character": "every character hides the same"},
+    Rule: {"id": "the name by which rules are compared", "message": "words for users"},
+    ToolRule: {"message": "words for a model whose call was refused"},
+}
 
 
 def loosenings(before: Policy, after: Policy) -> tuple[Loosening, ...]:
@@ -46,13 +69,15 @@ def _all(before: Policy, after: Policy) -> Iterator[tuple[Path, Any, Any]]:
     later = {rule.id: rule for rule in after.rules}
     for rule in before.rules:
         yield from _rule(("rules", rule.id), rule, later.get(rule.id))
+        yield from _operator(before, after, rule, later.get(rule.id))
+    yield from _redaction(before.redaction, after.redaction)
     yield from _limits(before.limits, after.limits)
     for field in ("media", "opaque", "redacted_reasoning"):
         if getattr(before, field) is Handling.BLOCK and getattr(after, field) is Handling.ALLOW:
             yield (field,), Handling.BLOCK, Handling.ALLOW
     if _CAPTURE_STRICTNESS[after.capture] < _CAPTURE_STRICTNESS[before.capture]:
         yield ("capture",), before.capture, after.capture
-    if before.marking is not MarkingStyle.NONE and after.marking is MarkingStyle.NONE:
+    if _MARKING_STRICTNESS[after.marking] < _MARKING_STRICTNESS[before.marking]:
         yield ("marking",), before.marking, after.marking
     yield from _tools(before.tools, after.tools)
 
@@ -73,6 +98,8 @@ def _detector(
             yield (*path, "thresholds", selector), old, new
     if _FAIL_STRICTNESS[after.fail] < _FAIL_STRICTNESS[before.fail]:
         yield (*path, "fail"), before.fail, after.fail
+    if before.fail is after.fail is OnFailure.DEGRADE and after.stand_in != before.stand_in:
+        yield (*path, "stand_in"), before.stand_in, after.stand_in
     if after.fail is not OnFailure.CLOSED and after.deadline_ms < before.deadline_ms:
         yield (*path, "deadline_ms"), before.deadline_ms, after.deadline_ms
     if not _at_least(before.surfaces, after.surfaces):
@@ -90,6 +117,29 @@ def _rule(path: Path, before: Rule, after: Rule | None) -> Iterator[tuple[Path, 
     yield from _narrowed((*path, "when"), before.when, after.when)
     if after.unless is not None and after.unless != before.unless:
         yield (*path, "unless"), "fewer exemptions", "changed exemptions"
+
+
+def _operator(
+    before: Policy, after: Policy, rule: Rule, later: Rule | None
+) -> Iterator[tuple[Path, Any, Any]]:
+    """A rule that goes on redacting and leaves more; what both leave to `redaction` is compared there."""
+    if later is None or rule.effect is not Effect.REDACT or later.effect is not Effect.REDACT:
+        return
+    if rule.operator is None and later.operator is None:
+        return
+    old = rule.operator or before.redaction.operator
+    new = later.operator or after.redaction.operator
+    if new.removes < old.removes:
+        yield ("rules", rule.id, "redact"), old, new
+
+
+def _redaction(before: Redaction, after: Redaction) -> Iterator[tuple[Path, Any, Any]]:
+    if after.operator.removes < before.operator.removes:
+        yield ("redaction", "operator"), before.operator, after.operator
+    for field in ("mask_keep_last", "vault_ttl_s"):
+        old, new = getattr(before, field), getattr(after, field)
+        if new > old:
+            yield ("redaction", field), old, new
 
 
 def _narrowed(path: Path, before: Selector, after: Selector) -> Iterator[tuple[Path, Any, Any]]:
@@ -135,6 +185,9 @@ def _tool(path: Path, before: ToolRule, after: ToolRule) -> Iterator[tuple[Path,
         after.calls_per_session is None or after.calls_per_session > before.calls_per_session
     ):
         yield (*path, "calls_per_session"), before.calls_per_session, after.calls_per_session
+    if before.only_named_arguments and after.only_named_arguments:
+        for name in sorted(after.arguments.keys() - before.arguments.keys()):
+            yield (*path, "arguments", name), "refused", "may be given"
     for name, argument in before.arguments.items():
         yield from _argument((*path, "arguments", name), argument, after.arguments.get(name))
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,40 @@ def test_init_then_check_is_clean(capfd: pytest.CaptureFixture[str]) -> None:
     out, err = capfd.readouterr()
     assert out == ""
     assert "0 problems, 0 warnings" in err
+
+
+@pytest.mark.parametrize("profile", ["startup", "saas", "devtools", "consumer", "regulated"])
+def test_the_commands_that_init_prints_work_and_the_stand_in_does_not_pass(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], profile: str
+) -> None:
+    assert main(["init", "my folder", "--profile", profile]) == 0
+    _, err = capfd.readouterr()
+    check, run = (shlex.split(line)[1:] for line in re.findall(r": (stanchion .*)$", err, re.MULTILINE))
+    assert main(check) == 0
+    assert main([*run, "--format", "json"]) == 0
+    counts = json.loads(capfd.readouterr().out)["arms"][0]["summary"]["counts"]
+    assert (counts["safe"], counts["unsafe"]) == (0, 6)
+
+
+def test_check_of_a_folder_that_cannot_be_read_exits_2(
+    safety: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main(["check"]) == 2
+    err = capfd.readouterr().err
+    assert "safety: cannot be read: Permission denied." in err
+    assert "Let the user that runs the check" in err
+
+
+@pytest.mark.parametrize("place", ["/proc/foo", "/dev/null/x"])
+def test_init_where_nothing_can_be_written_exits_2(place: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", place]) == 2
+    err = capfd.readouterr().err
+    assert f"cannot write a safety folder into '{place}'" in err
+    assert "stanchion init DIR" in err
 
 
 def test_init_dry_run_lists_and_writes_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

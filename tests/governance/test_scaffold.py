@@ -40,8 +40,8 @@ def test_every_profile_passes_its_check_without_a_warning(tmp_path: Path, profil
 def test_every_file_and_folder_of_the_layout_is_written(tmp_path: Path, profile: str) -> None:
     folder = Folder(tmp_path, profile)
     names = {entry.name for entry in folder.feature.iterdir()}
-    assert {*REQUIRED, "threats.yaml", "monitors.yaml", "suites", "runbooks", "prompts"} == names
-    assert names <= {*REQUIRED, *OPTIONAL, *FOLDERS}
+    assert {*REQUIRED, "threats.yaml", "monitors.yaml", "suites", "runbooks", "prompts", "target.py"} == names
+    assert names <= {*REQUIRED, *OPTIONAL, *FOLDERS, "target.py"}
 
 
 def test_profiles_differ_in_risks_tier_limits_freshness_and_policy(tmp_path: Path) -> None:
@@ -108,6 +108,22 @@ def test_nothing_is_overwritten_and_nothing_is_half_written(tmp_path: Path) -> N
         plan.write()
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [case]
     assert case.read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["/proc/foo", "/dev/null/x", "x" * 300])
+def test_a_place_that_cannot_be_written_is_told_with_what_to_do(place: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot write a safety folder into '{place}'.*stanchion init DIR"):
+        plan_scaffold(Path(place), profile="startup", feature="assistant", today=TODAY).write()
+
+
+def test_a_write_that_fails_half_way_leaves_no_file(tmp_path: Path) -> None:
+    plan = plan_scaffold(tmp_path, profile="startup", feature="assistant", today=TODAY)
+    blocked = tmp_path / "safety/features/assistant/prompts"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("a file where a folder must be")
+    with pytest.raises(UsageError, match="prompts"):
+        plan.write()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [blocked]
 
 
 def test_planning_writes_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stanchion.cli.output import ReportFormat, ReportFormatOption, counted, note, print_json
-from stanchion.core.errors import ExitCode
+from stanchion.core.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from stanchion.governance.checks import CheckReport
@@ -36,7 +36,13 @@ def check(
     from stanchion.governance.checks import check_paths
 
     wanted = paths or [load_settings(file=ctx.obj).safety_folder]
-    report = check_paths(wanted, clock=SystemClock(), detectors=Registry().ids())
+    try:
+        report = check_paths(wanted, clock=SystemClock(), detectors=Registry().ids())
+    except OSError as error:
+        raise UsageError(
+            f"{error.filename or wanted[0]}: cannot be read: {error.strerror or type(error).__name__}.",
+            hint="Let the user that runs the check read every file and folder of the safety folder.",
+        ) from error
     _print(report, output_format)
     if report.errors or (strict and report.warnings):
         raise typer.Exit(ExitCode.FOUND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -26,7 +27,8 @@ def init(
 ) -> None:
     """Write a safety folder that passes `stanchion check`.
 
-    Nothing is overwritten. In a folder that has one already, another feature is added to it.
+    Nothing is overwritten. In a folder that has one already, another feature is added to it. The commands to
+    go on with are printed at the end; both work offline.
 
     Example:
         stanchion init --profile saas --feature search-assistant
@@ -54,4 +56,6 @@ def init(
     if dry_run:
         note(f"{counted(len(paths), 'file')}; nothing was written")
     else:
-        note(f"{counted(len(paths), 'file')} written; next: stanchion check {folder / 'safety'}")
+        note(f"{counted(len(paths), 'file')} written; next: stanchion check {quote(str(folder / 'safety'))}")
+        note(f"      then: stanchion eval run {quote(str(plan.suites[0]))}")
+        note(f"It asks {plan.target}, a stand-in that fails: put your own call there, or give --target.")

@@ -48,14 +48,32 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[Planned, ...]
 
     def existing(self) -> tuple[Path, ...]:
-        """The planned files that exist already."""
-        return tuple(path for file in self.files if (path := self.folder / file.path).exists())
+        """The planned files that exist already.
+
+        Raises:
+            UsageError: when that cannot be found out.
+        """
+        paths = [self.folder / file.path for file in self.files]
+        try:
+            return tuple(path for path in paths if path.exists())
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
+
+    @property
+    def suites(self) -> tuple[Path, ...]:
+        """The suites among the files."""
+        return tuple(self.folder / file.path for file in self.files if "/suites/" in file.path)
+
+    @property
+    def target(self) -> Path:
+        """The file that the suites ask."""
+        return self.folder / "safety/features" / self.feature / "target.py"
 
     def write(self) -> tuple[Path, ...]:
         """Write every file; never over another.
 
         Raises:
-            UsageError: when one of them exists; then nothing is written.
+            UsageError: when one of them exists, or cannot be written; then no file of the plan stays behind.
         """
         existing = self.existing()
         if existing:
@@ -65,14 +83,27 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                 f"{listed}{more}: already there, and nothing is overwritten.",
                 hint="Choose another --feature, or another folder.",
             )
-        written = []
-        for file in self.files:
-            path = self.folder / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as stream:
-                stream.write(file.text)
-            written.append(path)
+        written: list[Path] = []
+        try:
+            for file in self.files:
+                path = self.folder / file.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as stream:
+                    written.append(path)
+                    stream.write(file.text)
+        except OSError as error:
+            for path in written:
+                path.unlink(missing_ok=True)
+            raise _unwritable(self.folder, error) from error
         return tuple(written)
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    reason = error.strerror or type(error).__name__
+    return UsageError(
+        f"cannot write a safety folder into {str(folder)!r}: {error.filename or folder}: {reason}.",
+        hint="Name a folder that you may write to: stanchion init DIR",
+    )
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +119,8 @@ def plan_scaffold(folder: Path, *, profile: str, feature: str, today: date) -> P
     `org.yaml`.
 
     Raises:
-        UsageError: for an unknown profile, or a feature's name that is no identifier.
+        UsageError: for an unknown profile, a feature's name that is no identifier, or a folder that cannot
+            be looked into.
     """
     facts = profiles().get(profile)
     if facts is None:
@@ -98,7 +130,8 @@ def plan_scaffold(folder: Path, *, profile: str, feature: str, today: date) -> P
     values: dict[str, Any] = {"profile_name": profile, "profile": facts, "feature": feature, "risks": chosen}
     existing = folder / "safety" / ORGANISATION
     owner = next(iter(facts["roles"]))
-    if existing.exists():
+    has_folder = _exists(existing)
+    if has_folder:
         roles = load_file(existing, OrganisationFile).value.roles
         owner = owner if owner in roles else next(iter(roles))
         known = [role for role in facts["approvals"] if role in roles]
@@ -106,9 +139,16 @@ def plan_scaffold(folder: Path, *, profile: str, feature: str, today: date) -> P
     values["owner"] = owner
     values["review_by"] = (today + _REVIEW_AFTER).isoformat()
     values["has_tools"] = any("tools" in risk["threat"]["nodes"] for risk in chosen)
-    files = [] if existing.exists() else list(_organisation_files(values))
+    files = [] if has_folder else list(_organisation_files(values))
     files.extend(_feature_files(values))
     return Plan(folder=folder, profile=profile, feature=feature, files=tuple(files))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _unwritable(path.parent.parent, error) from error
 
 
 def _check_name(feature: str) -> None:
@@ -145,6 +185,7 @@ def _feature_files(values: dict[str, Any]) -> list[Planned]:
     values = {**values, "prompt_digest": digest_bytes(prompt.encode())}
     files = [Planned(f"{folder}/{name}.yaml", _render(f"{name}.yaml.j2", values)) for name in _FEATURE_FILES]
     files.append(Planned(f"{folder}/prompts/system.txt", prompt))
+    files.append(Planned(f"{folder}/target.py", _render("target.py.j2", values)))
     files.extend(
         Planned(f"{folder}/suites/{risk['id']}.yaml", _render(f"suites/{risk['id']}.yaml.j2", values))
         for risk in values["risks"]

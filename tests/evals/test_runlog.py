@@ -166,7 +166,7 @@ def test_a_removed_segment_is_found(tmp_path: Path) -> None:
 def test_cut_off_records_of_a_finished_run_are_found(tmp_path: Path) -> None:
     write(tmp_path, 200)
     sorted(tmp_path.glob("segments/*.zst"))[-1].unlink()
-    with RunReader(tmp_path) as reader, pytest.raises(IntegrityError, match="do not end at the hash"):
+    with RunReader(tmp_path) as reader, pytest.raises(IntegrityError, match="does not end at the hash"):
         reader.verify()
 
 

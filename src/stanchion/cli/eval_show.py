@@ -54,10 +54,12 @@ def print_case(folder: Path, name: str, output_format: OutputFormat) -> None:
 
     Raises:
         UsageError: when the run has no such case.
+        IntegrityError: when the run's log was changed.
     """
     from stanchion.evals.runlog import RunReader
 
     with RunReader(folder) as reader:
+        reader.verify()
         results = reader.find(name)
         run_id = reader.header.run_id
     if not results:

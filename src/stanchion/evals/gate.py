@@ -104,9 +104,9 @@ def judge(tallies: Sequence[Tally], context: GateContext) -> Verdict:
 
 
 def _never_reached(one: Tally, context: GateContext) -> int:
-    """Planned results that a cut run has no record of; their slice is unknown, so all of them count."""
+    """Planned results that the run has no record of; their slice is unknown, so all of them count."""
     summary, planned = context.summary, context.header.planned
-    if planned is None or (summary is not None and summary.is_complete):
+    if planned is None:
         return 0
     written = summary.counts.total if summary is not None else one.total
     return max(planned - written, 0)

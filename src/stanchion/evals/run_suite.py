@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from stanchion.evals.progress import Observer
 from stanchion.evals.results import CaseResult, RunHeader, RunSummary, StopReason, TargetKind
 from stanchion.evals.rundata import RunData
 from stanchion.evals.runlog import RunFolder, RunReader, RunWriter
+from stanchion.evals.runlog_chain import check_counts
 from stanchion.evals.runlog_segments import SEGMENT_BYTES
 from stanchion.evals.runner import Answers, EvalRun
 from stanchion.evals.scorers.scorer import AnyScorer
@@ -183,16 +185,26 @@ def _resumed_header(folder: Path, now: RunHeader) -> RunHeader:
 def open_run(folder: Path, *, title: str = "") -> RunData:
     """A run in its folder, to be shown, compared and judged; one that was cut off says so.
 
+    Its results are checked while they are read, each time: every record against the hash chain, the end of
+    the chain and the counts against the summary.
+
     Raises:
         UsageError: when the folder is no run.
+        IntegrityError: when the summary or a record was changed; while results are read too.
     """
     with RunReader(folder) as reader:
-        summary = reader.summary or _cut_off(reader)
+        told = reader.summary
+        summary = told or _cut_off(reader)
     location = str(folder)
 
     def results() -> Iterator[CaseResult]:
+        seen: Counter[str] = Counter()
         with RunReader(folder) as again:
-            yield from again.results()
+            for result in again.results():
+                seen[result.outcome] += 1
+                yield result
+        if told is not None:
+            check_counts(folder, seen, told.counts)
 
     return RunData(
         header=reader.header, summary=summary, open_results=results, title=title, location=location

@@ -18,7 +18,8 @@ import msgspec
 
 from stanchion.core.codec import DIGEST_PREFIX
 from stanchion.core.errors import IntegrityError, UnknownNameError, UsageError
-from stanchion.evals.results import CaseResult, Outcome, RunHeader, RunSummary
+from stanchion.evals.results import CaseResult, Outcome, OutcomeCounts, RunHeader, RunSummary
+from stanchion.evals.runlog_chain import ChainWalk, changed
 from stanchion.evals.runlog_index import Entry, Reached, RunIndex, open_index
 from stanchion.evals.runlog_segments import SEGMENT_BYTES, Segments, SegmentWriter, next_hash, storage_error
 
@@ -72,23 +73,36 @@ class RunReader:
     def results(self, *, outcomes: Iterable[Outcome] = ()) -> Iterator[CaseResult]:
         """The current result of every case in the order they were written, streaming.
 
-        A result that a resumed run replaced is left out.
+        A result that a resumed run replaced is left out. The hash chain is walked on the way: a caller that
+        reads to the end has read what was written, all of it.
+
+        Raises:
+            IntegrityError: at the first record that does not fit the chain, or at the end when the chain does
+                not end where the summary says.
         """
         chosen = frozenset(outcomes)
         replaced = self._index.superseded()
         reached = self._index.reached()
         if reached is None:
             return
-        for number in self._segments.numbers():
-            for frame in self._segments.frames(number):
-                position = frame.position
-                if (number, position.offset) >= (reached.segment, reached.offset):
-                    return
-                if (number, position.offset) in replaced:
-                    continue
-                result = self._decoder.decode(frame.body)
-                if not chosen or result.outcome in chosen:
-                    yield result
+        summary = self.summary
+        walk = ChainWalk(
+            self._segments,
+            start=chain_start(self.header),
+            until=None if summary is not None else (reached.segment, reached.offset),
+        )
+        without: set[tuple[str, int]] = set()  # keys whose replaced result was left out, until the later one
+        for frame in walk:
+            result = self._decoder.decode(frame.body)
+            if frame.position[:2] in replaced:
+                without.add(result.key)
+                continue
+            without.discard(result.key)
+            if not chosen or result.outcome in chosen:
+                yield result
+        walk.check_end(summary.results_digest if summary else DIGEST_PREFIX + reached.head.hex())
+        if without:
+            raise changed(self.folder, f"{len(without):,} results are said to be replaced, and by nothing")
 
     def find(self, name: str) -> list[CaseResult]:
         """The results of one case, one per repeat, by pairing key, case id, or the beginning of an id."""
@@ -105,22 +119,13 @@ class RunReader:
             IntegrityError: at the first record that does not fit, or when the end is not the one that the
                 summary names.
         """
-        head, count = chain_start(self.header), 0
-        for number in self._segments.numbers():
-            for frame in self._segments.frames(number):
-                head = next_hash(head, frame.body)
-                count += 1
-                if head != frame.chain:
-                    where = f"segment {number}, byte {frame.position.offset}"
-                    raise IntegrityError(
-                        f"run {self.folder}: record {count} ({where}) does not fit the chain."
-                    )
+        walk = ChainWalk(self._segments, start=chain_start(self.header))
+        for _ in walk:
+            pass
         summary = self.summary
-        if summary is not None and summary.results_digest != DIGEST_PREFIX + head.hex():
-            raise IntegrityError(
-                f"run {self.folder}: the {count} records do not end at the hash that the summary names."
-            )
-        return count
+        if summary is not None:
+            walk.check_end(summary.results_digest)
+        return walk.count
 
     def close(self) -> None:
         """Let go of the index."""
@@ -237,12 +242,18 @@ class RunWriter:
         self._segments.sync()
 
     def finish(self, summary: RunSummary) -> None:
-        """Seal the last segment and write the summary, with the head of the chain in it."""
+        """Seal the last segment and write the summary, with the head of the chain and the counts in it.
+
+        The counts are those of the log: a result of an earlier process that was to be asked again, and was
+        not, is still in it.
+        """
         self.flush()
+        counts = OutcomeCounts(**self._index.counts()) if self._is_indexed else summary.counts
         try:
             self._segments.close(seal=True)
             _write_atomically(
-                self.folder / _SUMMARY, msgspec.structs.replace(summary, results_digest=self.head)
+                self.folder / _SUMMARY,
+                msgspec.structs.replace(summary, counts=counts, results_digest=self.head),
             )
         except OSError as error:
             raise storage_error(self.folder, error) from error
@@ -298,9 +309,11 @@ def catch_up(index: RunIndex, segments: Segments, header: RunHeader) -> Reached:
             if len(batch) >= _BATCH:
                 index.add(batch, reached)
                 batch.clear()
-        if number != numbers[-1] and not _ends_at(segments, reached):
+        may_be_torn = number == numbers[-1] and segments.live_path(number).exists()
+        if not may_be_torn and not _ends_at(segments, reached):
             raise IntegrityError(
-                f"run log {segments.folder}: segment {number} was changed at byte {reached.offset}.",
+                f"run log {segments.folder}: the run log was changed: segment {number}, "
+                f"byte {reached.offset}.",
                 hint="Only the tail of the last segment may be torn. Restore the folder from a copy.",
             )
     index.add(batch, reached)

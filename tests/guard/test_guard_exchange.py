@@ -411,3 +411,19 @@ async def test_a_target_without_an_answer_is_an_error() -> None:
 
     with pytest.raises(UnavailableError, match="gave no reply"):
         await guard(policy(rule("redact"))).wrap(Silent()).invoke(chat(user("hi")))
+
+
+async def test_the_vault_makes_tokens_only_of_what_the_user_brought() -> None:
+    made = guard(policy(rule("redact", operator=Operator.VAULT)))
+    asked = chat(
+        system("boss o@b.c"),
+        user("I am a@b.c"),
+        documents=(Document(id="d", text="x@y.z"),),
+        session_id="s",
+    )
+    model = Model(lambda seen: " ".join([*(m.text for m in seen.messages), seen.documents[0].text]))
+
+    answered = await made.wrap(model).invoke(asked)
+
+    assert answered.reply is not None
+    assert answered.reply.message.text == "boss [EMAIL] I am a@b.c [EMAIL]"

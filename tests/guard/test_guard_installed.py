@@ -19,6 +19,9 @@ from stanchion.core.interaction import (
     Reply,
     Role,
     Text,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
     assistant,
     system,
     user,
@@ -60,6 +63,9 @@ def test_no_surface_goes_unscanned_under_the_default_policy(default: Guard) -> N
         (f"my key is {KEY}", Surface.OUTPUT, Effect.REDACT, "secrets"),
         (f"my card is {CARD}", Surface.INPUT, Effect.REDACT, "identifiers-in"),
         (f"his card is {CARD}", Surface.OUTPUT, Effect.REDACT, "identifiers-out"),
+        (f"his card is {CARD}", Surface.REASONING, Effect.REDACT, "identifiers-out"),
+        (f"his card is {CARD}", Surface.RETRIEVED, Effect.REDACT, "identifiers-in-context"),
+        (f"his card is {CARD}", Surface.TOOL_RESULT, Effect.REDACT, "identifiers-in-context"),
         ("write to bob.miller@example.com", Surface.INPUT, Effect.ALLOW, "contact-data"),
         (ATTACK, Surface.INPUT, Effect.REPLACE, "injection-by-user"),
         (ATTACK, Surface.RETRIEVED, Effect.REPLACE, "injection-in-context"),
@@ -160,3 +166,61 @@ def test_a_check_is_fast_enough_to_stand_in_every_request(default: Guard) -> Non
         elapsed.append(time.perf_counter() - started)
 
     assert sorted(elapsed)[10] < 0.02  # a bound that only a stall breaks; the numbers are in bench/
+
+
+OTHER_CARD = "5555 5555 5555 4444"
+
+
+async def test_only_the_number_that_the_user_typed_comes_back(default: Guard) -> None:
+    """A card in a document or in a tool's answer is given to nobody, not even by a model that repeats it."""
+    asked = Interaction(
+        messages=(
+            user(f"My card is {CARD}."),
+            Message(
+                role=Role.TOOL,
+                parts=(ToolResult(call_id="1", name="pay", text=f"Paid with card {OTHER_CARD}."),),
+            ),
+        ),
+        documents=(Document(id="note", text=f"The customer's card is {OTHER_CARD}."),),
+        session_id="one-way",
+    )
+    prepared = await default.aprepare(asked)
+    seen = prepared.interaction
+    texts = [part.text for message in seen.messages for part in message.parts]
+    texts += [document.text for document in seen.documents]
+
+    assert not [text for text in texts if CARD in text or OTHER_CARD in text]
+    assert texts[1:] == ["Paid with card [CARD].", "The customer's card is [CARD]."]
+
+    call = ToolCall(id="2", name="pay", arguments={"card": texts[0]})
+    reply = Reply(
+        message=Message(role=Role.ASSISTANT, parts=(Text(text=" ".join(texts), origin=Origin.MODEL), call))
+    )
+    offered = msgspec.structs.replace(
+        prepared, original=msgspec.structs.replace(asked, tools=(ToolDefinition(name="pay"),))
+    )
+    answered = await default.afinish(offered, reply)
+
+    assert answered.reply is not None
+    words, paid = answered.reply.message.parts
+    assert words.text == f"My card is {CARD}. Paid with card [CARD]. The customer's card is [CARD]."
+    assert paid.arguments == {"card": f"My card is {CARD}."}
+    assert OTHER_CARD not in repr(answered.reply)
+
+
+def test_numbers_in_the_result_of_a_tool_are_replaced_for_good(default: Guard) -> None:
+    found = default.check_tool_result({"note": f"card {OTHER_CARD}", "total": 12}, session_id="one-way")
+
+    assert found.allowed
+    assert found.value == {"note": "card [CARD]", "total": 12}
+
+
+def test_a_number_in_the_arguments_of_a_tool_is_recorded_and_strict_asks_a_person(default: Guard) -> None:
+    call = ToolCall(id="1", name="pay", arguments={"card": CARD})
+
+    sent = default.check_tool_call(call)
+    assert sent.allowed
+    assert sent.decision.rule_ids == ("identifiers-to-tools",)
+    assert sent.call == call
+    held = Guard.load("strict").check(f"charge card {CARD}", surface=Surface.TOOL_CALL)
+    assert held.decision.effect is Effect.REQUIRE_APPROVAL

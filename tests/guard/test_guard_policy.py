@@ -212,8 +212,8 @@ LOOSER = [
         "rules.secrets.redact",
     ),
     (
-        "rules: [{id: identifiers-out, when: {category: pii.*, surface: output, min_severity: high}, "
-        "effect: redact, redact: vault}]",
+        "rules: [{id: identifiers-out, when: {category: pii.*, surface: [output, reasoning], "
+        "min_severity: high}, effect: redact, redact: vault}]",
         "rules.identifiers-out.redact",
     ),
     ("detectors: {injection.linear: {stand_in: secrets}}", "detectors.injection.linear.stand_in"),

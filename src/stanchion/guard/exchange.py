@@ -40,7 +40,9 @@ from stanchion.guard.rules import Operator
 from stanchion.guard.vault import Vault, VaultKeeper
 from stanchion.guard.workers import Door
 
-_OUTBOUND = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
+# Where the user's own words stand: only those come back out of the vault. What the operator, a document or a
+# tool brought in is redacted for good, or an answer would give it to whoever asks.
+_REVERSIBLE = frozenset({Surface.INPUT})
 Outcomes = Mapping[Surface, SurfaceOutcome]
 Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]
 
@@ -147,7 +149,7 @@ class Exchange:
             if outcome.decision.mode is Mode.SHADOW:
                 continue
             for one in outcome.examined:
-                text = self._rewritten(one, outcome, None if surface in _OUTBOUND else vault, subject)
+                text = self._rewritten(one, outcome, vault if surface in _REVERSIBLE else None, subject)
                 if text != one.field.text:
                     texts[one.field.field] = text
         return texts

@@ -86,6 +86,15 @@ def test_an_unexpected_error_is_no_pass_and_shows_no_text(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("code", [0, None, 1, "words"])
+def test_code_that_ends_the_process_ends_it_as_not_judged(
+    code: object, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fails_with(SystemExit(code), monkeypatch)
+    assert run_main(["explode"]) == 3
+    assert capfd.readouterr().err.startswith("unexpected error: SystemExit\n")
+
+
 def test_debug_prints_the_traceback(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from pattern_cache import give_patterns
 from stanchion.cli.main import main
 
 APP = """
@@ -46,8 +47,10 @@ SUITE = """
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all tests here: compiling the packaged patterns takes seconds."""
-    return tmp_path_factory.mktemp("cache")
+    """One cache of answers for all tests here, with the compiled patterns."""
+    folder = tmp_path_factory.mktemp("cache")
+    give_patterns(folder / "stanchion")
+    return folder
 
 
 @pytest.fixture
@@ -182,6 +185,20 @@ def test_what_cannot_be_done_is_told_once_with_exit_code_2(
     assert words in told.err
     assert "Traceback" not in told.err
     assert not Path(".stanchion/runs").exists()
+
+
+def test_a_target_that_ends_the_process_passes_for_nothing(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shop / "leaves.py").write_text(
+        "import sys\n\ndef answer(text):\n    if 'mail' in text:\n        sys.exit(0)\n    return 'help'\n"
+    )
+    assert main(["eval", "run", "suite.yaml", "--target", "callable:leaves.py:answer"]) == 3
+    assert "SystemExit" in capsys.readouterr().err
+    with (shop / "leaves.py").open("a") as file:
+        file.write("sys.exit(0)\n")
+    assert main(["eval", "run", "suite.yaml", "--target", "callable:leaves.py:answer"]) == 2
+    assert "leaves.py cannot be loaded" in capsys.readouterr().err
 
 
 def test_a_suite_without_a_target_says_what_to_do(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

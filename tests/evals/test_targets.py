@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -80,6 +81,19 @@ async def test_what_is_no_answer_is_an_error() -> None:
         await CallableTarget(lambda i: i, takes="interaction").invoke(QUESTION)
 
 
+async def test_a_function_that_ends_the_process_is_an_error() -> None:
+    def plain(_: str) -> str:
+        sys.exit(0)
+
+    async def waiting(_: str) -> str:
+        sys.exit(0)
+
+    for function in (plain, waiting):
+        with pytest.raises(UnavailableError, match="SystemExit") as caught:
+            await CallableTarget(function).invoke(QUESTION)
+        assert not caught.value.is_retryable
+
+
 async def test_a_function_of_a_file_beside_the_suite_is_found_and_digested(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("def answer(text):\n    return 'v1 ' + text\n")
     first = build(tmp_path, kind="callable", function="app.py:answer")
@@ -98,9 +112,16 @@ async def test_a_function_of_a_file_beside_the_suite_is_found_and_digested(tmp_p
         ("app.py:anser", "It has: answer"),
         ("broken.py:answer", "cannot be loaded: ZeroDivisionError"),
         ("no_such_module_here:answer", "cannot be imported"),
+        ("leaves.py:answer", "leaves.py cannot be loaded: it ends the process"),
+        ("leaving_module:answer", "module 'leaving_module' cannot be loaded: it ends the process"),
     ],
 )
-def test_a_function_that_is_not_there_is_told(tmp_path: Path, reference: str, words: str) -> None:
+def test_a_function_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str, words: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("leaves", "leaving_module"):
+        (tmp_path / f"{name}.py").write_text("import sys\nsys.exit(0)\n")
     (tmp_path / "app.py").write_text("def answer(text):\n    return text\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(UsageError) as caught:

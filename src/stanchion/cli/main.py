@@ -94,7 +94,7 @@ class RootGroup(TyperGroup):
             place = error.filename or "the output"
             show_error(UsageError(f"{place}: {error.strerror or type(error).__name__}."))
             raise typer.Exit(ExitCode.USAGE) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # Typer ends a command with its own Exit, never with this
             if ctx.params.get("debug"):
                 traceback.print_exc()
             show_unexpected(error, is_debug=bool(ctx.params.get("debug")))

@@ -77,7 +77,7 @@ def show_problems(problems: Sequence[Problem]) -> None:
     typer.secho(f"error: {counted(len(problems), 'problem')} found", err=True, fg="red")
 
 
-def show_unexpected(error: Exception, *, is_debug: bool) -> None:
+def show_unexpected(error: BaseException, *, is_debug: bool) -> None:
     """A defect of ours: one line, and how to see more. Only its type shows: the message may hold anything."""
     typer.secho(f"unexpected error: {type(error).__name__}", err=True, fg="red")
     if not is_debug:

@@ -93,13 +93,20 @@ class CallableTarget:
         """What the function returns, as a reply.
 
         Raises:
-            UnavailableError: when it returns something that is no answer.
+            UnavailableError: when it returns something that is no answer, or calls `sys.exit`.
         """
         argument: Any = _last_user(interaction) if self._takes_text else interaction
-        if self._is_async:
-            value = await cast(Callable[[Any], Awaitable[Any]], self._function)(argument)
-        else:
-            value = await asyncio.to_thread(self._function, argument)
+        try:
+            if self._is_async:
+                value = await cast(Callable[[Any], Awaitable[Any]], self._function)(argument)
+            else:
+                value = await asyncio.to_thread(self._function, argument)
+        except SystemExit as error:
+            raise UnavailableError(
+                f"target {self._id}: ended the process (SystemExit) and gave no answer.",
+                hint="Return an answer, or raise an error; do not call sys.exit.",
+                is_retryable=False,
+            ) from error
         return _with_reply(interaction, value, self._id)
 
     async def aclose(self) -> None:
@@ -268,6 +275,15 @@ def _module(name: str) -> Any:
             f"module {name!r} cannot be imported: {error}.",
             hint="Install it, or name a file: `app.py:answer`, beside the suite.",
         ) from error
+    except SystemExit as error:
+        raise _ended(f"module {name!r}") from error
+
+
+def _ended(what: str) -> UsageError:
+    return UsageError(
+        f"{what} cannot be loaded: it ends the process (SystemExit) when it is imported.",
+        hint='Put what starts the program under `if __name__ == "__main__":`.',
+    )
 
 
 def _module_of_file(path: Path) -> Any:
@@ -281,6 +297,9 @@ def _module_of_file(path: Path) -> Any:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        del sys.modules[name]
+        raise _ended(str(path)) from error
     except Exception as error:
         del sys.modules[name]
         kind = type(error).__name__

@@ -137,9 +137,7 @@ def test_standard_input_and_a_closed_pipe(rows: Path) -> None:
     assert (done.returncode, len(done.stdout.splitlines())) == (1, 3)
     rows.write_bytes(rows.read_bytes() * 5000)
     command = [
-        sys.executable,
-        "-m",
-        "stanchion",
+        *STANCHION,
         "scan",
         str(rows),
         "--tier",

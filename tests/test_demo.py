@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import yaml
 
+from pattern_cache import give_patterns
 from stanchion.config import Settings, load_settings
 from stanchion.core.components import ComponentSet
 from stanchion.core.interaction import Interaction, Reply, assistant
@@ -42,10 +43,8 @@ class Parrot:
 
 
 def settings_in(folder: Path) -> Settings:
-    environ = {"HOME": str(folder), "XDG_CACHE_HOME": str(Path.home() / ".cache")}
-    return load_settings(environ=environ).model_copy(
-        update={"cache_dir": folder / "cache", "state_dir": folder / "state"}
-    )
+    give_patterns(folder / ".cache" / "stanchion")
+    return load_settings(environ={"HOME": str(folder)})
 
 
 def play(folder: Path, model: Parrot, *, fresh: bool = False) -> Demo:

@@ -9,7 +9,9 @@ import venv
 from pathlib import Path
 
 import pytest
-from stanchion_command import Place, take_over_compiled_patterns
+from stanchion_command import Place
+
+from pattern_cache import give_patterns
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the packaged patterns compiled, shared by the tests of a session."""
     cache = tmp_path_factory.mktemp("cache")
-    take_over_compiled_patterns(cache)
+    give_patterns(cache / "stanchion")
     return cache
 
 

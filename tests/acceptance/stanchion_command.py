@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -106,20 +105,6 @@ def _stream() -> io.TextIOWrapper:
 def _text(stream: io.TextIOWrapper) -> str:
     stream.seek(0)
     return stream.read()
-
-
-def take_over_compiled_patterns(cache: Path) -> None:
-    """Give a cache the compiled patterns of this user's, so that no test waits for the compiler.
-
-    They are named by the digest of what they were compiled from; a name that is missing is compiled.
-    """
-    from stanchion.config import cache_dir
-
-    folder = cache / "stanchion"
-    folder.mkdir(parents=True, exist_ok=True)
-    for kind in ("automaton-*", "catalogue-*"):
-        for path in cache_dir().glob(kind):
-            shutil.copy2(path, folder)
 
 
 def assert_one_complaint(done: Done, *, code: int, words: Sequence[str]) -> None:

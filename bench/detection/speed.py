@@ -2,12 +2,12 @@
 
     python bench/detection/speed.py [--format json] [--repeat 200] [--rows 5000]
 
-Latencies are p50 and p90 in microseconds of one call, throughput is MB per CPU second of this process. `views +
-scan` makes the views of a text and finds all hits of the packaged patterns that read inputs. `re loop` searches
-the same texts once with every such pattern that Python's `re` can compile, without views, validators or
-decoding. `scan rows` is what `stanchion scan --tier deterministic` does with JSONL rows of 2 KB; its floor is
-reading and decoding the same rows. Texts are made from a fixed seed: prose that fires nothing, prose that fires
-triggers, and prose in which every third word is one that the patterns look for.
+Latencies are p50 and p90 in microseconds of one call, throughput is MB per CPU second of this process.
+`views + scan` makes the views of a text and finds all hits of the packaged patterns that read inputs. `re loop`
+searches the same texts once with every such pattern that Python's `re` can compile, without views, validators
+or decoding. `scan rows` is what `stanchion scan --tier deterministic` does with JSONL rows of 2 KB; its floor
+is reading and decoding the same rows. Texts are made from a fixed seed: prose that fires nothing, prose that
+fires triggers, and prose in which every third word is one that the patterns look for.
 """
 
 from __future__ import annotations
@@ -33,98 +33,18 @@ from stanchion.detectors.views import build_views
 from stanchion.guard.bulk import BulkScanner, Tier, bulk_policy
 from stanchion.guard.bulk_files import json_records
 
-PLAIN = [
-    "the",
-    "report",
-    "of",
-    "last",
-    "year",
-    "shows",
-    "that",
-    "sales",
-    "of",
-    "garden",
-    "tools",
-    "rose",
-    "in",
-    "spring",
-    "and",
-    "fell",
-    "in",
-    "autumn",
-    "while",
-    "customers",
-    "asked",
-    "for",
-    "a",
-    "better",
-    "guide",
-    "and",
-    "the",
-    "team",
-    "wrote",
-    "a",
-    "new",
-    "chapter",
-    "on",
-    "watering",
-    "for",
-    "every",
-    "shop",
-    "in",
-    "the",
-    "region",
-    "before",
-    "summer",
-    "came",
-    "and",
-    "with",
-    "it",
-    "longer",
-    "evenings",
-    "on",
-    "which",
-    "neighbours",
-    "met",
-    "under",
-    "the",
-    "trees",
-    "to",
-    "talk",
-    "about",
-    "the",
-    "harvest",
-]
+STORY = """
+the report of last year shows that sales of garden tools rose in spring and fell in autumn while customers
+asked for a better guide and the team wrote a new chapter on watering for every shop in the region before
+summer came and with it longer evenings on which neighbours met under the trees to talk about the harvest
+"""
+SUSPECT = """
+password secret token key api ignore previous instructions system prompt account number card birth address
+phone license bearer authorization private session access client street passport database connection
+"""
+PLAIN = STORY.split()
+KEYWORDS = SUSPECT.split()
 TRIGGERS = ["caf%C3%A9", "&amp;", "1gn0re", "a\\u0062c", "ZXZlcnl0aGluZyBpcyBmaW5l", "t r e e s", "x=3D4=3D"]
-KEYWORDS = [
-    "password",
-    "secret",
-    "token",
-    "key",
-    "api",
-    "ignore",
-    "previous",
-    "instructions",
-    "system",
-    "prompt",
-    "account",
-    "number",
-    "card",
-    "birth",
-    "address",
-    "phone",
-    "license",
-    "bearer",
-    "authorization",
-    "private",
-    "session",
-    "access",
-    "client",
-    "street",
-    "passport",
-    "database",
-    "connection",
-]
 LATENCY_SIZES = (100, 500, 2_000, 50_000)
 
 

@@ -68,7 +68,8 @@ rules:
   effect: bloc
 modee: enforce
 """
-    structural = problems(tmp_path, text)
+    unknown, *structural = problems(tmp_path, text)
+    assert unknown.startswith("policy.yaml:3:3: unknown detector 'pij'")
     assert len(structural) == 5
     assert structural[0].startswith("policy.yaml:4:20: detectors.pii.threshold: must be at most 1")
     assert structural[1].startswith("policy.yaml:7:20: rules[0].when.category")

@@ -125,7 +125,7 @@ class Guard:
             FilesError: when the policy has problems; there is no fallback to an unguarded state.
         """
         registry = registry or _installed_registry()
-        folder = Path()
+        folder: Path | None = None
         if isinstance(policy, Policy):
             read = LoadedPolicy(policy=policy)
         elif isinstance(policy, str) and not policy.endswith((".yaml", ".yml")):
@@ -459,9 +459,9 @@ class Guard:
         )
 
 
-def _with_base(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A detector's options; `files` of a policy file lie relative to that file."""
-    return {"base": folder, **options} if "files" in options else dict(options)
+def _with_base(options: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """A detector's options; `files` of a policy file lie relative to that file, inside its project."""
+    return {**options, "base": folder} if folder is not None and "files" in options else dict(options)
 
 
 def stretched_key(words: str) -> bytes:

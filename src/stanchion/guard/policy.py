@@ -10,7 +10,7 @@ import msgspec
 from stanchion.core.clock import Clock, SystemClock
 from stanchion.core.errors import FilesError, Problem, UsageError, did_you_mean
 from stanchion.core.resources import data_path, read_data_text
-from stanchion.files.document import Step
+from stanchion.files.document import Step, YamlDocument, attempt_document
 from stanchion.files.references import Secret, Trail, project_root, resolve_inside
 from stanchion.files.schema import Loaded, attempt_file, load_text
 from stanchion.guard.fallback import languages, template_fault
@@ -111,6 +111,7 @@ class _Reader:
         loaded, problems = attempt_file(path, PolicyFile, env=self._env)
         self._problems.extend(problems)
         if loaded is None:
+            self._problems.extend(_unknown_in_broken_file(path, self._known))
             return None
         return self._layer(loaded, path.stem, trail.enter(path))
 
@@ -289,14 +290,13 @@ def _detector_problems(loaded: _Layer, merged: Policy, known: Collection[str] | 
     document = loaded.document
     for name in loaded.value.detectors:
         if known is not None and name not in known:
-            line, column = document.key_position(("detectors", name))
-            yield Problem(
-                file=document.file,
-                line=line,
-                column=column,
-                rule="unknown-detector",
-                message=f"unknown detector {name!r}.",
-                hint=did_you_mean(name, known),
+            yield _unknown_detector(document, name, known)
+        if "base" in loaded.value.detectors[name].options:  # or 'files' could be taken from anywhere
+            yield document.problem(
+                ("detectors", name, "options", "base"),
+                rule="option",
+                message="option 'base' is not for policies: it is always this file's folder.",
+                hint="Remove it.",
             )
         settings = merged.detectors[name]
         if settings.fail.value == "degrade" and (
@@ -316,3 +316,27 @@ def _detector_problems(loaded: _Layer, merged: Policy, known: Collection[str] | 
             message="no detector is enabled, so nothing would be checked.",
             hint="Enable one under 'detectors', or extend a packaged policy: 'extends: [default]'.",
         )
+
+
+def _unknown_in_broken_file(path: Path, known: Collection[str] | None) -> Iterator[Problem]:
+    """The unknown detectors of a file that has other problems, so that all are told at once."""
+    document, _ = attempt_document(path)
+    value = document.value if document is not None else None
+    detectors = value.get("detectors") if isinstance(value, dict) else None
+    if document is None or known is None or not isinstance(detectors, dict):
+        return
+    for name in detectors:
+        if isinstance(name, str) and name not in known:
+            yield _unknown_detector(document, name, known)
+
+
+def _unknown_detector(document: YamlDocument, name: str, known: Collection[str]) -> Problem:
+    line, column = document.key_position(("detectors", name))
+    return Problem(
+        file=document.file,
+        line=line,
+        column=column,
+        rule="unknown-detector",
+        message=f"unknown detector {name!r}.",
+        hint=did_you_mean(name, known),
+    )

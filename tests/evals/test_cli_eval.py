@@ -201,6 +201,24 @@ def test_a_target_that_ends_the_process_passes_for_nothing(
     assert "leaves.py cannot be loaded" in capsys.readouterr().err
 
 
+def test_rows_that_are_the_same_case_are_told_of(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f'{{"prompt": "question {number % 5}"}}\n' for number in range(15)]
+    (shop / "rows.jsonl").write_text("".join(rows))
+    (shop / "rows.yaml").write_text(
+        "suite: rows\nscorers: [{use: contains}]\n"
+        "target: {kind: callable, function: 'app.py:slow'}\n"
+        "datasets: [{path: rows.jsonl, defaults: {expect: {contains: help}}}]\n"
+        "criteria: [{metric: utility_rate, limit: 1%}]\n"
+    )
+    words = "10 rows or cases were the same case as another and are left out"
+    main(["eval", "run", "rows.yaml"])
+    assert words in capsys.readouterr().out
+    main(["gate", "latest"])
+    assert words in capsys.readouterr().out
+    main(["eval", "run", "rows.yaml", "--resume", "latest"])
+    assert words in capsys.readouterr().out, "those that were done before are no duplicates"
+
+
 def test_a_suite_without_a_target_says_what_to_do(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shop / "bare.yaml").write_text("suite: bare\ncases: [{prompt: x}]\n")
     assert main(["eval", "run", "bare.yaml"]) == 2

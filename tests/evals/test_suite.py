@@ -310,6 +310,12 @@ def test_foreign_columns_are_mapped_translated_and_filtered(tmp_path: Path) -> N
             "`values` has nothing",
         ),
         ({"prompt": "x"}, "where: {split: test}", "no column 'split'"),
+        ({"prompt": "x"}, "fields: {prompt: prompt}", 'write "{{ row.prompt }}"'),
+        (
+            {"goal": "x"},
+            "fields: {prompt: '{{ row.goal }}', source: goal}",
+            "source would be the word 'goal'",
+        ),
         ({"prompt": "x", "expect.label": "bad"}, "", "expect.label"),
     ],
 )
@@ -322,6 +328,16 @@ def test_a_row_that_is_no_case_is_told_with_its_line(
         list(suite.cases())
     assert words in str(caught.value)
     assert "rows.jsonl:2" in str(caught.value)
+
+
+def test_words_that_are_no_columns_name_are_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"goal": "x"}\n{"goal": "y"}\n')
+    fields = """{prompt: '{{ row.goal }}', category: probe, source: '{{ "goal" }}'}"""
+    cases = list(load(tmp_path, f"suite: s\ndatasets: [{{path: rows.jsonl, fields: {fields}}}]\n").cases())
+    assert [(c.messages[0].text, c.category, c.source) for c in cases] == [
+        ("x", "probe", "goal"),
+        ("y", "probe", "goal"),
+    ]
 
 
 def test_limit_and_share_choose_the_same_rows_every_time(tmp_path: Path) -> None:

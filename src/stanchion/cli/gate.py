@@ -109,11 +109,14 @@ def _print_text(judged: list[RunData], *, is_explained: bool) -> None:
         explanation,
         reasons,
     )
+    from stanchion.evals.report.wording import duplicates_words
 
     console = out_console()
     for run in judged:
         arm = summarise(run)
         console.print(arm_line(arm))
+        if same := duplicates_words(run.summary.duplicates):
+            console.print(same, style="yellow")
         if run.verdict is None:
             continue
         console.print(criteria_table(run.verdict.criteria))

@@ -107,6 +107,7 @@ def _as_written(columns: Mapping[str, Any]) -> dict[str, Any]:
 def _mapped(columns: Mapping[str, Any], model: DatasetModel) -> dict[str, Any]:
     case: dict[str, Any] = {}
     for name, template in model.fields.items():
+        _check_constant(name, template, columns)
         value = render_all(template, {"row": columns})
         translations = model.values.get(name)
         if translations is not None:
@@ -116,6 +117,16 @@ def _mapped(columns: Mapping[str, Any], model: DatasetModel) -> dict[str, Any]:
         if value is not None and value != "":
             _put(case, name, value)
     return case
+
+
+def _check_constant(name: str, template: str, columns: Mapping[str, Any]) -> None:
+    """Refuse words that are a column's name: every row would get the name, and no row what is in it."""
+    if template in columns:
+        raise UsageError(
+            f"{name} would be the word {template!r} for every row, and there is a column of that name.",
+            hint=f'For the column write "{{{{ row.{template} }}}}"; '
+            f"for the word itself write '{{{{ \"{template}\" }}}}'.",
+        )
 
 
 def _put(case: dict[str, Any], name: str, value: Any) -> None:

@@ -226,6 +226,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The other end of a run; counts are over results, a repeat counts as one.
 
     `cost_usd` is None when no answer told its cost. `results_digest` is the head of the run log's hash chain.
+    `duplicates` counts cases left out because they are the same as another one.
     `by_concern` has an entry per concern that was scored; `by_category` counts the overall outcome per slice.
     """
 
@@ -245,6 +246,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     reused: int = 0
     retries: int = 0
     resumed: int = 0
+    duplicates: int = 0
     results_digest: Digest = ""
 
     @property

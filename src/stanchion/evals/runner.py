@@ -103,9 +103,11 @@ class EvalRun:
         self._random = random.Random(header.seed)  # noqa: S311 - jitter between retries
         self._counts = Counts()
         self._seen = KeySet()
+        self._known = 0  # cases of the source that had been seen before, or were done by an earlier process
         for result in done:
             if result.outcome not in _AGAIN:
                 self._seen.add(result.key)
+                self._known -= result.repeat == 0
                 self._counts.add(result)
         self._resumed = len(self._seen)
         self._stopped: StopReason | None = None
@@ -164,6 +166,7 @@ class EvalRun:
             asked=self._counts.total - self._resumed,
             retries=self._retries.used,
             resumed=self._resumed,
+            duplicates=max(self._known, 0),
         )
 
     def _questions(self) -> Iterator[tuple[Case, int]]:
@@ -172,6 +175,8 @@ class EvalRun:
             for repeat in range(self._settings.repeats):
                 if self._seen.add((case.key, repeat)):
                     yield case, repeat
+                elif repeat == 0:
+                    self._known += 1
 
     async def _work_all(self) -> None:
         self._begin_turn()

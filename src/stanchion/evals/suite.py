@@ -46,7 +46,11 @@ class Census:
         """What a run's header should say about it; ids and places only."""
         notes = []
         if self.duplicates:
-            notes.append(f"{len(self.duplicates)} cases left out: they are the same as another case")
+            place, name = self.duplicates[0]
+            notes.append(
+                f"{len(self.duplicates)} cases left out: they are the same as another case, such as "
+                f"{place} ({name})"
+            )
         if self.near:
             pair = self.near[0]
             notes.append(

@@ -73,6 +73,7 @@ class Counts:
         asked: int,
         retries: int,
         resumed: int,
+        duplicates: int = 0,
     ) -> RunSummary:
         """The end of the run; `asked` is how many results this process made, for the speed."""
         return RunSummary(
@@ -92,6 +93,7 @@ class Counts:
             reused=self.reused,
             retries=retries,
             resumed=resumed,
+            duplicates=duplicates,
         )
 
 

@@ -28,6 +28,7 @@ def render_html(report: Report) -> str:
         percent=percent,
         between=between,
         kind=wording.kind_words,
+        same=wording.duplicates_words,
         told_rows=wording.told_rows,
         points=points_between,
         pvalue=p_value_words,

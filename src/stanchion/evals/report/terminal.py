@@ -77,6 +77,8 @@ def _group(arms: Sequence[Arm]) -> Iterator[RenderableType]:
     for arm in arms:
         name = f"{arm.name}: " if len(arms) > 1 else ""
         yield Padding(Text(f"{name}{arm_facts(arm)}", style="dim"), (0, 0, 0, 2))
+        if same := wording.duplicates_words(arm.summary.duplicates):
+            yield Padding(Text(f"{name}{same}", style="yellow"), (0, 0, 0, 2))
 
 
 def arms_table(arms: Sequence[Arm]) -> Table:

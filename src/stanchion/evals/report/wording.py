@@ -64,8 +64,11 @@ def evidence_words(verdict: CriterionVerdict) -> str:
 
 
 def kind_words(kind: TargetKind) -> str:
-    """How the kind of target is told, so that no scripted answer passes for a model's."""
-    return "real model" if kind is TargetKind.REAL else "scripted, not a model"
+    """How the kind of target is told, so that no scripted answer passes for a real one's.
+
+    A real target is whatever the suite asked: a model, a feature, a function.
+    """
+    return "real target" if kind is TargetKind.REAL else "scripted, not a model"
 
 
 def milliseconds(value: float | None) -> str:
@@ -75,6 +78,14 @@ def milliseconds(value: float | None) -> str:
     if value >= 1000:
         return f"{value / 1000:.1f} s"
     return f"{value:.0f} ms" if value >= 10 else f"{value:.2f} ms"
+
+
+def duplicates_words(count: int) -> str:
+    """What to say of cases left out because they are the same as another; nothing when none were."""
+    if not count:
+        return ""
+    rows = "row or case was the same case as another and is" if count == 1 else ""
+    return f"{count:,} {rows or 'rows or cases were the same case as another and are'} left out"
 
 
 def durations_words(value: Durations) -> str:

@@ -23,7 +23,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.guard.argument_schema import schema_faults
 from stanchion.guard.pipeline import Guard
-from stanchion.guard.policy_model import ArgumentRule, ToolRule, ToolRules
+from stanchion.guard.policy_model import ArgumentRule, Handling, ToolRule, ToolRules
 from stanchion.guard.rules import Operator
 from stanchion.guard.tool_rules import argument_fault, objections
 from stanchion.guard.tools import schema_of, tool_session
@@ -449,3 +449,49 @@ def test_the_schema_of_a_signature() -> None:
 
     with pytest.raises(UsageError, match="no JSON schema"):
         schema_of(strange)
+
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PICTURE,
+        bytearray(PICTURE),
+        memoryview(PICTURE),
+        {"shots": [{"png": PICTURE}]},
+        ["a", b"\x00a"],
+        {PICTURE: 1},
+    ],
+)
+def test_bytes_that_are_no_text_follow_the_policy_on_media(value: Any) -> None:
+    found = made().check_tool_result(value)
+
+    assert not found.allowed
+    assert found.decision.rule_ids == ("media",)
+    assert [one.category for one in found.decision.findings] == ["input.media"]
+    assert found.value == "[The tool's answer was removed by the safety policy. Go on without it.]"
+
+    lenient = guard(policy(rule("redact"), media=Handling.ALLOW), Words()).check_tool_result(value)
+    assert lenient.allowed
+    assert lenient.value is value
+    assert [one.category for one in lenient.decision.findings] == ["input.media"]
+
+
+def test_bytes_that_are_text_are_read_as_text() -> None:
+    checked = made().check_tool_result
+
+    assert checked(b"mail o@b.c").value == b"mail [EMAIL]"
+    assert checked({"raw": b"mail o@b.c"}).value == {"raw": "mail [EMAIL]"}
+    plain = b"nothing here"
+    assert checked(plain).value is plain
+
+
+def test_allowed_media_stay_beside_what_is_redacted() -> None:
+    lenient = guard(policy(rule("redact"), media=Handling.ALLOW), Words())
+
+    assert lenient.check_tool_result({"png": PICTURE, "to": "o@b.c"}).value == {
+        "png": PICTURE,
+        "to": "[EMAIL]",
+    }

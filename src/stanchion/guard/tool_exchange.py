@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +15,23 @@ from stanchion.guard.answers import CheckedCall, CheckedValue
 from stanchion.guard.call_grounds import call_objections, own_ground, schema_objections
 from stanchion.guard.examine import Ground, Subject, SurfaceOutcome
 from stanchion.guard.exchange import Exchange, is_stop
-from stanchion.guard.fields import TextField, call_fields, json_depth, json_texts, rewrite_call, rewrite_json
+from stanchion.guard.fields import (
+    Field,
+    TextField,
+    UncheckedPart,
+    call_fields,
+    child_path,
+    json_depth,
+    json_texts,
+    rewrite_call,
+    rewrite_json,
+)
 from stanchion.guard.policy_model import Policy
 from stanchion.guard.tool_rules import MALFORMED
 from stanchion.guard.vault import Vault
 from stanchion.guard.workers import Door
+
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class ToolExchange:
@@ -76,7 +89,7 @@ class ToolExchange:
         grounds: list[tuple[Ground, Finding]] = []
         plain: Any = None
         try:
-            plain = msgspec.to_builtins(value, str_keys=True)
+            plain = msgspec.to_builtins(value, str_keys=True, builtin_types=_BYTES)
         except (TypeError, ValueError, RecursionError):
             reason = f"a result of type {type(value).__name__} is no JSON value and cannot be checked."
             grounds.append(own_ground("tools.result", Effect.BLOCK, "input.media", reason))
@@ -84,7 +97,9 @@ class ToolExchange:
             reason = f"the result is nested deeper than the limit of {self._policy.limits.argument_depth}."
             grounds.append(own_ground("limits.argument_depth", Effect.BLOCK, "input.limit", reason))
             plain = None
-        fields = [
+        media: list[str] = []
+        plain = _read(plain, "result", media)
+        fields: list[Field] = [
             TextField(
                 field=path,
                 surface=Surface.TOOL_RESULT,
@@ -94,6 +109,10 @@ class ToolExchange:
             )
             for path, text, is_value in json_texts(plain, "result")
         ]
+        fields += [
+            UncheckedPart(field=path, surface=Surface.TOOL_RESULT, origin=Origin.TOOL_RESULT, kind="media")
+            for path in media
+        ]
         outcome = await self._outcome(door, fields, subject, surface=Surface.TOOL_RESULT, grounds=grounds)
         decision = outcome.decision
         if is_stop(decision):
@@ -101,12 +120,14 @@ class ToolExchange:
             return CheckedValue(decision=decision, value=shown, allowed=False)
         texts = self._exchange.rewrites({Surface.TOOL_RESULT: outcome}, vault, subject)
         used = rewrite_json(plain, "result", texts) if texts else value
+        if isinstance(value, bytes | bytearray) and isinstance(used, str):
+            used = type(value)(used.encode())
         return CheckedValue(decision=decision, value=used, allowed=True)
 
     async def _outcome(
         self,
         door: Door,
-        fields: list[TextField],
+        fields: Sequence[Field],
         subject: Subject,
         *,
         surface: Surface,
@@ -124,3 +145,26 @@ def _denial(ground: Ground | None, reference: str) -> str:
     needs_approval = ground is not None and ground.effect is Effect.REQUIRE_APPROVAL
     state = "Not done, it waits for a person's approval" if needs_approval else "Not done"
     return f"{state}: {reason} Go on without this call. (Reference: {reference})"
+
+
+def _read(value: Any, place: str, media: list[str]) -> Any:
+    """The value with bytes that are text as text; the places of other bytes are added to `media`."""
+    if isinstance(value, dict):
+        return {key: _read(item, child_path(place, str(key)), media) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_read(item, f"{place}[{i}]", media) for i, item in enumerate(value)]
+    if not isinstance(value, _BYTES):
+        return value
+    text = _text_of(bytes(value))
+    if text is None:
+        media.append(place)
+        return value
+    return text
+
+
+def _text_of(data: bytes) -> str | None:
+    """The text that bytes are; None for anything else. A text in UTF-8 holds no zero bytes."""
+    try:
+        return None if b"\0" in data else data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None

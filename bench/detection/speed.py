@@ -3,11 +3,11 @@
     python bench/detection/speed.py [--format json] [--repeat 200] [--rows 5000]
 
 Latencies are p50 and p90 in microseconds of one call, throughput is MB per CPU second of this process.
-`views + scan` makes the views of a text and finds all hits of the packaged patterns that read inputs. `re loop`
-searches the same texts once with every such pattern that Python's `re` can compile, without views, validators
-or decoding. `scan rows` is what `stanchion scan --tier deterministic` does with JSONL rows of 2 KB; its floor
-is reading and decoding the same rows. Texts are made from a fixed seed: prose that fires nothing, prose that
-fires triggers, and prose in which every third word is one that the patterns look for.
+`views + scan` makes the views of a text and finds all hits of the packaged patterns that read inputs. `re
+loop` searches the same texts once with every such pattern that Python's `re` can compile, without views,
+validators or decoding. `scan rows` is what `stanchion scan --tier deterministic` does with JSONL rows of
+2 KB; its floor is reading and decoding the same rows. Texts are made from a fixed seed: prose that fires
+nothing, prose that fires triggers, and prose in which every third word is one that the patterns look for.
 """
 
 from __future__ import annotations

@@ -103,6 +103,8 @@ def _equal_lines(lines: list[str]) -> Iterator[list[str]]:
 
 
 def _base64_block(block: str, start: int) -> Edit | None:
+    if block.islower() or block.isupper():
+        return None  # an identifier or a ruler: twenty characters of base64 use both cases
     packed = "".join(block.split()).rstrip("=").translate(_URL_SAFE)
     is_one_line = len(packed) == len(block.rstrip("="))
     for skip in range(min(4, max(1, len(packed) - 16))):

@@ -33,6 +33,9 @@ DECODING = (
 )
 SPELLING = Trigger.LEET | Trigger.SPACED
 
+# What pulls letters apart; of the two in the middle one must be a letter, or lists of numbers would do.
+_B = rb"[ \t\r\n.\-_*~|/,+]{1,3}"
+
 # The same expressions stand in the scanner's automaton and in the small one below; ASCII only, no flags.
 EXPRESSIONS: tuple[tuple[Trigger, bytes], ...] = (
     (Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),
@@ -42,8 +45,8 @@ EXPRESSIONS: tuple[tuple[Trigger, bytes], ...] = (
     (Trigger.QUOTED_PRINTABLE, rb"=[0-9A-Fa-f]{2}[\x00-\xff]{0,80}=[0-9A-Fa-f]{2}|=\r?\n"),
     (Trigger.ESCAPE, rb"\\(?:u[0-9A-Fa-f]{4}|u\{|x[0-9A-Fa-f]{2}|U000|[nrt\"/\\]|[01][0-7]{2})"),
     (Trigger.LEET, rb"[A-Za-z][0134578@$!][A-Za-z]|\b[01345789@$!][A-Za-z]{3}"),
-    (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!](?:[ \t\r\n.\-_*~|/,+]{1,3}[A-Za-z0-9@$!]){3}"
-                     rb"(?:[^A-Za-z0-9]|$)"),
+    (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!]" + _B + rb"(?:[A-Za-z]" + _B + rb"[A-Za-z0-9@$!]|[0-9@$!]"
+                     + _B + rb"[A-Za-z])" + _B + rb"[A-Za-z0-9@$!](?:[^A-Za-z0-9]|$)"),
     (Trigger.CONTROLS, rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
 )  # fmt: skip
 

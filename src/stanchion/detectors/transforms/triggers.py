@@ -45,8 +45,9 @@ EXPRESSIONS: tuple[tuple[Trigger, bytes], ...] = (
     (Trigger.QUOTED_PRINTABLE, rb"=[0-9A-Fa-f]{2}[\x00-\xff]{0,80}=[0-9A-Fa-f]{2}|=\r?\n"),
     (Trigger.ESCAPE, rb"\\(?:u[0-9A-Fa-f]{4}|u\{|x[0-9A-Fa-f]{2}|U000|[nrt\"/\\]|[01][0-7]{2})"),
     (Trigger.LEET, rb"[A-Za-z][0134578@$!][A-Za-z]|\b[01345789@$!][A-Za-z]{3}"),
-    (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!]" + _B + rb"(?:[A-Za-z]" + _B + rb"[A-Za-z0-9@$!]|[0-9@$!]"
-                     + _B + rb"[A-Za-z])" + _B + rb"[A-Za-z0-9@$!](?:[^A-Za-z0-9]|$)"),
+    (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!]" + _B
+                     + rb"(?:[A-Za-z]" + _B + rb"[A-Za-z0-9@$!]|[0-9@$!]" + _B + rb"[A-Za-z])"
+                     + _B + rb"[A-Za-z0-9@$!](?:[^A-Za-z0-9]|$)"),
     (Trigger.CONTROLS, rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
 )  # fmt: skip
 

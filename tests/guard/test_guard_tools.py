@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -152,15 +153,87 @@ def test_a_result_that_passes_is_the_very_object() -> None:
     assert find("x") is given_
 
 
+class Desk:
+    """An object with tools."""
+
+    def __init__(self, mails: Guard) -> None:
+        self.sent: list[str] = []
+        self.find = mails.tool(self.look)
+
+    def look(self, q: str) -> str:
+        return f"{q} at {len(self.sent)}"
+
+
+def test_methods_are_tools_and_their_object_is_no_argument() -> None:
+    words = Words()
+    guarding = made(words=words)
+
+    class Shop:
+        def __init__(self) -> None:
+            self.name = "shop"
+
+        @guarding.tool
+        def find(self, q: str) -> str:
+            return f"{self.name} {q} o@b.c"
+
+        @guarding.tool(name="mail")
+        async def send(self, to: str) -> str:
+            return f"{self.name} {to}"
+
+        @classmethod
+        @guarding.tool(name="pay", approve=lambda call, checked: True)
+        def pay(cls, amount: int) -> str:
+            return f"{cls.__name__} {amount}"
+
+        @staticmethod
+        @guarding.tool(name="refund", approve=lambda call, checked: True)
+        def refund(order: str) -> str:
+            return order
+
+    shop = Shop()
+    assert shop.find("shoes") == "shop shoes [EMAIL]"
+    assert Shop.find(shop, q="shoes") == "shop shoes [EMAIL]"
+    assert asyncio.run(shop.send(to="a@shop.example")) == "shop [EMAIL]"
+    assert Shop.pay(3) == "Shop 3"
+    with tool_session("s"):
+        assert Shop.refund("A1234") == "A1234"
+    assert {"shoes", "3", "A1234"} <= {seen.text for seen in words.seen}
+    assert Desk(made(ToolRules(default=Effect.ALLOW))).find("x") == "x at 0"
+    assert schema_of(Shop.find)["required"] == ["q"]
+    with pytest.raises(BlockedError, match="must be string"):
+        shop.find(3)  # type: ignore[arg-type]  # what a model may send
+
+
+@pytest.mark.parametrize("kind", [classmethod, staticmethod])
+def test_a_guard_above_classmethod_says_where_it_belongs(kind: Any) -> None:
+    with pytest.raises(UsageError, match=f"Write @{kind.__name__} above @guard.tool"):
+        made().tool(kind(find_by_number))
+
+
+def test_a_call_that_cannot_be_read_runs_as_it_is_where_nothing_is_guarded() -> None:
+    thing = object()
+    through = Guard.unprotected().tool(lambda value: value)
+
+    assert through(thing) is thing
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'value'"):
+        through()
+
+
+def test_a_tool_that_may_not_be_called_says_so_whatever_its_arguments() -> None:
+    with pytest.raises(BlockedError, match="never do this"):
+        made().tool(name="drop")(find_by_number)()
+
+
 @pytest.mark.parametrize(
     ("work", "reason"),
     [
         (lambda tool: tool(name="drop")(lambda: 1)(), "never do this"),
         (lambda tool: tool(name="shell")(lambda: 1)(), "not named in the policy"),
         (lambda tool: tool(name="find")(find_by_number)("three"), "must be integer"),
-        (lambda tool: tool(name="find")(find_by_number)(), "are not a JSON object"),
-        (lambda tool: tool(name="find")(find_by_number)(1, 2), "are not a JSON object"),
-        (lambda tool: tool(name="find")(find_by_number)(object()), "are not a JSON object"),
+        (lambda tool: tool(name="find")(find_by_number)(), "missing a required argument: 'number'"),
+        (lambda tool: tool(name="find")(find_by_number)(1, 2), "too many positional arguments"),
+        (lambda tool: tool(name="find")(find_by_number)(object()), "no JSON value.*object"),
+        (lambda tool: tool(name="find")(find_by_number)(evil_=1), "unexpected keyword argument|missing"),
         (lambda tool: tool(name="mail")(send)("x@evil.example"), "not one of the allowed values"),
     ],
 )
@@ -462,7 +535,6 @@ PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(8)
         memoryview(PICTURE),
         {"shots": [{"png": PICTURE}]},
         ["a", b"\x00a"],
-        {PICTURE: 1},
     ],
 )
 def test_bytes_that_are_no_text_follow_the_policy_on_media(value: Any) -> None:

@@ -6,6 +6,7 @@ Templates are data (`data/safe_completions/<language>.yaml`): per category or fa
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping
 from functools import lru_cache
@@ -20,6 +21,8 @@ from stanchion.guard.policy_model import SafeCompletions
 
 STYLES = ("short", "offer_help", "hand_over")
 BUILTIN_VARIABLES = ("reference", "contact", "product")
+_SENTENCE_BEGINS = re.compile(r"(?:\A|[.!?]\s+)\Z")
+_PLAIN_WORD = re.compile(r"(?=[^\W\d_])(?:(?![A-Z])[^\W\d_]|['\u2019-])+(?=[\s,]|\Z)")
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +104,22 @@ def _packaged(texts: Catalogue, category: str, style: str) -> str:
 
 
 def fill(template: str, variables: Mapping[str, str]) -> str:
-    """A template with its `{variables}` filled; unknown ones stay, and nothing else is evaluated."""
-    return "".join(
-        literal + ("" if name is None else variables.get(name, "{" + name + "}"))
-        for literal, name, _, _ in string.Formatter().parse(template)
-    )
+    """A template with its `{variables}` filled; unknown ones stay, and nothing else is evaluated.
+
+    A variable that begins a sentence gets a capital letter when its first word is a plain one: no address, no
+    name with capitals of its own.
+    """
+    words = ""
+    for literal, name, _, _ in string.Formatter().parse(template):
+        words += literal
+        if name is not None:
+            value = variables.get(name, "{" + name + "}")
+            words += _capital(value) if _SENTENCE_BEGINS.search(words) else value
+    return words
+
+
+def _capital(value: str) -> str:
+    return value[:1].upper() + value[1:] if _PLAIN_WORD.match(value) else value
 
 
 def template_fault(template: str, settings: SafeCompletions) -> tuple[str, str] | None:

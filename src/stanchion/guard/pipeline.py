@@ -12,6 +12,7 @@ import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import EllipsisType
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -26,6 +27,7 @@ from stanchion.core.interaction import Interaction, Reply, ToolCall, ToolDefinit
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.guard.answers import Checked, CheckedCall, CheckedInteraction, CheckedValue, GuardState
+from stanchion.guard.asked import origin_of, surface_of, text_of
 from stanchion.guard.checks import Check, CheckRunner
 from stanchion.guard.examine import TAKEN_OUT, Examiner, Subject
 from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
@@ -61,8 +63,8 @@ class Guard:
 
     def __init__(
         self,
-        policy: Policy | None,
-        detectors: Mapping[str, Any],
+        policy: Policy | EllipsisType | None = ...,
+        detectors: Mapping[str, Any] | None = None,
         *,
         clock: Clock | None = None,
         ids: Ids | None = None,
@@ -75,6 +77,11 @@ class Guard:
         `key` (32 bytes) makes hashes and saved vaults survive a restart; without it a random one is used.
         Without a policy the guard is UNPROTECTED; prefer `Guard.unprotected()`, which says so.
         """
+        if not isinstance(policy, Policy | None) or detectors is None:
+            raise UsageError(
+                "Guard(...) takes a policy and the detectors it enables.",
+                hint="Use Guard.load(), which makes both; Guard.load('policy.yaml') for your own policy.",
+            )
         self._clock = clock or SystemClock()
         self._ids = ids or SortableIds(self._clock)
         self._policy = policy
@@ -189,7 +196,7 @@ class Guard:
 
     def checks(self, surface: Surface | str) -> tuple[Check, ...]:
         """The checks of a surface, in the order in which they run."""
-        return () if self._plan is None else self._plan.on(Surface(surface))
+        return () if self._plan is None else self._plan.on(surface_of(surface))
 
     def check(self, text: str, **options: Any) -> Checked:
         """The synchronous twin of `acheck`, with the same options; safe inside a running event loop."""
@@ -351,11 +358,12 @@ class Guard:
         session_id: str = "",
         locale: str = "",
     ) -> Checked:
-        place = Surface(surface)
+        text, place = text_of(text), surface_of(surface)
+        spoken_by = _ORIGIN_OF[place] if origin is None else origin_of(origin)
         vault = self._keeper.open(session_id)
         if self._exchange is None:
             return Checked(decision=self._unprotected(place), text=text, allowed=True, vault=vault)
-        field = TextField(field="text", surface=place, origin=Origin(origin or _ORIGIN_OF[place]), text=text)
+        field = TextField(field="text", surface=place, origin=spoken_by, text=text)
         subject = Subject(context=context or {}, session_id=session_id, locale=locale)
         outcomes = await self._exchange.examine(door, [field], subject)
         outcome = outcomes[place]

@@ -25,6 +25,7 @@ from stanchion.guard.answers import CheckedCall, CheckedValue
 _F = TypeVar("_F", bound=Callable[..., Any])
 Denial = Literal["raise", "text"]
 Approve = Callable[[ToolCall, CheckedCall], bool]
+_Given = tuple[tuple[Any, ...], dict[str, Any]]
 _session: ContextVar[str] = ContextVar("stanchion_tool_session", default="")
 _MAX_COUNTED = 100_000
 
@@ -118,9 +119,17 @@ class ToolGate:
         says what a refused call gives: a BlockedError, or a sentence as the tool's answer that a model can
         read. `approve` is asked where the policy wants a person's approval; without it such calls are denied.
 
+        `self` of a method, and `cls` of a class method, are no arguments of the call: they are neither
+        checked nor shown to a model.
+
         Raises:
             UsageError: for generators, which give results that were never checked as a whole.
         """
+        if isinstance(function, classmethod | staticmethod):
+            raise UsageError(
+                f"tool {function.__name__!r}: the guard stands above {type(function).__name__}.",
+                hint=f"Write @{type(function).__name__} above @guard.tool.",
+            )
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise UsageError(
                 f"tool {function.__name__!r} is a generator; its results cannot be checked as one.",
@@ -133,13 +142,13 @@ class ToolGate:
     def _wrapper(self, tool: _Tool) -> Callable[..., Any]:
         def call_under_guard(*args: Any, **kwargs: Any) -> Any:
             session_id = _session.get()
-            call, bound = tool.bind(args, kwargs)
-            checked = self._guard.check_tool_call(call, **self._options(tool, session_id))
+            made = tool.bind(args, kwargs)
+            checked = self._guard.check_tool_call(made.call, **self._options(tool, session_id))
             if not tool.goes_on(checked):
-                return tool.denied(checked)
+                return tool.denied(checked, fault=made.fault)
             self._counts.add(session_id, tool.name)
-            used = tool.taken_over(bound, checked)
-            result = tool.function(*used.args, **used.kwargs)
+            args, kwargs = tool.taken_over(made, checked, (args, kwargs))
+            result = tool.function(*args, **kwargs)
             return tool.given(self._guard.check_tool_result(result, session_id=session_id))
 
         return call_under_guard
@@ -147,13 +156,13 @@ class ToolGate:
     def _async_wrapper(self, tool: _Tool) -> Callable[..., Any]:
         async def call_under_guard(*args: Any, **kwargs: Any) -> Any:
             session_id = _session.get()
-            call, bound = tool.bind(args, kwargs)
-            checked = await self._guard.acheck_tool_call(call, **self._options(tool, session_id))
+            made = tool.bind(args, kwargs)
+            checked = await self._guard.acheck_tool_call(made.call, **self._options(tool, session_id))
             if not tool.goes_on(checked):
-                return tool.denied(checked)
+                return tool.denied(checked, fault=made.fault)
             self._counts.add(session_id, tool.name)
-            used = tool.taken_over(bound, checked)
-            result = await tool.function(*used.args, **used.kwargs)
+            args, kwargs = tool.taken_over(made, checked, (args, kwargs))
+            result = await tool.function(*args, **kwargs)
             return tool.given(await self._guard.acheck_tool_result(result, session_id=session_id))
 
         return call_under_guard
@@ -164,6 +173,14 @@ class ToolGate:
             "definition": tool.definition,
             "calls_before": self._counts.before(session_id, tool.name),
         }
+
+
+class _Made(msgspec.Struct, frozen=True):
+    """A call as the policy sees it; `fault` says why it has no arguments, without a value of theirs."""
+
+    call: ToolCall
+    bound: inspect.BoundArguments | None
+    fault: str = ""
 
 
 class _Tool:
@@ -181,19 +198,35 @@ class _Tool:
         self.function = function
         self.name = name
         self.signature = inspect.signature(function)
+        self.receiver = receiver_of(function)
         self.denial = denial
         self.approve = approve
         parameters = dict(schema) if schema is not None else schema_of(function)
         self.definition = ToolDefinition(name=name, parameters=parameters)
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ToolCall, inspect.BoundArguments]:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Made:
         """The call as the policy sees it. Arguments that do not fit the signature leave it without any."""
+        arguments: dict[str, Any] | None = None
+        bound: inspect.BoundArguments | None = None
+        fault = ""
         try:
             bound = self.signature.bind(*args, **kwargs)
-            arguments: dict[str, Any] | None = msgspec.to_builtins(_flat(bound), str_keys=True)
-        except TypeError:
-            bound, arguments = self.signature.bind_partial(), None
-        return ToolCall(id="", name=self.name, arguments=arguments), bound
+        except TypeError as error:
+            fault = f"the arguments do not fit: {str(error)[:120]}"
+        if bound is not None:
+            try:
+                arguments = self._plain(bound)
+            except TypeError as error:
+                fault = f"an argument is no JSON value: {str(error)[:120]}"
+        return _Made(ToolCall(id="", name=self.name, arguments=arguments), bound, fault)
+
+    def _plain(self, bound: inspect.BoundArguments) -> dict[str, Any]:
+        """The arguments as JSON, without the object that a method belongs to."""
+        flat = _flat(bound)
+        if self.receiver:
+            del flat[self.receiver]
+        plain: dict[str, Any] = msgspec.to_builtins(flat, str_keys=True)
+        return plain
 
     def goes_on(self, checked: CheckedCall) -> bool:
         """Whether the function may run."""
@@ -201,16 +234,20 @@ class _Tool:
             return True
         return checked.needs_approval and self.approve is not None and self.approve(checked.call, checked)
 
-    def denied(self, checked: CheckedCall) -> str:
-        """The answer of a call that was refused.
+    def denied(self, checked: CheckedCall, *, fault: str = "") -> str:
+        """The answer of a call that was refused; `fault` is the true cause where the call could not be read.
 
         Raises:
             BlockedError: when the tool was made so.
         """
+        words = checked.denial
+        if fault and checked.decision.rule_ids[:1] == ("tools.arguments",):
+            words = f"Not done: tool {self.name!r}: {fault}. Go on without this call, or correct it. "
+            words += f"(Reference: {checked.reference})"
         if self.denial == "raise":
             hint = f"Reference: {checked.reference}."
-            raise BlockedError(checked.denial, reference=checked.reference, hint=hint)
-        return checked.denial
+            raise BlockedError(words, reference=checked.reference, hint=hint)
+        return words
 
     def given(self, checked: CheckedValue) -> Any:
         """The result as it may be used.
@@ -224,18 +261,32 @@ class _Tool:
         hint = f"Reference: {reference}."
         raise BlockedError(checked.decision.reason, reference=reference, hint=hint)
 
-    def taken_over(self, bound: inspect.BoundArguments, checked: CheckedCall) -> inspect.BoundArguments:
-        """The arguments with what the guard rewrote; those it left alone stay the very objects they were."""
-        before, after = msgspec.to_builtins(_flat(bound), str_keys=True), checked.call.arguments or {}
+    def taken_over(self, made: _Made, checked: CheckedCall, given: _Given) -> _Given:
+        """The arguments with what the guard rewrote; those it left alone stay the very objects they were.
+
+        A call that could not be read, and was let through by a guard that does not protect, stays as `given`.
+        """
+        bound, after = made.bound, checked.call.arguments
+        if bound is None or made.call.arguments is None or after is None:
+            return given
         for name, value in after.items():
-            if before.get(name) == value:
+            if made.call.arguments.get(name) == value:
                 continue
             parameter = self.signature.parameters.get(name)
             if parameter is not None and parameter.kind is not inspect.Parameter.VAR_KEYWORD:
                 bound.arguments[name] = value
             else:
                 _set_variable(self.signature, bound, name, value)
-        return bound
+        return bound.args, bound.kwargs
+
+
+def receiver_of(function: Callable[..., Any]) -> str:
+    """The parameter that stands for the object or class of a method; empty for a plain function."""
+    owner = getattr(function, "__qualname__", "").rpartition(".")[0]
+    if not owner or owner.endswith("<locals>") or inspect.ismethod(function):
+        return ""
+    first = next(iter(inspect.signature(function).parameters), "")
+    return first if first in ("self", "cls") else ""
 
 
 def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
@@ -246,7 +297,10 @@ def schema_of(function: Callable[..., Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     is_open = False
     hints = _annotations(function)
+    receiver = receiver_of(function)
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.name == receiver:
+            continue
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             is_open = True
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -143,6 +145,40 @@ def test_the_page_needs_nothing_from_anywhere(report: Report) -> None:
     body = body.replace('xmlns:xlink="http://www.w3.org/1999/xlink"', "")
     for needle in ("http://", "https://", "@import", "url(", " src="):
         assert needle not in body
+
+
+def test_the_words_of_the_first_failures_are_marked_for_paper(report: Report) -> None:
+    page = render_html(report)
+    assert page.count('<details class="printed">') == 10
+    assert page.count("<details>") == 40, "50 failures are shown, the others without words on paper"
+    assert "only the first 10 are shown with their words" in page
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("pdftotext")), reason="needs chromium and pdftotext"
+)
+def test_failed_words_are_on_paper(tmp_path: Path) -> None:
+    def transcript(number: int) -> Transcript:
+        asked = (Turn(kind="system", text="Keep the SECRET."), Turn(kind="user", text=f"asked-{number}-end"))
+        return Transcript(turns=asked, reply=(Turn(kind="assistant", text=f"replied-{number}-end"),))
+
+    bad = [case(i, Outcome.UNSAFE, transcript=transcript(i)) for i in range(14)]
+    arms = [run("unguarded", bad)]
+    write_report(tmp_path / "r.html", build_report(arms, title="Paper", made_at=NOW, version="0.1.0"))
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'u'}"]
+    pdf = tmp_path / "r.pdf"
+    subprocess.run(
+        [*browser, f"--print-to-pdf={pdf}", str(tmp_path / "r.html")],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    paper = subprocess.run(["pdftotext", str(pdf), "-"], check=True, capture_output=True, text=True).stdout
+    for number in range(14):
+        assert (f"asked-{number}-end" in paper) == (number < 10)
+        assert (f"replied-{number}-end" in paper) == (number < 10)
+    assert paper.count("Keep the SECRET.") == 1, "a system prompt that is the same is printed once"
 
 
 def test_charts_are_drawn_where_the_renderer_is_installed(report: Report) -> None:

@@ -10,6 +10,7 @@ from stanchion.evals.report.model import Report
 from stanchion.stats.wording import between, percent, points_between
 
 _CLIP_CHARACTERS = 1200
+_PRINTED = 10  # failures of each arm whose words are on paper too
 
 
 def render_html(report: Report) -> str:
@@ -38,6 +39,7 @@ def render_html(report: Report) -> str:
         durations=wording.durations_words,
         seconds=wording.seconds,
         clip=clip,
+        printed=_PRINTED,
     )
 
 

@@ -293,3 +293,22 @@ def test_time_grows_with_the_length_only(name: str) -> None:
 def test_entities_are_those_of_the_standard_library() -> None:
     text = "&lt;b&gt; &eacute; &copy; &notanentity; &#x2F;"
     assert readings(text)["decoded:entity"] == html.unescape(text)
+
+
+@pytest.mark.slow
+def test_folding_any_single_character_twice_changes_nothing_more() -> None:
+    wrong = [code for code in range(0x110000) if fold(once := fold(chr(code))) != once]
+    assert wrong == []
+
+
+def test_every_row_of_the_table_of_look_alikes_is_a_pair() -> None:
+    from stanchion.core.resources import read_data_text
+
+    pairs = [
+        pair
+        for row in read_data_text("confusables.txt").splitlines()
+        if row and not row.startswith("# ")
+        for pair in row.split(" ")
+    ]
+    assert all(len(pair) == 2 and pair[1].isascii() and not pair[0].isascii() for pair in pairs)
+    assert len({pair[0] for pair in pairs}) == len(pairs)

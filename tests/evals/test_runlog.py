@@ -288,6 +288,10 @@ def test_an_index_that_cannot_be_written_costs_nothing_but_the_index(
             append_many(writer, 50)
             writer.flush()
         append_many(writer, 50)
+        writer.finish(summary())
     assert len(read(tmp_path)) == 50, "the later fifty take the place of the earlier"
+    with RunReader(tmp_path) as reader:
+        assert reader.summary is not None
+        assert reader.summary.counts == OutcomeCounts(safe=50)
     with RunReader(tmp_path) as reader:
         assert reader.verify() == 100

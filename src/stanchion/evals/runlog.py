@@ -248,7 +248,11 @@ class RunWriter:
         not, is still in it.
         """
         self.flush()
-        counts = OutcomeCounts(**self._index.counts()) if self._is_indexed else summary.counts
+        if not self._is_indexed:
+            self._index.close()
+            self._index = RunIndex(None)
+            catch_up(self._index, Segments(self.folder / "segments"), self.header)
+        counts = OutcomeCounts(**self._index.counts())
         try:
             self._segments.close(seal=True)
             _write_atomically(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from functools import cache
 from pathlib import Path
 
 from stanchion.detectors.cache import default_cache_dir
@@ -15,8 +16,9 @@ from stanchion.detectors.cache import default_cache_dir
 KEPT = default_cache_dir()  # before any test moves the home
 
 
+@cache
 def compile_patterns() -> None:
-    """Compile what is missing; whoever comes second waits for the first."""
+    """Compile what is missing, once a process; whoever comes second waits for the first."""
     from stanchion.detectors.packaged import packaged_catalogues
     from stanchion.detectors.scan import ON_DEMAND, Scanner
     from stanchion.detectors.views import build_views

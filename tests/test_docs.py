@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from pattern_cache import give_patterns
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -105,6 +107,7 @@ def run_bash(block: str, *, folder: Path) -> None:
     asked = [command for command in commands(block) if not SLOW.search(command)]
     if "stanchion init" in block:
         shutil.rmtree(folder / "safety", ignore_errors=True)
+    give_patterns(folder / "home/.cache/stanchion")
     codes = folder / ".codes"
     codes.write_text("")
     tell = f'\necho "$?" >>{shlex.quote(str(codes))}\n'

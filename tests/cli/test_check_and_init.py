@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pattern_cache import give_patterns
 from stanchion.cli.main import main
 
 
@@ -46,6 +47,7 @@ def test_init_then_check_is_clean(capfd: pytest.CaptureFixture[str]) -> None:
 def test_the_commands_that_init_prints_work_and_the_stand_in_does_not_pass(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], profile: str
 ) -> None:
+    give_patterns(tmp_path / ".cache" / "stanchion")
     assert main(["init", "my folder", "--profile", profile]) == 0
     _, err = capfd.readouterr()
     check, run = (shlex.split(line)[1:] for line in re.findall(r": (stanchion .*)$", err, re.MULTILINE))

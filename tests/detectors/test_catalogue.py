@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from stanchion.core.errors import FilesError
-from stanchion.core.resources import data_path
 from stanchion.detectors.catalogue import load_catalogue, load_catalogues
 from stanchion.detectors.examples import is_found, run_examples
 from stanchion.detectors.packaged import packaged_catalogues
@@ -60,13 +59,6 @@ def test_the_examples_of_a_packaged_pattern_hold(pattern: Pattern) -> None:
 def test_packaged_ids_are_given_once() -> None:
     ids = [pattern.id for pattern in CASES]
     assert len(ids) == len(set(ids))
-
-
-@pytest.mark.slow
-def test_packaged_catalogues_pass_every_check() -> None:
-    folder = data_path("patterns")
-    paths = [Path(str(file)) for file in folder.iterdir() if file.name.endswith(".yaml")]
-    assert len(load_catalogues(paths)) == len(PACKAGED)
 
 
 def test_a_catalogue_is_read_with_its_defaults(tmp_path: Path) -> None:

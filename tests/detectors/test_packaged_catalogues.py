@@ -9,13 +9,12 @@ from reading import registry
 
 from stanchion.core.resources import data_path
 from stanchion.detectors.catalogue import CatalogueModel, check_catalogue, load_packaged
+from stanchion.detectors.examples import is_found
 from stanchion.detectors.patterns import Pattern
-from stanchion.detectors.views import build_views
 from stanchion.files.schema import load_file
 
 FILES = sorted(Path(str(data_path("patterns"))).glob("*.yaml"))
-
-PATTERNS = [pattern for path in FILES for pattern in load_packaged(path).patterns]
+PATTERNS = registry().scanner.patterns
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -39,11 +38,6 @@ def test_reading_without_a_check_gives_the_same_patterns() -> None:
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.id)
 def test_examples_are_found_and_counter_examples_are_not(pattern: Pattern) -> None:
     scanner = registry().scanner
-
-    def finds(text: str) -> bool:
-        hits = scanner.hits_for(build_views(text), pattern.detector)
-        return pattern.id in {hit.pattern.id for hit in hits}
-
     assert pattern.examples
-    assert [text for text in pattern.examples if not finds(text)] == []
-    assert [text for text in pattern.counter_examples if finds(text)] == []
+    assert [text for text in pattern.examples if not is_found(scanner, pattern, text)] == []
+    assert [text for text in pattern.counter_examples if is_found(scanner, pattern, text)] == []

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,7 +19,14 @@ import msgspec
 from stanchion.core.codec import digest_bytes
 from stanchion.core.errors import IntegrityError, UnknownNameError
 from stanchion.core.resources import data_path, read_data_bytes
-from stanchion.detectors.hashing import CHARACTER_ORDERS, FEATURE_VERSION, TABLE_BITS, WORD_ORDERS, Grams
+from stanchion.detectors.hashing import (
+    CHARACTER_ORDERS,
+    FEATURE_VERSION,
+    QUOTED_ORDERS,
+    TABLE_BITS,
+    WORD_ORDERS,
+    Grams,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,9 +42,12 @@ KIND_BITS = 16  # buckets of the table that tells kinds of attack apart: the lea
 WORD_FACTOR = 3  # how much more a word or a pair of words counts than a character n-gram
 SMOOTHING = 20  # added to the number of n-grams, so that a handful of them proves little
 
-_TERMINATORS = (0x0A, 0x21, 0x2E, 0x3F, 0x61F, 0x964, 0x3002, 0xFF01, 0xFF1F, 0x2028, 0x2029)
-
-_LAST_AFTER_SENTENCE = 0x29  # spaces, quotation marks and brackets may follow a full stop; letters do not
+_FAMILY_ORDERS = (*CHARACTER_ORDERS, *WORD_ORDERS, *QUOTED_ORDERS)
+_CHARACTERS = slice(0, len(CHARACTER_ORDERS))
+_WORDS = slice(_CHARACTERS.stop, _CHARACTERS.stop + len(WORD_ORDERS))
+_QUOTED = slice(_WORDS.stop, len(_FAMILY_ORDERS))
+# Spaces, quotation marks and brackets may follow a full stop; letters do not.
+_SENTENCE_END = re.compile(r"[\n\u061f\u0964\u3002\uff01\uff1f\u2028\u2029]|[.!?](?=[\x00-)]|\Z)")
 
 
 class Windows(NamedTuple):
@@ -97,10 +109,13 @@ class LinearModel:
         """Which of the two kinds the model tells apart an attack is of (injection False, jailbreak True)."""
         import numpy as np
 
-        window = Windows(np.array([start]), np.array([end]))
-        coarse = grams._replace(buckets=grams.buckets >> (TABLE_BITS - KIND_BITS))
-        sums, _ = window_sums(coarse, window, self._kinds)
-        return bool(sums[0] > 0)
+        low, high = gram_ranges(grams, Windows(np.array([start]), np.array([end])))
+        total = 0
+        for family, (first, last) in enumerate(zip(low[:, 0].tolist(), high[:, 0].tolist(), strict=True)):
+            coarse = grams.buckets[first:last] >> (TABLE_BITS - KIND_BITS)
+            weight = int(self._kinds.take(coarse).sum(dtype=np.int64))
+            total += weight if family < len(CHARACTER_ORDERS) else weight * WORD_FACTOR
+        return total > 0
 
 
 def window_sums(
@@ -121,25 +136,29 @@ def gram_ranges(grams: Grams, windows: Windows) -> tuple[Indices, Indices]:
     """Which n-grams lie wholly in each window: ranges into `grams.buckets`, of shape (families, windows)."""
     import numpy as np
 
-    letters = np.searchsorted(grams.letters, windows.starts), np.searchsorted(grams.letters, windows.ends)
-    words = (
-        np.searchsorted(grams.word_starts, windows.starts),
-        np.searchsorted(grams.word_ends, windows.ends, side="right"),
-    )
-    starts = np.array(grams.family_starts)[:, None]
-    ends = np.array([*grams.family_starts[1:], grams.buckets.size])[:, None]
-    kinds = len(CHARACTER_ORDERS), len(WORD_ORDERS)
-    low = np.repeat(np.stack([letters[0], words[0]]), kinds, axis=0)
-    high = np.repeat(np.stack([letters[1], words[1]]), kinds, axis=0) + _shortfalls()
-    low = np.minimum(low + starts, ends)
-    return low, np.maximum(high + starts, low)
+    first, last = windows
+    shape = (len(_FAMILY_ORDERS), first.size)
+    low, high = np.empty(shape, dtype=np.intp), np.empty(shape, dtype=np.intp)
+    low[_CHARACTERS] = np.searchsorted(grams.letters, first)
+    high[_CHARACTERS] = np.searchsorted(grams.letters, last)
+    low[_WORDS] = np.searchsorted(grams.word_starts, first)
+    high[_WORDS] = np.searchsorted(grams.word_ends, last, side="right")
+    if grams.quoted_starts.size:
+        low[_QUOTED] = np.searchsorted(grams.quoted_starts, first)
+        high[_QUOTED] = np.searchsorted(grams.quoted_ends, last, side="right")
+    else:
+        low[_QUOTED] = high[_QUOTED] = 0
+    edges = np.array([*grams.family_starts, grams.buckets.size])
+    low += edges[:-1, None]
+    high += edges[:-1, None] + _shortfalls()
+    return np.minimum(low, edges[1:, None], out=low), np.maximum(high, low, out=high)
 
 
 @lru_cache(maxsize=1)
 def _shortfalls() -> Indices:
     import numpy as np
 
-    return 1 - np.array([*CHARACTER_ORDERS, *WORD_ORDERS])[:, None]
+    return 1 - np.array(_FAMILY_ORDERS)[:, None]
 
 
 def windows_of(text: str) -> Windows:
@@ -154,56 +173,29 @@ def windows_of(text: str) -> Windows:
     import numpy as np
 
     size = len(text)
-    starts, ends = _sliding(size, LONG_WINDOW)
-    found = [(starts, ends)]
+    spans = _sliding(size, LONG_WINDOW)
     if size > SHORT_WINDOW:
-        found.append(_sliding(size, SHORT_WINDOW))
-    cuts = _cuts(text)
-    if cuts.size > 2:
-        first, last = cuts[:-1], cuts[1:]
-        long_enough = last - first >= SHORTEST_SENTENCE
-        first, last = first[long_enough], last[long_enough]
-        is_pair = last[1:] - first[:-1] <= LONGEST_PAIR
-        found += [(first, last), (first[:-1][is_pair], last[1:][is_pair])]
-    if len(found) == 1:
-        return Windows(starts, ends)
-    return Windows(np.concatenate([s for s, _ in found]), np.concatenate([e for _, e in found]))
+        spans += _sliding(size, SHORT_WINDOW)
+    sentences = _sentences(text)
+    if len(sentences) > 1:
+        kept = [span for span in sentences if span[1] - span[0] >= SHORTEST_SENTENCE]
+        spans += kept
+        spans += [(a[0], b[1]) for a, b in pairwise(kept) if b[1] - a[0] <= LONGEST_PAIR]
+    starts, ends = np.array(spans, dtype=np.intp).T
+    return Windows(starts, ends)
 
 
-def _sliding(size: int, width: int) -> tuple[Indices, Indices]:
-    import numpy as np
-
+def _sliding(size: int, width: int) -> list[tuple[int, int]]:
     step = width // 2
-    starts = np.arange(0, max(size - step, 1), step)
-    return starts, np.minimum(starts + width, size)
+    return [(start, min(start + width, size)) for start in range(0, max(size - step, 1), step)]
 
 
-@lru_cache(maxsize=1)
-def _terminator_table() -> NDArray[np.bool_]:
-    import numpy as np
-
-    table = np.zeros(0x10000, dtype=np.bool_)
-    table[list(_TERMINATORS)] = True
-    return table
-
-
-def _cuts(text: str) -> Indices:
-    """Offsets right after each end of a sentence, with both ends of the text.
-
-    A full stop inside a word (an address, a number) ends no sentence.
-    """
-    import numpy as np
-
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    if not text.isascii():
-        points = np.minimum(points, 0xFFFF)
-    after = _terminator_table().take(points).nonzero()[0] + 1
-    followed = np.append(points, 0x20).take(after)
-    mark = points.take(after - 1)
-    after = after[(followed <= _LAST_AFTER_SENTENCE) | (mark == 0x0A) | (mark > 0x7F)]
-    cuts = np.empty(after.size + 2, dtype=np.intp)
-    cuts[0], cuts[1:-1], cuts[-1] = 0, after, len(text)
-    return cuts
+def _sentences(text: str) -> list[tuple[int, int]]:
+    """Half-open spans that together are the text; a full stop inside a word or a number ends none."""
+    cuts = [0]
+    cuts.extend(match.end() for match in _SENTENCE_END.finditer(text))
+    cuts.append(len(text))
+    return list(pairwise(cuts))
 
 
 def read_manifest(name: str) -> LinearManifest:

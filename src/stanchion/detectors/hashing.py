@@ -2,10 +2,10 @@
 
 Letters only: a code point is a letter, a number (a run of digits counts as one digit) or nothing. Two kinds
 of n-grams come out of it: character 4- and 5-grams across word boundaries (so that `i g n o r e` and `ignore`
-look alike), and single words and pairs of words. A character of a script that is written without spaces is a
-word of its own. Everything is integer arithmetic modulo 2**32 on tables of assigned characters whose case and
-decomposition the Unicode standard has frozen, so a text has the same n-grams on every platform and with every
-version of Python.
+look alike), and single words and pairs of words; a word that is quoted counts once more as such. A character
+of a script that is written without spaces is a word of its own. Everything is integer arithmetic modulo 2**32
+on tables of assigned characters whose case and decomposition the Unicode standard has frozen, so a text has
+the same n-grams on every platform and with every version of Python.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import unicodedata
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
+
+from stanchion.detectors.quotation import quotations
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,8 @@ FEATURE_VERSION = 1
 TABLE_BITS = 20
 CHARACTER_ORDERS = (4, 5)
 WORD_ORDERS = (1, 2)
+QUOTED_ORDERS = (1, 1)  # each quoted word again, and the fact that there is one
+_FAMILIES = len(CHARACTER_ORDERS) + len(WORD_ORDERS) + len(QUOTED_ORDERS)
 
 _TABLE_SIZE = 0x20000  # code points above are read as the last one
 _LAST_POINT = _TABLE_SIZE - 1
@@ -33,6 +37,7 @@ _DIGIT = 0x30
 _MULTIPLIER = 0x01000193  # odd, so that it has an inverse modulo 2**32
 _ROTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
 _FINALISER = 0x2C1B3C6D
+_QUOTED = 0x5A17C0DE
 _DIGIT_RANGES = (
     (0x30, 0x3A), (0x660, 0x66A), (0x6F0, 0x6FA), (0x966, 0x970), (0x9E6, 0x9F0), (0xE50, 0xE5A),
 )  # fmt: skip
@@ -55,21 +60,17 @@ class Grams(NamedTuple):
     """All n-grams of a text, as the places of their first and last letter or word.
 
     `buckets` holds one family after the other: for each of `CHARACTER_ORDERS`, then for each of
-    `WORD_ORDERS`, the n-gram that starts at the first letter (word), at the second, and so on.
+    `WORD_ORDERS`, the n-gram that starts at the first letter (word), at the second, and so on; then, for each
+    of `QUOTED_ORDERS`, one entry for every quoted word.
     """
 
     letters: Indices  # offset of each letter in the text
     word_starts: Indices
     word_ends: Indices  # half-open
+    quoted_starts: Indices  # of the words that are quoted
+    quoted_ends: Indices
     buckets: Indices  # each in range(2 ** TABLE_BITS)
-
-    @property
-    def family_starts(self) -> list[int]:
-        """Where each family starts in `buckets`."""
-        starts = [0]
-        starts.extend(max(self.letters.size - order + 1, 0) for order in CHARACTER_ORDERS)
-        starts.extend(max(self.word_starts.size - order + 1, 0) for order in WORD_ORDERS[:-1])
-        return list(accumulate(starts))
+    family_starts: tuple[int, ...]  # where each family starts in `buckets`
 
 
 class _Tables(NamedTuple):
@@ -126,10 +127,34 @@ def n_grams(text: str) -> Grams:
     positions = values.nonzero()[0]
     letters = values.take(positions)
     is_alone = None if text.isascii() else tables.alone.take(letters)
-    words, word_starts, word_ends = _words(letters, positions, is_alone)
-    hashes = (*_joined(letters, CHARACTER_ORDERS), *_joined(words, WORD_ORDERS))
+    words, starts, ends = _words(letters, positions, is_alone)
+    hashes = [*_joined(letters, CHARACTER_ORDERS), *_joined(words, WORD_ORDERS)]
+    quoted_starts = quoted_ends = starts[:0]
+    is_quoted = _quoted(text, starts)
+    if is_quoted is not None:
+        again = words[is_quoted] ^ np.uint32(_QUOTED)
+        hashes += [again, np.full(again.size, _QUOTED, dtype=np.uint32)]
+        quoted_starts, quoted_ends = starts[is_quoted], ends[is_quoted]
     mixed = _mixed(np.concatenate(hashes)) * _FINALISER
-    return Grams(positions, word_starts, word_ends, (mixed >> (32 - TABLE_BITS)).astype(np.intp))
+    buckets = (mixed >> (32 - TABLE_BITS)).astype(np.intp)
+    sizes = (0, *(part.size for part in hashes), *(0,) * (_FAMILIES - len(hashes)))
+    return Grams(positions, starts, ends, quoted_starts, quoted_ends, buckets, tuple(accumulate(sizes[:-1])))
+
+
+def _quoted(text: str, starts: Indices) -> NDArray[np.bool_] | None:
+    """Whether each word starts inside a quotation; None when there is none."""
+    import numpy as np
+
+    spans = quotations(text, _is_letter)
+    if not spans:
+        return None
+    opened, closed = np.array(spans).T
+    return np.searchsorted(opened, starts, side="right") > np.searchsorted(closed, starts, side="right")
+
+
+@lru_cache(maxsize=1024)
+def _is_letter(character: str) -> bool:
+    return bool(_tables().letters[min(ord(character), _LAST_POINT)])
 
 
 def _words(

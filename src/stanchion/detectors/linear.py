@@ -31,7 +31,11 @@ BLOCK = 1 << 16  # characters scored at once; blocks overlap by the longest wind
 MAX_FINDINGS = 16
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
+_COMPAT = "compat"
 _NEEDS_SKELETON = frozenset({"confusables", "marks"})
+_UNDISGUISED = frozenset(
+    {"zero_width", "joiners", "bidi", "selectors", "tags", "controls", "surrogates", "compatibility"}
+)
 
 
 class _Suspect(NamedTuple):
@@ -90,19 +94,38 @@ class LinearDetector:
 def readings(view_set: TextViewSet) -> Iterator[TextView]:
     """The readings that are scored: the text without disguise, then what was hidden in it.
 
-    Look-alikes are resolved only where they were mixed into Latin words: the skeleton of a text in another
-    script is not a text in any language.
+    Of every level of decoding, the text without invisible characters and compatibility forms. Look-alikes are
+    resolved only where they were mixed into Latin words: the skeleton of a text in another script is not a
+    text in any language.
     """
     views = view_set.readings
-    plain = views[0]
-    hidden = []
-    for view in views[1:]:
-        if view.name == "folded:compat":
-            plain = view
-        elif view.family != "folded" or not _NEEDS_SKELETON.isdisjoint(view_set.signals):
-            hidden.append(view)
-    yield plain
-    yield from hidden
+    if len(views) == 1:
+        yield views[0]
+        return
+    levels: dict[str, dict[str, TextView]] = {}
+    for view in views:
+        kind, _, how = view.name.partition(":")
+        if kind == "folded" and (how == _COMPAT or how.startswith(f"{_COMPAT}+")):
+            kind, how = _COMPAT, how[len(_COMPAT) + 1 :]
+        levels.setdefault(how, {})["base" if kind in {"raw", "decoded"} else kind] = view
+    for level in levels.values():
+        yield from _of_level(level, view_set.signals, is_only=len(levels) == 1)
+
+
+def _of_level(level: dict[str, TextView], signals: frozenset[str], *, is_only: bool) -> Iterator[TextView]:
+    plain, folded = level.get(_COMPAT), level.get("folded")
+    if plain is None and folded is not None and not signals.isdisjoint(_UNDISGUISED):
+        plain, folded = folded, None  # the skeleton changed nothing more
+        if not is_only and "base" in level:
+            yield level["base"]  # the signals may be those of another level
+    if plain is None:
+        plain = level.get("base")
+    if plain is not None:
+        yield plain
+    if folded is not None and not signals.isdisjoint(_NEEDS_SKELETON):
+        yield folded
+    if "spaced" in level:
+        yield level["spaced"]
 
 
 def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:

@@ -1,0 +1,153 @@
+"""The training pipeline on a few made rows: same bytes twice, copies out, thresholds that hold."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn trains the weights; it is not needed to use them")
+
+TRAINING = Path(__file__).resolve().parents[2] / "training"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def training_on_the_path() -> None:
+    sys.path.insert(0, str(TRAINING))
+
+
+@pytest.fixture(scope="module")
+def rows() -> list:
+    from pipeline.synthesis import english
+
+    return english(random.Random(5), attacks=300, benign=400)
+
+
+def test_the_same_seed_makes_the_same_rows() -> None:
+    from pipeline.synthesis import english, other_languages
+
+    once, again = (
+        english(random.Random(9), attacks=50, benign=50)
+        + other_languages(random.Random(9), attacks=5, benign=5)
+        for _ in range(2)
+    )
+    assert once == again
+    assert {row.language for row in once} > {"en", "de", "ja", "ar"}
+    assert not [row for row in once if "{ignore}" in row.text or "\x01" in row.text]
+
+
+def test_copies_and_near_copies_are_left_out() -> None:
+    from pipeline.duplicates import keepers
+
+    sentence = "The committee asked the auditor to review the annual report before the end of the month."
+    texts = [
+        sentence,
+        sentence.upper() + "!!",
+        sentence.replace("auditor", "auditors"),
+        "Something else entirely.",
+    ]
+    assert keepers(texts) == [0, 3]
+
+
+def test_rows_are_read_from_plain_and_compressed_files(tmp_path: Path) -> None:
+    from pipeline.rows import read
+
+    row = json.dumps({"text": "a\u2028b", "label": 1, "lang": "en"}, ensure_ascii=False)
+    (tmp_path / "injection").mkdir()
+    (tmp_path / "injection/one.train.jsonl").write_text(row + "\n", encoding="utf-8")
+    (tmp_path / "injection/two.train.jsonl.gz").write_bytes(gzip.compress((row + "\n").encode()))
+    for name in ("one", "two"):
+        found, file = read(f"injection/{name}.train", data=tmp_path, label=0)
+        assert [(r.text, r.label, r.source) for r in found] == [("a\u2028b", 0, name)]
+        assert file.rows == 1
+
+
+def test_a_trained_model_is_the_same_twice_and_tells_its_rows_apart(rows: list) -> None:
+    from pipeline.fit import Settings, fit, fit_kinds
+    from pipeline.instances import bags
+    from pipeline.package import packaged
+    from pipeline.rows import SourceFile
+
+    from stanchion.detectors.classifier import KIND_BITS
+    from stanchion.detectors.linear import highest_logit
+    from stanchion.detectors.views import build_views
+
+    windows = bags(rows, most_windows=8)
+    files = [SourceFile("made", "0" * 64, len(rows))]
+
+    def trained() -> tuple[bytes, object]:
+        fitted = fit(windows, rows, settings=Settings(rounds=1, tolerance=0.01))
+        kinds = fit_kinds(windows, rows, frozenset({"made:en:role"}), bits=KIND_BITS)
+        limits = {"user": 0.0}
+        data, _, model = packaged(fitted, kinds, files, slope=1.0, thresholds=limits)
+        return data, model
+
+    data, model = trained()
+    assert trained()[0] == data
+    logits = np.array([highest_logit(model, build_views(row.text)) for row in rows])  # type: ignore[arg-type]
+    labels = np.array([row.label for row in rows])
+    assert np.mean(logits[labels == 1] > 0) > 0.9
+    assert np.mean(logits[labels == 0] > 0) < 0.1
+
+
+def test_features_of_training_are_those_of_the_package(rows: list) -> None:
+    from pipeline.fit import Fitted
+    from pipeline.instances import bags
+    from pipeline.package import packaged
+
+    from stanchion.detectors.classifier import KIND_BITS
+    from stanchion.detectors.hashing import TABLE_BITS
+    from stanchion.detectors.linear import highest_logit
+    from stanchion.detectors.views import build_views
+
+    rng = np.random.default_rng(2)
+    table = rng.integers(-127, 128, 1 << TABLE_BITS).astype(np.float64)
+    table[0] = 127
+    exact = Fitted(table, -1.0)
+    _, manifest, model = packaged(
+        exact, Fitted(np.ones(1 << KIND_BITS), 0.0), [], slope=1.0, thresholds={"user": 0.0}
+    )
+    assert manifest.scale == 1.0
+    plain = [row for row in rows if build_views(row.text).readings[1:] == ()][:80]
+    windows = bags(plain, most_windows=10_000)
+    expected = [highest_logit(model, build_views(row.text)) for row in plain]
+    lowest = np.maximum(np.array(expected), -30.0)  # where the bags start
+    assert windows.best(exact.logits(windows)) == pytest.approx(lowest, rel=1e-4)
+
+
+def test_a_threshold_lets_through_no_more_than_its_rate_on_the_mean_of_sources() -> None:
+    from pipeline.evaluate import threshold
+    from pipeline.rows import Row
+
+    rng = np.random.default_rng(1)
+    made = [Row(str(n), 0, "a" if n < 1000 else "b", "en") for n in range(1050)]
+    logits = rng.normal(size=1050) + np.where(np.arange(1050) < 1000, 0.0, 1.0)
+    limit = threshold(logits, made, ("a", "b"), rate=0.05)
+    passes = logits > limit
+    assert (passes[:1000].mean() + passes[1000:].mean()) / 2 <= 0.05
+    lower = np.sort(logits[logits < limit])[-1]
+    more = logits > lower
+    assert (more[:1000].mean() + more[1000:].mean()) / 2 > 0.04
+
+
+def test_the_halves_of_the_development_data_depend_on_the_text_only() -> None:
+    from pipeline.evaluate import is_calibration
+    from pipeline.rows import Row
+
+    halves = [is_calibration(Row(f"text {n}", n % 2, "a", "en")) for n in range(2000)]
+    assert 0.45 < np.mean(halves) < 0.55
+    assert halves[:10] == [is_calibration(Row(f"text {n}", 1, "b", "de")) for n in range(10)]
+
+
+def test_development_rows_are_never_among_what_is_taught() -> None:
+    from pipeline import recipe
+
+    taught = (*recipe.TEACHING, *recipe.CLEAN_ONLY, *recipe.HARMLESS_HERE)
+    assert all(name.endswith(".train") for name in taught)
+    reported = (*recipe.REPORTING, *recipe.REPORTING_HARMLESS, recipe.SAFE_ONLY)
+    assert all(name.endswith(".dev") for name in reported)

@@ -1,0 +1,88 @@
+"""From rows to window features: the same views, n-grams and windows that the packaged detector uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from pipeline.rows import Row
+from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, gram_ranges, windows_of
+from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, n_grams
+from stanchion.detectors.linear import readings
+from stanchion.detectors.views import build_views
+
+LONGEST = 12_000
+
+
+@dataclass(frozen=True)
+class Bags:
+    """The windows of some rows: features, the row of each, and which are about the longest of their row."""
+
+    features: sparse.csr_matrix
+    owners: np.ndarray
+    is_whole: np.ndarray
+    rows: int
+
+    def best(self, logits: np.ndarray) -> np.ndarray:
+        """The highest logit of each row."""
+        found = np.full(self.rows, -30.0)
+        np.maximum.at(found, self.owners, logits)
+        return found
+
+    def subset(self, rows: np.ndarray) -> Bags:
+        """The bags of some rows (a mask), numbered anew."""
+        windows = rows[self.owners]
+        numbers = np.cumsum(rows) - 1
+        return Bags(
+            self.features[windows], numbers[self.owners[windows]], self.is_whole[windows], int(rows.sum())
+        )
+
+
+def plain(text: str) -> str:
+    """The text without disguise, as the detector reads it; nothing is decoded."""
+    view_set = build_views(text)
+    return next((view.text for view in readings(view_set) if view.family != "decoded"), text)
+
+
+def bags(rows: Sequence[Row], *, most_windows: int, seed: int = 11) -> Bags:
+    """The windows of each row; of more than `most_windows`, the long ones and a random choice of others."""
+    rng = np.random.default_rng(seed)
+    columns: list[np.ndarray] = []
+    factors: list[np.ndarray] = []
+    owners: list[int] = []
+    is_whole: list[bool] = []
+    for number, row in enumerate(rows):
+        text = plain(row.text[:LONGEST])
+        grams = n_grams(text)
+        windows = windows_of(text)
+        low, high = gram_ranges(grams, windows)
+        sizes = (high - low).sum(axis=0)
+        whole = sizes >= sizes.max() * 0.9
+        chosen = np.flatnonzero((sizes > 0) | whole)
+        if chosen.size > most_windows:
+            others = chosen[~whole[chosen]]
+            keep = max(most_windows - int(whole.sum()), 0)
+            chosen = np.concatenate([np.flatnonzero(whole)[:most_windows], rng.permutation(others)[:keep]])
+        for window in chosen:
+            parts = [grams.buckets[a:b] for a, b in zip(low[:, window], high[:, window], strict=True)]
+            columns.append(np.concatenate(parts).astype(np.int32))
+            factors.append(np.ones(columns[-1].size, dtype=np.int8))
+            factors[-1][sum(part.size for part in parts[: len(CHARACTER_ORDERS)]) :] = WORD_FACTOR
+            owners.append(number)
+            is_whole.append(bool(whole[window]))
+    return Bags(_matrix(columns, factors), np.array(owners), np.array(is_whole), len(rows))
+
+
+def _matrix(columns: Sequence[np.ndarray], factors: Sequence[np.ndarray]) -> sparse.csr_matrix:
+    sizes = np.array([found.size for found in columns])
+    values = np.repeat((1.0 / np.sqrt(sizes + SMOOTHING)).astype(np.float32), sizes)
+    values *= np.concatenate(factors)
+    pointers = np.concatenate([[0], np.cumsum(sizes)])
+    matrix = sparse.csr_matrix(
+        (values, np.concatenate(columns), pointers), shape=(len(columns), 1 << TABLE_BITS)
+    )
+    matrix.sum_duplicates()
+    return matrix

@@ -1,0 +1,114 @@
+"""Train `injection.linear` with the one command `python training/train_linear.py`.
+
+Reads ../shared/data, writes the weights and their manifest into the package and the model card into docs.
+Takes minutes on one core. One thread is set, so that sums are added in the same order everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np
+from pipeline import evaluate
+from pipeline.card import Report, card
+from pipeline.fit import Settings, fit, fit_kinds
+from pipeline.instances import bags
+from pipeline.package import NAME, manifest_bytes, packaged
+from pipeline.recipe import JAILBREAK_SOURCES, corpus, reporting
+from pipeline.rows import Row
+
+from stanchion.core.finding import DetectorInput
+from stanchion.core.origin import Origin
+from stanchion.detectors.classifier import KIND_BITS, LinearModel
+from stanchion.detectors.injection import PatternDetector
+from stanchion.detectors.linear import highest_logit
+from stanchion.detectors.scan import packaged_scanner
+from stanchion.detectors.views import build_views
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PATTERN_SCORE = 0.6
+_INSTRUCTIONS = frozenset({"awesome_prompts", "made:en:system"})
+_STARTED = time.monotonic()
+
+
+def main() -> None:
+    """Parse the command line, train, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=REPOSITORY / "src/stanchion/data/weights")
+    parser.add_argument("--card", type=Path, default=REPOSITORY / "docs/model-cards/linear-injection.md")
+    parser.add_argument("--no-left-out", action="store_true", help="skip the leave-one-source-out table")
+    arguments = parser.parse_args()
+    report, data = train(Settings(), left_out=not arguments.no_left_out)
+    for folder in (arguments.weights, arguments.card.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    (arguments.weights / report.manifest.file).write_bytes(data)
+    (arguments.weights / f"{NAME}.json").write_bytes(manifest_bytes(report.manifest))
+    arguments.card.write_text(card(report), encoding="utf-8")
+    told(f"wrote {arguments.weights / report.manifest.file} ({len(data)} bytes) and {arguments.card}")
+
+
+def train(settings: Settings, *, left_out: bool) -> tuple[Report, bytes]:
+    """The whole run: rows, features, fit, thresholds, report."""
+    taught = corpus()
+    told(f"{len(taught.rows)} rows")
+    windows = bags(taught.rows, most_windows=20)
+    told(f"{windows.features.shape[0]} windows")
+    fitted = fit(windows, taught.rows, settings=settings)
+    kinds = fit_kinds(windows, taught.rows, JAILBREAK_SOURCES, bits=KIND_BITS)
+    told("fitted")
+    rows, files = reporting()
+    half = np.array([evaluate.is_calibration(row) for row in rows])
+    calibration = [row for row, chosen in zip(rows, half, strict=True) if chosen]
+    reported = [row for row, chosen in zip(rows, half, strict=True) if not chosen]
+    is_instruction = np.array([row.source in _INSTRUCTIONS for row in taught.rows])
+    instructions = windows.best(fitted.logits(windows))[is_instruction]
+    # The logits of the quantised weights, from the code that the package runs.
+    _, _, draft = packaged(fitted, kinds, taught.files, slope=1.0, thresholds={})
+    logits = _logits(draft, calibration)
+    thresholds = evaluate.thresholds(logits, calibration, instructions)
+    slope = evaluate.slope(logits, calibration)
+    data, manifest, model = packaged(fitted, kinds, taught.files, slope=slope, thresholds=thresholds)
+    told(f"thresholds {thresholds}, slope {slope}")
+    found = _logits(model, reported)
+    held = (bags(calibration, most_windows=10_000), calibration)
+    report = Report(
+        manifest,
+        len(data),
+        settings,
+        taught,
+        files,
+        evaluate.rates(found >= thresholds["user"], reported),
+        evaluate.rates(found >= thresholds["retrieved"], reported),
+        evaluate.rates((found >= thresholds["user"]) | _patterns(reported), reported),
+        evaluate.leave_one_out(windows, taught.rows, held, settings=settings, told=told) if left_out else [],
+    )
+    return report, data
+
+
+def _logits(model: LinearModel, rows: list[Row]) -> np.ndarray:
+    return np.array([highest_logit(model, build_views(row.text)) for row in rows])
+
+
+def _patterns(rows: list[Row]) -> np.ndarray:
+    detector = PatternDetector(packaged_scanner())
+    found = []
+    for row in rows:
+        findings = detector.detect(DetectorInput(view_set=build_views(row.text), origin=Origin.USER))
+        found.append(any(finding.score >= PATTERN_SCORE for finding in findings))
+    return np.array(found)
+
+
+def told(line: str) -> None:
+    """One line of progress."""
+    print(f"{time.monotonic() - _STARTED:6.0f} s  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

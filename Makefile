@@ -53,8 +53,8 @@ audit: $(VENV)/.dev ## Ask the advisory database about every pinned package (nee
 bench: $(VENV)/.dev ## Benchmarks: ratios against a floor or a peer in one run
 	@for script in bench/*/*.py; do echo; echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
-soak: $(VENV)/.dev ## Long tests: soak, fuzz, kill and resume
-	@$(BIN)/python -m pytest -m slow -n 0 $(ARGS)
+soak: $(VENV)/.dev ## Tests that take minutes: many kills and resumes, memory over many checks
+	@$(BIN)/python -m pytest -m soak -n auto $(ARGS)
 
 docs: $(VENV)/.docs ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,11 +1,13 @@
 """A killed run goes on: no case is lost, none is doubled, and only what was in flight is asked again."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -44,7 +46,18 @@ def kill_when(process: subprocess.Popen[str], folder: Path, lines: int) -> None:
 
 @pytest.mark.parametrize("kill_points", [(1,), (700,), (200, 900, 1500)])
 def test_no_case_is_lost_or_doubled(tmp_path: Path, kill_points: tuple[int, ...]) -> None:
-    count = 5_000 if len(kill_points) > 1 else 2_500
+    prove(tmp_path, kill_points, count=5_000 if len(kill_points) > 1 else 2_500)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(6))
+def test_no_case_is_lost_or_doubled_whenever_it_is_killed(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    prove(tmp_path, [draw.randrange(1, 3_000) for _ in range(12)], count=40_000)
+
+
+def prove(tmp_path: Path, kill_points: Sequence[int], *, count: int) -> None:
+    """Kill a run after so many answers more, again and again; then let it end, and count."""
     for number, point in enumerate(kill_points):
         resume = ("latest",) if number else ()
         before = len(asked(tmp_path))

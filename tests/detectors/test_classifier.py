@@ -151,6 +151,15 @@ def test_a_full_stop_inside_an_address_ends_no_sentence() -> None:
     assert text.index(" Then") in windows.ends.tolist()
 
 
+def test_long_texts_must_beat_the_threshold_by_a_bounded_allowance() -> None:
+    sizes = [0, 100, LONG_WINDOW, 2 * LONG_WINDOW, 4 * LONG_WINDOW, 1 << 20, 1 << 30]
+    allowances = [classifier.allowance(size) for size in sizes]
+    assert allowances[:3] == [0.0, 0.0, 0.0]
+    assert allowances[3:5] == pytest.approx([classifier.DOUBLING, 2 * classifier.DOUBLING])
+    assert allowances == sorted(allowances)
+    assert allowances[-1] == classifier.LARGEST_ALLOWANCE
+
+
 def test_scores_are_monotone_in_the_logit_and_half_at_the_threshold() -> None:
     model = load_linear(NAME)
     for origin, threshold in model.manifest.thresholds.items():

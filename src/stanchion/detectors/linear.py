@@ -13,6 +13,7 @@ from stanchion.detectors.classifier import (
     LONG_WINDOW,
     LinearModel,
     Windows,
+    allowance,
     load_linear,
     read_manifest,
     windows_of,
@@ -137,13 +138,14 @@ def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:
 
 def _suspects(model: LinearModel, view: TextView, limit: float) -> Iterator[_Suspect]:
     """The worst windows of at least `limit` that do not overlap, at most `MAX_FINDINGS` of each block."""
+    allowed = allowance(len(view.text))
     for offset in range(0, max(len(view.text), 1), BLOCK):
         text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
         grams = n_grams(text)
         if grams.letters.size == 0:
             continue
         windows = windows_of(text)
-        logits = model.logits(grams, windows)
+        logits = model.logits(grams, windows) - allowed
         for index in _worst_apart(logits, windows, limit):
             start, end = _trimmed(text, int(windows.starts[index]), int(windows.ends[index]))
             found = view.to_original(offset + start, offset + end)

@@ -248,7 +248,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(shop: Path) -> None:
     (shop / "long.yaml").write_text(
         "suite: long\ntarget: {kind: callable, function: 'app.py:slow'}\ndatasets: [{path: rows.jsonl}]\n"
     )
-    script = "from stanchion.cli.main import run; run()"
+    # A test session that was started in the background passes an ignored interrupt on to its children.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heed}; from stanchion.cli.main import run; run()"
     command = [sys.executable, "-c", script, "eval", "run", "long.yaml", "--concurrency", "2"]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=dict(os.environ)

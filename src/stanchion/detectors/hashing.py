@@ -13,7 +13,7 @@ from __future__ import annotations
 import unicodedata
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stanchion.detectors.quotation import quotations
 
@@ -139,6 +139,18 @@ def n_grams(text: str) -> Grams:
     buckets = (mixed >> (32 - TABLE_BITS)).astype(np.intp)
     sizes = (0, *(part.size for part in hashes), *(0,) * (_FAMILIES - len(hashes)))
     return Grams(positions, starts, ends, quoted_starts, quoted_ends, buckets, tuple(accumulate(sizes[:-1])))
+
+
+def shared_n_grams(memo: dict[str, Any], name: str, text: str) -> Grams:
+    """The n-grams of a text, made once for all detectors that read it.
+
+    `memo` is that of the text's `ViewSet`; `name` tells its texts apart (the view, and where in it).
+    """
+    key = f"n_grams:{name}"
+    found: Grams | None = memo.get(key)
+    if found is None:
+        found = memo[key] = n_grams(text)
+    return found
 
 
 def _quoted(text: str, starts: Indices) -> NDArray[np.bool_] | None:

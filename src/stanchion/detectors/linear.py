@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stanchion.core.codec import short
 from stanchion.core.errors import UsageError
@@ -18,7 +18,7 @@ from stanchion.detectors.classifier import (
     read_manifest,
     windows_of,
 )
-from stanchion.detectors.hashing import n_grams
+from stanchion.detectors.hashing import shared_n_grams
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.views import TextView, TextViewSet
 
@@ -73,7 +73,9 @@ class LinearDetector:
         origin = detector_input.origin
         limit = model.logit(self._minimum, origin.value)
         suspects = [
-            suspect for view in readings(detector_input.view_set) for suspect in _suspects(model, view, limit)
+            suspect
+            for view in readings(detector_input.view_set)
+            for suspect in _suspects(model, view, limit, memo=detector_input.view_set.memo)
         ]
         found = sorted(_apart(suspects), key=lambda s: (s.start, s.end))
         return [self._finding(model, suspect, origin) for suspect in found]
@@ -132,16 +134,22 @@ def _of_level(level: dict[str, TextView], signals: frozenset[str], *, is_only: b
 def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:
     """The logit of the worst window of a text, before any threshold; minus infinity for one without words."""
     lowest = float("-inf")
-    logits = [suspect.logit for view in readings(view_set) for suspect in _suspects(model, view, lowest)]
+    logits = [
+        suspect.logit
+        for view in readings(view_set)
+        for suspect in _suspects(model, view, lowest, memo=view_set.memo)
+    ]
     return max(logits, default=lowest)
 
 
-def _suspects(model: LinearModel, view: TextView, limit: float) -> Iterator[_Suspect]:
+def _suspects(
+    model: LinearModel, view: TextView, limit: float, *, memo: dict[str, Any]
+) -> Iterator[_Suspect]:
     """The worst windows of at least `limit` that do not overlap, at most `MAX_FINDINGS` of each block."""
     allowed = allowance(len(view.text))
     for offset in range(0, max(len(view.text), 1), BLOCK):
         text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
-        grams = n_grams(text)
+        grams = shared_n_grams(memo, f"{view.name}:{offset}", text)
         if grams.letters.size == 0:
             continue
         windows = windows_of(text)

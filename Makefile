@@ -51,7 +51,7 @@ audit: $(VENV)/.dev ## Ask the advisory database about every pinned package (nee
 	@$(BIN)/pip-audit --disable-pip --no-deps --progress-spinner off -r requirements/dev.txt
 
 bench: $(VENV)/.dev ## Benchmarks: ratios against a floor or a peer in one run
-	@for script in bench/*/*.py; do echo; echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
+	@for script in $$(grep -l __main__ bench/*/*.py); do echo; echo "== $$script"; $(BIN)/python $$script $(ARGS) || exit 1; done
 
 soak: $(VENV)/.dev ## Tests that take minutes: many kills and resumes, memory over many checks
 	@$(BIN)/python -m pytest -m soak -n auto $(ARGS)

@@ -8,7 +8,7 @@ compile() {
 }
 compile -o requirements/base.txt pyproject.toml requirements/build.in
 compile -o requirements/demo.txt --extra local --extra report -c requirements/base.txt pyproject.toml requirements/build.in
-compile -o requirements/dev.txt --extra local --extra report --extra parquet --extra postgres --extra redis \
+compile -o requirements/dev.txt --extra local --extra ml --extra report --extra parquet --extra postgres --extra redis \
   -c requirements/demo.txt pyproject.toml requirements/dev.in
 compile -o requirements/docs.txt requirements/docs.in
 python - <<'PY'

@@ -104,7 +104,7 @@ def read_source(data: Path, path: str) -> Source:
         return Source(path, "", (), f"{path} is not in the data folder")
     raw = file.read_bytes()
     text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode("utf-8")
-    return Source(path, short(digest_bytes(raw)), [json.loads(line) for line in text.splitlines() if line])
+    return Source(path, short(digest_bytes(raw)), [json.loads(line) for line in text.split("\n") if line])
 
 
 def generated(name: str, rows: Iterable[Row]) -> Source:

@@ -151,3 +151,47 @@ def test_development_rows_are_never_among_what_is_taught() -> None:
     assert all(name.endswith(".train") for name in taught)
     reported = (*recipe.REPORTING, *recipe.REPORTING_HARMLESS, recipe.SAFE_ONLY)
     assert all(name.endswith(".dev") for name in reported)
+
+
+def test_slots_nest_and_braces_are_kept() -> None:
+    from pipeline.grammar import Grammar, alternatives
+
+    slots = {
+        "a": alternatives("x {b} | {b|c d} | `p | q`"),
+        "b": ["1"],
+        "open": alternatives("yes\nno | maybe"),
+    }
+    assert slots["a"] == ["x {b}", "{b|c d}", "`p", "q`"]
+    assert slots["open"] == ["yes", "no | maybe"]
+    grammar = Grammar(slots, random.Random(3))
+    assert {grammar.expand('{{"k": "{a}{ {b}|}"}}') for _ in range(60)} >= {'{"k": "x 1 1"}', '{"k": "c d"}'}
+    assert {grammar.expand("<|{open}|>") for _ in range(20)} == {"<|yes|>", "<|no | maybe|>"}
+    with pytest.raises(ValueError, match="contains itself"):
+        Grammar({"loop": ["{loop}!"]}, random.Random(1)).expand("{loop}")
+
+
+def test_every_family_is_made_without_leftovers() -> None:
+    from pipeline.synthesis import families
+
+    made = families(random.Random(4), attacks=1500, benign=1500)
+    kinds = {(row.label, row.kind) for row in made}
+    assert {(1, "override"), (1, "secrets"), (1, "document"), (0, "document"), (0, "trigger")} <= kinds
+    assert not [
+        row for row in made if "@ATTACK@" in row.text or "{MESSAGE}" in row.text or "{who}" in row.text
+    ]
+    assert len({row.text for row in made}) > 0.97 * len(made)
+
+
+def test_a_subset_is_balanced_and_capped() -> None:
+    from collections import Counter
+
+    from pipeline.recipe import subset
+    from pipeline.rows import Row
+
+    rows = [Row(f"{source} {label} {i}", label, source, "en") for source, n in (("big", 500), ("small", 8))
+            for label in (0, 1) for i in range(n)]  # fmt: skip
+    chosen = subset(rows, 120, most_of_source=40, seed=1)
+    assert Counter((row.source, row.label) for row in chosen) == {
+        ("big", 0): 40, ("big", 1): 40, ("small", 0): 8, ("small", 1): 8,
+    }  # fmt: skip
+    assert chosen == subset(rows, 120, most_of_source=40, seed=1)

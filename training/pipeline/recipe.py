@@ -1,15 +1,30 @@
-"""Which sources teach, which are made, and which report: the whole recipe of `injection.linear`."""
+"""Which sources teach, which are made, and which report: the whole recipe of the injection models.
+
+`corpus()` gives all training rows, `subset()` a balanced choice of some of them, `reporting()` the
+development rows. Every row has `text`, `label` (1 = attack), `source` (what is left out together), `language` (ISO
+code), `group` (rows made from one another share it) and `kind` (the family of a made row, the category of a public
+one). All models learn from the same rows: nothing here depends on a model.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pipeline.duplicates import keepers
 from pipeline.mutators import augmented
 from pipeline.rows import DATA, Row, SourceFile, read, read_all
-from pipeline.synthesis import carried, english, long_writing, other_languages, python_texts, wrapped_benign
+from pipeline.synthesis import (
+    carried,
+    english,
+    families,
+    long_writing,
+    other_languages,
+    python_texts,
+    wrapped_benign,
+)
 
 SEED = 20
 TEACHING = (
@@ -84,8 +99,11 @@ class Corpus:
     dropped: int
 
 
-def corpus(*, data=DATA, scale: float = 1.0) -> Corpus:
-    """All training rows; `scale` shrinks what is made (for tests)."""
+def corpus(*, data: Path = DATA, scale: float = 1.0) -> Corpus:
+    """All training rows, copies and near copies removed; the same rows in every run.
+
+    Public rows come first, then those made here (sources `made:...`). `scale` shrinks what is made.
+    """
     rng = random.Random(SEED)
     taught, files = read_all(TEACHING, data=data)
     clean, clean_files = read_all(CLEAN_ONLY, data=data)
@@ -109,7 +127,31 @@ def corpus(*, data=DATA, scale: float = 1.0) -> Corpus:
     return Corpus(rows, files + clean_files + other_files, len(rows) - len(unique), len(base) - len(unique))
 
 
-def reporting(*, data=DATA) -> tuple[list[Row], list[SourceFile]]:
+def subset(rows: Sequence[Row], count: int, *, most_of_source: int, seed: int = SEED) -> list[Row]:
+    """About `count` rows, half of them attacks, for models that cannot afford them all.
+
+    Within a class each pair of source and language gives the same number of rows, up to `most_of_source`; a
+    pair that has fewer gives all it has, and the others share the rest. The order is random, and depends on
+    nothing but the arguments.
+    """
+    rng = random.Random(seed)
+    chosen: list[Row] = []
+    for label in (0, 1):
+        pools: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            if row.label == label:
+                pools.setdefault((row.source, row.language), []).append(row)
+        left = count // 2
+        by_size = sorted(pools.items(), key=lambda item: (len(item[1]), item[0]))
+        for place, (_, pool) in enumerate(by_size):
+            share = min(len(pool), most_of_source, left // (len(by_size) - place))
+            chosen += rng.sample(pool, share)
+            left -= share
+    rng.shuffle(chosen)
+    return chosen
+
+
+def reporting(*, data: Path = DATA) -> tuple[list[Row], list[SourceFile]]:
     """The development rows; each source as `name`, harmless files of other tasks with label 0."""
     rows, files = read_all(REPORTING, data=data)
     harmless, more = read_all(REPORTING_HARMLESS, data=data, label=0)
@@ -119,7 +161,8 @@ def reporting(*, data=DATA) -> tuple[list[Row], list[SourceFile]]:
 
 
 def _templates(rng: random.Random, scale: float) -> list[Row]:
-    made = english(rng, attacks=int(7000 * scale), benign=int(14_000 * scale))
+    made = english(rng, attacks=int(5000 * scale), benign=int(9000 * scale))
+    made += families(rng, attacks=int(16_000 * scale), benign=int(18_000 * scale))
     return made + other_languages(rng, attacks=int(180 * scale), benign=int(260 * scale))
 
 

@@ -21,6 +21,7 @@ class Row:
     source: str
     language: str
     group: str = ""  # rows made from one another share it
+    kind: str = ""  # the family of a made row, the category of another
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def read(name: str, *, data: Path = DATA, label: int | None = None) -> tuple[lis
     for line in filter(None, lines):
         value = json.loads(line)
         own = int(value["label"]) if label is None else label
-        rows.append(Row(value["text"], own, source, value["lang"]))
+        rows.append(Row(value["text"], own, source, value["lang"], kind=str(value.get("category") or "")))
     return rows, SourceFile(path.relative_to(data).as_posix(), hashlib.sha256(raw).hexdigest(), len(rows))
 
 

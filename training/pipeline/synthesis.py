@@ -7,17 +7,17 @@ documentation and sources of the running Python for long benign writing.
 from __future__ import annotations
 
 import random
-import re
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
+from pipeline.grammar import Grammar, load
+from pipeline.mutators import misspelt
 from pipeline.rows import Row
 
-TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
-_SLOT = re.compile(r"\{(\w+)\}")
+_SHARED = ("en/vocabulary.yaml", "en/contexts.yaml")
+_ATTACKS = ("override", "leaks", "personas", "structures")
+_HARMLESS = ("innocent", "about", "people")
 _MODULES = (
     "argparse", "ast", "smtplib", "http/server", "subprocess", "random", "csv", "statistics", "shutil",
     "textwrap", "zipfile", "urllib/request", "logging/__init__", "unittest/case", "json/decoder", "pathlib",
@@ -25,32 +25,94 @@ _MODULES = (
 )  # fmt: skip
 
 
-class Grammar:
-    """Templates with slots, expanded at random."""
+def families(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
+    """English rows of the grammars in `templates/en`: of each kind a share by the root of its templates.
 
-    def __init__(self, slots: dict[str, list[str]], rng: random.Random) -> None:
-        self._slots = slots
+    Documents are twins: the same frames carry an injection or a message like any other, so that a frame
+    tells nothing.
+    """
+    rows = []
+    for label, files, count in ((1, _ATTACKS, attacks), (0, _HARMLESS, benign)):
+        grammars = [load(*_SHARED, f"en/{name}.yaml") for name in files]
+        kinds = [(kind, found, data) for data in grammars for kind, found in data["families"].items()]
+        shares = [len(found) ** 0.5 for _, found, _ in kinds]
+        document = 0.3 * sum(shares)
+        for (kind, found, data), share in zip(kinds, shares, strict=True):
+            quoted = _Quoted(rng) if kind == "about" else None
+            wanted = round(count * share / (sum(shares) + document))
+            rows += _expanded(Grammar(data["slots"], rng), kind, found, label, wanted, rng, quoted)
+        wanted = round(count * document / (sum(shares) + document))
+        rows += documents(rng, label, wanted)
+    return rows
+
+
+def _expanded(
+    grammar: Grammar, kind: str, found: Sequence[str], label: int, count: int, rng: random.Random, quoted
+) -> list[Row]:
+    rows = []
+    for index in range(count):
+        template = found[index % len(found)]
+        text = grammar.expand(template)
+        if quoted is not None:
+            text = quoted.filled(text)
+        text = _varied(text, rng)
+        if len(text) > 2:
+            rows.append(Row(text, label, f"made:en:{kind}", "en", f"{kind}:{template}", kind))
+    return rows
+
+
+class _Quoted:
+    """Fills `@ATTACK@` with an attack of any family: what harmless texts about attacks quote."""
+
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self._found = []
+        for name in _ATTACKS:
+            data = load(*_SHARED, f"en/{name}.yaml")
+            grammar = Grammar(data["slots"], rng)
+            self._found += [(grammar, one) for found in data["families"].values() for one in found]
 
-    def expand(self, template: str) -> str:
-        """The template with every slot filled; `{{` and `}}` are braces."""
-        text = _shielded(template)
-        while _SLOT.search(text):
-            text = _SLOT.sub(lambda match: _shielded(self._rng.choice(self._slots[match[1]])), text)
-        return text.replace("\x01", "{").replace("\x02", "}")
+    def attack(self, longest: int = 400) -> str:
+        """One attack of at most so many characters."""
+        while True:
+            grammar, template = self._rng.choice(self._found)
+            text = grammar.expand(template)
+            if len(text) <= longest:
+                return text
+
+    def filled(self, text: str) -> str:
+        """The text with every `@ATTACK@` filled."""
+        while "@ATTACK@" in text:
+            text = text.replace("@ATTACK@", self.attack(160).rstrip(".").replace("@ATTACK@", ""), 1)
+        return text
 
 
-def _shielded(template: str) -> str:
-    return template.replace("{{", "\x01").replace("}}", "\x02")
-
-
-def _load(name: str) -> dict:
-    return yaml.safe_load((TEMPLATES / name).read_text(encoding="utf-8"))
+def documents(rng: random.Random, label: int, count: int) -> list[Row]:
+    """Mails, pages, code, JSON and the like that carry a message: an injection, or one like any other."""
+    data = load(*_SHARED, "en/documents.yaml")
+    grammar = Grammar(data["slots"], rng)
+    frames = data["frames"]
+    quoted = _Quoted(rng)
+    innocent = load(*_SHARED, "en/innocent.yaml")
+    plain = Grammar(innocent["slots"], rng)
+    triggers = innocent["families"]["trigger"]
+    rows = []
+    for index in range(count):
+        if label and rng.random() < 0.75:
+            message = grammar.expand("{payload}")
+        elif label:
+            message = quoted.attack()
+        else:
+            message = grammar.expand("{note}") if rng.random() < 0.7 else plain.expand(rng.choice(triggers))
+        frame = frames[index % len(frames)]
+        text = grammar.expand(frame.replace("{MESSAGE}", "\x03")).replace("\x03", message)
+        rows.append(Row(text, label, "made:en:document", "en", f"document:{frame}", "document"))
+    return rows
 
 
 def english(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
     """Rows of English templates; about as many of each family as it has templates."""
-    data = _load("en.yaml")
+    data = load("en.yaml")
     grammar = Grammar(data["slots"], rng)
     rows = []
     for label, kind, count in ((1, "attack", attacks), (0, "benign", benign)):
@@ -64,8 +126,8 @@ def english(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
 
 def other_languages(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
     """Rows of every other language, `attacks` and `benign` of each."""
-    shared = _load("en.yaml")["slots"]
-    data = _load("other_languages.yaml")
+    shared = load("en.yaml")["slots"]
+    data = load("other_languages.yaml")
     rows = []
     for language, slots in data["languages"].items():
         grammar = Grammar({**shared, **slots}, rng)
@@ -78,12 +140,22 @@ def other_languages(rng: random.Random, *, attacks: int, benign: int) -> list[Ro
 
 
 def _varied(text: str, rng: random.Random) -> str:
-    """Small differences of writing: first letter, case, final stop."""
-    if rng.random() < 0.7:
+    """Differences of writing: first letter, case, marks at the end, a slip of the finger."""
+    draw = rng.random()
+    if draw < 0.6:
         text = text[:1].upper() + text[1:]
-    if rng.random() < 0.15:
-        text = text.rstrip(".")
-    return text
+    elif draw < 0.8:
+        text = text.lower()
+    elif draw < 0.83:
+        text = text.upper()
+    draw = rng.random()
+    if draw < 0.2:
+        text = text.rstrip(".!?")
+    elif draw < 0.25:
+        text = text.rstrip(".") + rng.choice(["!", "!!", "...", " :)", " pls", " thanks", "?"])
+    elif draw < 0.28:
+        text = text.replace(",", "").replace("'", "")
+    return misspelt(text, rng) if rng.random() < 0.08 else text
 
 
 def python_texts(rng: random.Random, *, topics: int, sources: int) -> list[Row]:

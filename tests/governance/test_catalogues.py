@@ -11,6 +11,7 @@ SIZES = {
     ("eu-ai-act", "Regulation (EU) 2024/1689"): 17,
     ("iso-iec-42001-annex-a", "ISO/IEC 42001:2023"): 9 + 38,
     ("mitre-atlas", "2026.07"): 178 + 16 + 37,
+    ("mlcommons-ailuminate", "1.0"): 12,
     ("nist-ai-600-1", "2024-07"): 12,
     ("nist-ai-rmf", "1.0 (NIST AI 100-1)"): 19 + 72,
     ("owasp-agentic-top10", "2026"): 10,

@@ -33,7 +33,7 @@ from stanchion.detectors.patterns import (
 from stanchion.files.document import YamlDocument
 from stanchion.files.schema import FileModel, Loaded, attempt_file, load_file
 
-DETECTORS = ("secrets", "pii", "injection", "leakage", "refusal", "custom")
+DETECTORS = ("secrets", "pii", "injection", "leakage", "refusal", "content", "custom")
 
 Score = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 Joined = str | list[str]

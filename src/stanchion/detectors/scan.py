@@ -17,7 +17,7 @@ from stanchion.detectors.places import PlaceFinder
 from stanchion.detectors.views import Notice, TextView, TextViewSet
 
 MATCH_LIMIT = "match_limit"
-ON_DEMAND = ("refusal",)
+ON_DEMAND = ("content", "refusal")
 _NUMBERS = count()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -140,3 +141,68 @@ def test_equal_input_gives_equal_findings_and_the_version_names_the_data() -> No
     assert read("secrets", text) == read("secrets", text)
     assert detector("secrets").version == registry().create("secrets").version
     assert "+" in detector("secrets").version
+
+
+PASSWORD = "kV9tPw2qRz"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"- name: DB_PASSWORD\n  value: {PASSWORD}",
+        f'{{"name": "smtp_password", "value": "{PASSWORD}"}}',
+        f'<add key="SmtpPassword" value="{PASSWORD}" />',
+        f"<dbPassword>{PASSWORD}</dbPassword>",
+        f"<key>dbPassword</key>\n<string>{PASSWORD}</string>",
+        f'variable "db_password" {{\n  type = string\n  default = "{PASSWORD}"\n}}',
+        f'private readonly dbPassword: string = "{PASSWORD}";',
+        f'const dbPassword = process.env.DB_PASSWORD || "{PASSWORD}";',
+        f'export DB_PASSWORD="${{DB_PASSWORD:-{PASSWORD}}}"',
+        f'config.setPassword("{PASSWORD}")',
+        f'os.getenv("DB_PASSWORD", "{PASSWORD}")',
+        f'#define DB_PASSWORD "{PASSWORD}"',
+        f"ENV DB_PASSWORD {PASSWORD}",
+        f"PGPASSWORD={PASSWORD} psql -h db1",
+        f"mysqlPwd: {PASSWORD}",
+        f"| root password | `{PASSWORD}` |",
+        f"docker login -u robot -p {PASSWORD} registry.internal.test",
+    ],
+)
+def test_a_password_is_found_in_the_syntaxes_that_carry_one(text: str) -> None:
+    assert [span(text, finding) for finding in read("secrets", text)] == [PASSWORD]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'getpass("Enter the admin password: ")',
+        '"password": "The password must have 12 characters."',
+        '{"name": "DB_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "db", "key": "password"}}}',
+        "<label for='password'>New password</label>",
+        "def connect(self, user: str, password: bytes) -> None:",
+        "def read(self, name, pwd=None):",
+        "username, password = url_user_password",
+        'FIELDS = ("gr_name", "gr_passwd", "gr_gid")',
+        'export DB_PASSWORD="${DB_PASSWORD:-required}"',
+        'password: "%DB_PASSWORD%"',
+        "password: ENC[AES256_GCM,data:abc]",
+        "password: !Ref DbPassword42",
+        "password: vault:secret/data/db#password2",
+        f'<input name="csrf_token" value="{DRAWN}">',
+        f'next_page_token = "{DRAWN}"',
+        f'rookTable = "00{DRAWN[:36]}aB3x"',
+        "auth = CRAM-MD5",
+        "Pass `capture_output=False2` to the call",
+    ],
+)
+def test_what_only_stands_in_a_passwords_place_is_nothing(text: str) -> None:
+    assert read("secrets", text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["api_key=" * 125_000, "pass.pass." * 100_000, 'password="' + "a b" * 300_000]
+)
+def test_long_rows_of_names_cost_linear_time(text: str) -> None:
+    started = time.process_time()
+    read("secrets", text)
+    assert time.process_time() - started < 20

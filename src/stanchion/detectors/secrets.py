@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -15,7 +16,12 @@ from stanchion.detectors import assignments
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.scan import Hit, Scanner
-from stanchion.detectors.token_checks import has_github_checksum, is_random_token, shannon_bits
+from stanchion.detectors.token_checks import (
+    has_github_checksum,
+    is_placeholder,
+    is_random_token,
+    shannon_bits,
+)
 
 ID = "secrets"
 CODE_VERSION = "1"
@@ -27,6 +33,9 @@ _GENERIC = frozenset(
     {
         "secrets.password_assignment",
         "secrets.secret_assignment",
+        "secrets.joined_value",
+        "secrets.dockerfile_env",
+        "secrets.session_cookie",
         "secrets.spoken_password",
         "secrets.spoken_key",
         "secrets.api_key_header",
@@ -37,6 +46,9 @@ _GENERIC = frozenset(
         "secrets.service_key",
     }
 )
+_OWNED = re.compile(r"\(\?i[):]((?:\((?:[^()]|\([^()]*\))*\)|[^\[(])+)\[\\w")
+_NAME = re.compile(r"[\w.\-]+")
+_NAME_REACH = 120  # characters before a value in which its name stands
 _BARE_KEY_BITS = 3.5  # of a value after a name that says `key` and not whose
 
 
@@ -65,7 +77,8 @@ class SecretsDetector:
         hits = self._scanner.hits_for(view_set, ID)
         if not hits:
             return ()
-        refined = [hit for hit in map(_refine, hits) if hit is not None]
+        text = detector_input.text
+        refined = [kept for hit in hits if (kept := _refine(hit, text)) is not None]
         return most_certain(findings_from_hits(ID, self.version, refined, view_set))
 
 
@@ -105,9 +118,45 @@ def _is_published_example(value: str) -> bool:
     return hashlib.sha256(value.encode("utf-8", "replace")).hexdigest()[:32] in _published_examples()
 
 
-def _refine(hit: Hit) -> Hit | None:
+def _refine(hit: Hit, text: str) -> Hit | None:
     refined = _refined(hit)
-    return None if refined is None or _is_published_example(refined.text) else refined
+    if refined is None or _is_published_example(refined.text) or not _names_its_owner(refined):
+        return None
+    if refined.pattern.id in _GENERIC and refined.view.name != "raw":
+        start, end = refined.original
+        if is_placeholder(text[start:end]):
+            return None  # `%DB_PASS%` is a reference, whatever its percent signs decode to
+    return refined
+
+
+@lru_cache(maxsize=512)
+def _owner(pattern: str) -> re.Pattern[str] | None:
+    """What a pattern asks of the name before its value, when it asks for an owner (`(?i)okta...`)."""
+    match = _OWNED.match(pattern)
+    if match is None:
+        return None
+    return re.compile(match[1].replace("\\b", ""), re.IGNORECASE)
+
+
+def _names_its_owner(hit: Hit) -> bool:
+    """Whether the owner's name is made of whole words of the name; `rookTable`, `sumObject` name nobody."""
+    owner = _owner(hit.pattern.pattern)
+    if owner is None or not hit.pattern.group:
+        return True
+    line = hit.view.text[max(0, hit.start - _NAME_REACH) : hit.start]
+    return any(
+        _is_of_words(match.group(), found.start(), found.end())
+        for match in _NAME.finditer(line)
+        for found in owner.finditer(match.group())
+    )
+
+
+def _is_of_words(name: str, start: int, end: int) -> bool:
+    """Whether `name[start:end]` begins with a word of the name and, where it holds several, ends with one."""
+    words = [match.span() for match in assignments.NAME_WORDS.finditer(name)]
+    if not any(first == start for first, _ in words):
+        return name[start : start + 1] in "_-."
+    return not any(first < end < last and first > start for first, last in words)
 
 
 def _refined(hit: Hit) -> Hit | None:
@@ -120,7 +169,9 @@ def _refined(hit: Hit) -> Hit | None:
     if rule == "secrets.password_assignment":
         return _assigned(hit, assignments.asks_for_password)
     if rule == "secrets.secret_assignment":
-        return _assigned_secret(hit)
+        return _assigned_secret(hit, assignments.parse(hit.text))
+    if rule == "secrets.joined_value":
+        return _joined(hit)
     if rule == "secrets.curl_user_quoted":
         start = hit.text[:-1].rfind(hit.text[-1]) + 1
         return Hit(hit.pattern, hit.view, hit.start + start, hit.end - 1)
@@ -134,8 +185,17 @@ def _assigned(hit: Hit, asks: Callable[[str], bool]) -> Hit | None:
     return Hit(hit.pattern, hit.view, hit.start + found.start, hit.start + found.end)
 
 
-def _assigned_secret(hit: Hit) -> Hit | None:
-    found = assignments.parse(hit.text)
+def _joined(hit: Hit) -> Hit | None:
+    found = assignments.parse_joined(hit.text)
+    if found is None:
+        return None
+    if assignments.asks_for_password(assignments.name_before(hit.view.text, hit.start) + found.name):
+        pattern = msgspec.structs.replace(hit.pattern, category="secret.password")
+        return Hit(pattern, hit.view, hit.start + found.start, hit.start + found.end)
+    return _assigned_secret(hit, found)
+
+
+def _assigned_secret(hit: Hit, found: assignments.Assignment | None) -> Hit | None:
     if found is None:
         return None
     name = assignments.name_before(hit.view.text, hit.start) + found.name

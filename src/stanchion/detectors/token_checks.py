@@ -18,7 +18,8 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _REFERENCE = re.compile(
-    r"""\$\{|\$\(|\{\{|\}\}|<[^<>]{1,60}>|%[A-Z_]{2,40}%|\#\{|\A\$[A-Za-z_]|\A@?\{[\w.\s-]*\}\Z|\A\[[^\]]{1,60}\]\Z
+    r"""\A(?:ENC\[|!(?:Ref|Sub|GetAtt|ImportValue|Join|vault|reference|secret)\b|file:|(?:vault|op|ref\+\w+|ssm
+    |secretsmanager|keyvault|keyring|akv|gcpsm|awssm|doppler|env|arn|projects)[:/]|@Microsoft\.KeyVault)|\$\{|\$\(|\{\{|\}\}|<[^<>]{1,60}>|%[A-Z_]{2,40}%|\#\{|\A\$[A-Za-z_]|\A@?\{[\w.\s-]*\}\Z|\A\[[^\]]{1,60}\]\Z
     |\A(?:process\.env|os\.environ|os\.getenv|getenv|env|ENV|System\.getenv|secrets|vars?|local|data|module
     |config|settings|params|self|this|ctx|args|options|request|props)[.\[(]|\Aarn:aws|\A/[\w./-]+\Z|\A\.{1,2}/""",
     re.VERBOSE,
@@ -56,7 +57,24 @@ _COMMON_PAIRS = _word_set(
 )
 _DIGIT = re.compile(r"\d")
 _SYMBOL = re.compile(r"[^A-Za-z0-9\s]")
-_CODE = re.compile(r"[(){};]|=>|->|::|\w\.\w+\(|\w+\[\w*\]")
+_CALL_OR_NAME = re.compile(
+    r"\A[\w.]+\(.*\)?\Z|\A[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\Z|\A\w+(?:\.\w+)*\[.*\]\Z|\A\w+(?:\s?\|\s?\w+)+\Z"
+)
+_NUMBERED = re.compile(r"\A[a-z]+\.[a-z]+[0-9]{2,}\Z")  # word.word1234: nobody names an attribute so
+_CONSTANT = re.compile(r"[A-Z][A-Z0-9_]+\Z")
+_PROSE_END = re.compile(r"[.?!:\u2026]\Z")
+_PROSE_WORD = re.compile(
+    r"(?:^|\s)(?:the|an?|your|my|is|are|must|for|please|enter|forgot(?:ten)?|invalid|incorrect|wrong|to|at|and|or"
+    r"|not|no|of|in|with|be|reset|change|new|old|current|confirm|de|la|le|el|der|die|das|ihr|votre|su|tu)(?:\s|\Z)",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"[(){};]|=>|->|::|\w\.\w+\(|\w\[[\w:.\-]*\]")
+_ALGORITHM = re.compile(
+    r"(?:hmac|cram|scram|digest|rsa|dsa|ecdsa|eddsa|aes|sha|md|hs|rs|es|ps|pbkdf|chacha|bcrypt|argon|ed)"
+    r"[-_/.a-z]{0,12}[-_/]?[0-9]{1,4}(?:[-_/][a-z0-9]{1,8}){0,3}\Z",
+    re.IGNORECASE,
+)
+_NOT_SEED_WORDS = _word_set("the and for that which with this not are from was has have will when")
 
 
 def shannon_bits(text: str) -> float:
@@ -68,7 +86,7 @@ def shannon_bits(text: str) -> float:
 def is_filler(value: str) -> bool:
     """A value that says it stands for a credential: a reference, a filler word, a piece repeated."""
     text = value.strip().strip("\"'`")
-    if not text or text.casefold() in _FILLER_VALUES or _REFERENCE.search(text):
+    if not text or _ALGORITHM.match(text) or text.casefold() in _FILLER_VALUES or _REFERENCE.search(text):
         return True
     return bool(_FILLER_WORD.search(text)) or _is_repetitive(text)
 
@@ -120,8 +138,10 @@ def is_random_token(value: str) -> bool:
 
 def is_secret_value(value: str) -> bool:
     """What stands in a credential's place and is one: 8 characters or more, mixed, no code, no filler."""
-    if not 8 <= len(value) <= 512 or is_placeholder(value) or _CODE.search(value):
+    if not 8 <= len(value) <= 512 or is_placeholder(value):
         return False
+    if _CODE.search(value):
+        return 40 <= len(value) <= 128 and shannon_bits(value) >= 4.8 and wordiness(value) < 0.15
     if _HEX.match(value) or _UUID.match(value):
         return len(value) >= 16 and is_random_token(value)
     if not _DIGIT.search(value):
@@ -133,16 +153,43 @@ def is_password_value(value: str) -> bool:
     """What stands after `password =` and is one: 6 characters or more, no filler, no code, no plain word."""
     if not 6 <= len(value) <= 256 or is_placeholder(value) or value.isspace():
         return False
-    if re.search(r"\A[\w.]+\(.*\)?\Z|\A[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\Z|\A[A-Z][A-Z0-9_]+\Z", value):
+    if _CALL_OR_NAME.search(value) and not _NUMBERED.search(value):
+        return False
+    if _CONSTANT.match(value) and not is_drawn(value):
         return False
     return bool(_DIGIT.search(value) or _SYMBOL.search(value)) or len(set(value)) >= 8
+
+
+def is_command_password(value: str) -> bool:
+    """A password after a short option (`-p ...`): letters with digits, no port, path or plain word."""
+    return is_password_value(value) and is_spoken_password(value) and not re.match(r"[\d.]+:\d+|[./~]", value)
+
+
+def is_drawn(value: str) -> bool:
+    """Letters (and digits) in no order of words or names: both cases mixed, or digits among capitals."""
+    if len(value) < 8 or wordiness(value) >= 0.4 or is_placeholder(value) or "_" in value:
+        return False
+    has_digit = bool(_DIGIT.search(value))
+    changes = sum(a.isupper() != b.isupper() for a, b in itertools.pairwise(value))
+    return shannon_bits(value) >= 2.5 and (has_digit or changes >= 3)
+
+
+def is_prose(value: str) -> bool:
+    """Words of a language with spaces between: a label, a message, a hint; no passphrase of drawn words."""
+    if re.fullmatch(r"[^\W\d_]+\s?[:?!\u2026]\s?", value):
+        return True
+    if not re.search(r"\S\s+\S", value) or wordiness(value) < 0.3:
+        return False
+    if _CODE.search(value):
+        return True
+    return bool(_PROSE_END.search(value) or _PROSE_WORD.search(value)) or len(value.split()) < 4
 
 
 def is_spoken_password(value: str) -> bool:
     """A password in running prose ('the password is ...'): letters with digits, or symbols inside."""
     if not is_password_value(value) or (value.endswith((".", ",")) and value[:-1].isalpha()):
         return False
-    if re.match(r"[A-Za-z]+(?:['-][A-Za-z]+)*[.,;:!?]*\Z", value):
+    if re.match(r"_*[A-Za-z]+(?:['_.-]+[A-Za-z]+)*[.,;:!?)]*\Z|[(\[{]", value):
         return False
     has_letter, has_digit = any(c.isalpha() for c in value), bool(_DIGIT.search(value))
     return (has_letter and has_digit) or (bool(_SYMBOL.search(value)) and (has_letter or has_digit))
@@ -193,9 +240,13 @@ def _json_segment(segment: str) -> object:
 def is_jwt(token: str) -> bool:
     """A JSON web token (RFC 7519): the first part decodes to a JSON object that names an algorithm.
 
-    An unsigned token (`"alg": "none"`) counts: it can still be accepted somewhere.
+    An unsigned token (`"alg": "none"`) counts: it can still be accepted somewhere. So does one that was
+    mistyped after `{"alg":`.
     """
-    header = _json_segment(token.partition(".")[0])
+    segment = token.partition(".")[0]
+    header = _json_segment(segment)
+    if header is None:
+        return segment.startswith(("eyJhbGciOi", "eyJ0eXAiOiJKV1Qi"))
     return isinstance(header, dict) and isinstance(header.get("alg"), str)
 
 
@@ -278,10 +329,19 @@ def is_header_value(value: str) -> bool:
     return shannon_bits(value) >= 2.5 and wordiness(value) < 0.6
 
 
+def is_seed_phrase(text: str) -> bool:
+    """12, 15, 18, 21 or 24 words or more, none of which only joins others (BIP 39 lists no such words)."""
+    words = re.findall(r"[a-z]+", text.casefold())
+    return len(words) >= 12 and not _NOT_SEED_WORDS & set(words) and len(set(words)) >= 9
+
+
 def is_connection_string(url: str) -> bool:
     """An address `scheme://user:password@host` whose password is no placeholder."""
     userinfo = url.partition("://")[2].rpartition("@")[0]
     user, separator, password = userinfo.partition(":")
     if not separator or not password or is_placeholder(password) or _REFERENCE.search(user):
         return False
-    return password.casefold() not in {"pass", "pwd", "pw", "x", "xxx"}
+    return password.casefold() not in {"pass", "pwd", "pw", "x", "xxx"} and (user, password) != (
+        "scott",
+        "tiger",
+    )

@@ -95,6 +95,11 @@ LOOSER: dict[tuple[type, str], tuple[Policy, Policy, str]] = {
         detector(thresholds={"pii.card": 0.6}),
         "detectors.pii.thresholds.pii.card",
     ),
+    (DetectorSettings, "origin_thresholds"): (
+        detector(),
+        detector(origin_thresholds={"*": {Origin.USER: 0.6}}),
+        "detectors.pii.origin_thresholds.*.user",
+    ),
     (DetectorSettings, "fail"): (detector(), detector(fail=OnFailure.OPEN), "detectors.pii.fail"),
     (DetectorSettings, "stand_in"): (
         detector(fail=OnFailure.DEGRADE, stand_in="secrets"),

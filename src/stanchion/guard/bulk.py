@@ -71,7 +71,7 @@ class BulkScanner:
     ) -> None:
         """`folder` is what file names in the policy's detector options are relative to."""
         detectors = {
-            name: registry.create(name, **_with_folder(settings.options, folder or Path()))
+            name: registry.create(name, **_with_folder(settings.creation_options, folder or Path()))
             for name, settings in policy.enabled_detectors.items()
         }
         self._surface = surface
@@ -126,7 +126,9 @@ class BulkScanner:
         counts = self._policy.table.counts
         given = DetectorInput(view_set=view_set, origin=self._origin)
         try:
-            return not any(counts(finding) for detector in asked for finding in detector.detect(given))
+            return not any(
+                counts(finding, self._origin) for detector in asked for finding in detector.detect(given)
+            )
         except Exception:
             return False  # the guard knows what a check that fails means
 

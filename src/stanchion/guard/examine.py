@@ -11,6 +11,7 @@ import msgspec
 from stanchion.core.clock import Clock, Ids
 from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, OnFailure, Surface
 from stanchion.core.finding import Finding, Location, Severity
+from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
 from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner
 from stanchion.guard.fields import Field, TextField, UncheckedPart
@@ -134,13 +135,13 @@ class Examiner:
         examined = []
         for number, text in enumerate(texts):
             found = [f for c in range(len(checks)) for f in results[c, number].findings]
-            counted = [finding for finding in found if self._policy.table.counts(finding)]
+            counted = [one for one in found if self._policy.table.counts(one, text.origin)]
             one, grounds = self._judged(text, counted)
             examined.append(one)
             gathered.findings.extend(counted)
             gathered.grounds.extend(grounds)
         records = tuple(
-            self._record(check, surface, [results[c, t] for t in range(len(texts))])
+            self._record(check, surface, [(results[c, t], text.origin) for t, text in enumerate(texts)])
             for c, check in enumerate(checks)
         )
         outcome, failures = _failures(checks, records)
@@ -231,7 +232,10 @@ class Examiner:
         ground = Ground(effect=effect, rule_id=part.kind, category="input.media", reason=reason)
         return ground, own_finding(PARTS, "input.media", field=part.field, rule=part.kind, reason=reason)
 
-    def _record(self, check: Check, surface: Surface, results: Sequence[CheckResult]) -> CheckRecord:
+    def _record(
+        self, check: Check, surface: Surface, by_text: Sequence[tuple[CheckResult, Origin]]
+    ) -> CheckRecord:
+        results = [result for result, _ in by_text]
         failed = next((result for result in results if result.status is not CheckStatus.RAN), None)
         status = CheckStatus.SKIPPED if not results else failed.status if failed else CheckStatus.RAN
         counts = self._policy.table.counts
@@ -241,7 +245,7 @@ class Examiner:
             surface=surface,
             status=status,
             elapsed_ms=round(sum(result.elapsed_ms for result in results), 3),
-            findings=sum(counts(finding) for result in results for finding in result.findings),
+            findings=sum(counts(found, origin) for result, origin in by_text for found in result.findings),
             on_failure=check.settings.fail,
             reason=failed.reason if failed else "" if results else "there was no text it could read",
         )

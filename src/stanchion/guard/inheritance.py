@@ -7,6 +7,7 @@ written again is replaced whole.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,15 +40,20 @@ _PLAIN = (
 _UNTRUSTED = tuple(origin for origin in Origin if origin.is_untrusted)
 
 
-def merge(base: Policy, layer: PolicyFile) -> Policy:
-    """`base` with everything that `layer` says in its place."""
+def merge(
+    base: Policy, layer: PolicyFile, *, calibrated: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> Policy:
+    """`base` with everything that `layer` says in its place.
+
+    `calibrated` is what the calibrations that it names stand for, as settings of detectors.
+    """
     said = written(layer)
     plain = {key: getattr(layer, key) for key in _PLAIN if key in said}
     return msgspec.structs.replace(
         base,
         **plain,
         name=layer.name or base.name,
-        detectors=_detectors(base.detectors, said.get("detectors", {})),
+        detectors=_detectors(base.detectors, said.get("detectors", {}), calibrated),
         rules=_rules(base.rules, layer.rules),
         limits=_over(base.limits, said.get("limits") or {}, Limits),
         redaction=_redaction(base.redaction, said.get("redaction") or {}),
@@ -64,16 +70,29 @@ def _over(base: _S, said: Mapping[str, Any], kind: type[_S]) -> _S:
 
 
 def _detectors(
-    base: Mapping[str, DetectorSettings], said: Mapping[str, Mapping[str, Any]]
+    base: Mapping[str, DetectorSettings],
+    said: Mapping[str, Mapping[str, Any]],
+    calibrated: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, DetectorSettings]:
     merged = dict(base)
-    for name, entry in said.items():
+    for name, written_entry in said.items():
         before = base.get(name, DetectorSettings())
-        nested = {
-            key: {**getattr(before, key), **entry[key]} for key in ("options", "thresholds") if key in entry
-        }
-        merged[name] = _over(before, {**entry, **nested}, DetectorSettings)
+        if name in calibrated or "threshold" in written_entry:  # what an earlier calibration said is over
+            before = msgspec.structs.replace(before, origin_thresholds={}, calibrations=(), report_from=None)
+        if name in calibrated:
+            before = _calibrated(before, calibrated[name])
+        entry = {key: value for key, value in written_entry.items() if key != "calibration"}
+        for key in ("options", "thresholds"):
+            if key in entry:
+                entry[key] = {**getattr(before, key), **entry[key]}
+        merged[name] = _over(before, entry, DetectorSettings)
     return merged
+
+
+def _calibrated(before: DetectorSettings, said: Mapping[str, Any]) -> DetectorSettings:
+    """What calibrations say: one for every category ends all other thresholds, one for some its own."""
+    kept = {} if "threshold" in said else before.thresholds
+    return msgspec.structs.replace(before, **{**said, "thresholds": {**kept, **said["thresholds"]}})
 
 
 def _rules(base: tuple[Rule, ...], said: Sequence[RuleEntry]) -> tuple[Rule, ...]:

@@ -138,10 +138,10 @@ class Guard:
         elif isinstance(policy, str) and not policy.endswith((".yaml", ".yml")):
             read = LoadedPolicy(policy=packaged_policy(policy, detectors=registry.ids(), clock=clock))
         else:
-            read = read_policy(policy, env=env, detectors=registry.ids(), clock=clock)
+            read = read_policy(policy, env=env, detectors=registry.ids(), clock=clock, registry=registry)
             folder = Path(policy).parent
         detectors = {
-            name: registry.create(name, **_with_base(settings.options, folder))
+            name: registry.create(name, **_with_base(settings.creation_options, folder))
             for name, settings in read.policy.enabled_detectors.items()
         }
         key = None if read.key is None else stretched_key(read.key.reveal())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from stanchion.core.clock import Clock, SystemClock
 from stanchion.core.errors import FilesError, Problem, UsageError, did_you_mean
 from stanchion.core.resources import data_path, read_data_text
+from stanchion.detectors.registry import Registry
 from stanchion.files.document import Step, YamlDocument, attempt_document
 from stanchion.files.references import Secret, Trail, project_root, resolve_inside
 from stanchion.files.schema import Loaded, attempt_file, load_text
+from stanchion.guard.calibrations import problems_with, resolve
 from stanchion.guard.fallback import languages, template_fault
 from stanchion.guard.inheritance import merge
 from stanchion.guard.policy_file import PolicyFile
@@ -49,16 +52,19 @@ def read_policy(
     env: Mapping[str, str] | None = None,
     detectors: Collection[str] | None = None,
     clock: Clock | None = None,
+    registry: Any = None,
 ) -> LoadedPolicy:
     """Read a policy file with everything it extends.
 
-    `detectors` are the ids that exist (None: not checked); `clock` says which waivers have expired.
+    `detectors` are the ids that exist (None: not checked); `clock` says which waivers have expired;
+    `registry` makes the detectors whose calibrations are to be checked (default: the installed ones).
 
     Raises:
         FilesError: with every problem of every file: what cannot be read, what is unknown, and every setting
             that is looser than in an extended policy without a waiver.
     """
-    reader = _Reader(env=env, known=detectors, today=(clock or SystemClock()).now().date().isoformat())
+    today = (clock or SystemClock()).now().date().isoformat()
+    reader = _Reader(env=env, known=detectors, today=today, registry=registry)
     return reader.finish(reader.file(Path(path), Trail()))
 
 
@@ -95,8 +101,16 @@ class _Read(msgspec.Struct, frozen=True):
 
 
 class _Reader:
-    def __init__(self, *, env: Mapping[str, str] | None, known: Collection[str] | None, today: str) -> None:
+    def __init__(
+        self,
+        *,
+        env: Mapping[str, str] | None,
+        known: Collection[str] | None,
+        today: str,
+        registry: Any = None,
+    ) -> None:
         self._env = env
+        self._registry = registry
         self._known = known
         self._today = today
         self._problems: list[Problem] = []
@@ -129,12 +143,22 @@ class _Reader:
                 parents.append((index, parent.policy))
                 base = parent.policy if index == 0 else _joined(base, parent.policy)
                 key = parent.key or key
-        merged = merge(base, loaded.value)
+        calibrated, problems = resolve(loaded)
+        self._problems.extend(problems)
+        merged = merge(base, loaded.value, calibrated={name: one.said for name, one in calibrated.items()})
         merged = msgspec.structs.replace(
             merged,
             name=loaded.value.name or name,
-            sources=(*base.sources, Source(file=loaded.document.file, digest=loaded.digest)),
+            sources=(
+                *base.sources,
+                Source(file=loaded.document.file, digest=loaded.digest),
+                *(source for one in calibrated.values() for source in one.sources),
+            ),
         )
+        if calibrated:
+            self._registry = self._registry or Registry()
+            in_use = {name: one for name, one in calibrated.items() if merged.detectors[name].enabled}
+            self._problems.extend(problems_with(loaded, in_use, merged.detectors, self._registry))
         self._problems.extend(_problems(loaded, merged, self._known))
         merged = self._check_looser(loaded, merged, parents)
         own = loaded.value.redaction.key if loaded.value.redaction is not None else None

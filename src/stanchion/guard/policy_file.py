@@ -94,6 +94,19 @@ class RuleEntry(FileModel):
         return self
 
 
+def _as_entries(value: Any) -> Any:
+    """A calibration by its file's name alone, by a mapping, or a list of these."""
+    listed = value if isinstance(value, list) else [value]
+    return tuple({"file": one} if isinstance(one, str) else one for one in listed)
+
+
+class CalibrationEntry(FileModel):
+    """A calibration: its file, relative to the policy, and the digest it must have."""
+
+    file: Annotated[str, Field(min_length=1)]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+
+
 class DetectorEntry(FileModel):
     """One detector."""
 
@@ -101,10 +114,20 @@ class DetectorEntry(FileModel):
     options: dict[str, Any] = Field(default_factory=dict)
     threshold: Fraction = 0.5
     thresholds: dict[CategorySelector, Fraction] = Field(default_factory=dict)
+    calibration: Annotated[tuple[CalibrationEntry, ...], BeforeValidator(_as_entries)] = ()
     fail: OnFailure = OnFailure.CLOSED
     stand_in: str = ""
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 250
     surfaces: Annotated[tuple[Surface, ...], BeforeValidator(_as_list)] = ()
+
+    @model_validator(mode="after")
+    def _one_source_of_thresholds(self) -> DetectorEntry:
+        if self.calibration and self.model_fields_set & {"threshold", "thresholds"}:
+            raise FieldError(
+                "both a threshold and a calibration are given.",
+                hint="Leave the threshold out: the calibration says it.",
+            )
+        return self
 
 
 class LimitsEntry(FileModel):

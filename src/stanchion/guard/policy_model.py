@@ -22,6 +22,7 @@ from stanchion.guard.rules import FoundIn, Operator, Rule, RuleTable, Ruling
 
 DEFAULT_THRESHOLD = 0.5
 DEFAULT_DEADLINE_MS = 250
+EVERY_CATEGORY = "*"
 _NOT_IN_DIGEST = ("name", "environment", "sources")
 
 
@@ -54,6 +55,9 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     `thresholds` maps category selectors to scores and goes before `threshold`; of several selectors the
     longest holds. `surfaces` empty: every surface on which a rule speaks of one of its categories.
+    `origin_thresholds` maps a selector of `thresholds`, or `*` for `threshold`, to the scores that hold for
+    texts of some origins in its place. `calibrations` are the digests of the files that said these numbers;
+    `report_from` is the lowest score that the detector is asked to report for them.
     `stand_in` is the detector whose answer counts when this one fails and `fail` is `degrade`.
     """
 
@@ -61,15 +65,37 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     threshold: float = DEFAULT_THRESHOLD
     thresholds: dict[str, float] = msgspec.field(default_factory=dict)
+    origin_thresholds: dict[str, dict[Origin, float]] = msgspec.field(default_factory=dict)
+    calibrations: tuple[Digest, ...] = ()
+    report_from: float | None = None
     fail: OnFailure = OnFailure.CLOSED
     stand_in: str = ""
     deadline_ms: int = DEFAULT_DEADLINE_MS
     surfaces: tuple[Surface, ...] = ()
 
-    def threshold_for(self, category: str) -> float:
-        """The score from which a finding of this category counts."""
+    def threshold_for(self, category: str, origin: Origin | None = None) -> float:
+        """The score from which a finding of this category counts, in a text of this origin."""
         fitting = [selector for selector in self.thresholds if matches(selector, category)]
-        return self.thresholds[max(fitting, key=len)] if fitting else self.threshold
+        selector = max(fitting, key=len) if fitting else EVERY_CATEGORY
+        general = self.thresholds[selector] if fitting else self.threshold
+        own = self.origin_thresholds.get(selector)
+        return general if own is None or origin is None else own.get(origin, general)
+
+    @property
+    def lowest_threshold(self) -> float:
+        """The lowest score from which anything counts."""
+        by_origin = (score for own in self.origin_thresholds.values() for score in own.values())
+        return min([self.threshold, *self.thresholds.values(), *by_origin])
+
+    @property
+    def creation_options(self) -> dict[str, Any]:
+        """The options that the detector is made with."""
+        if self.report_from is None:
+            return self.options
+        own = self.options.get("minimum")
+        own = own if isinstance(own, int | float) else 1.0
+        least = min(self.report_from, self.lowest_threshold, own)
+        return {**self.options, "minimum": least}
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,11 +225,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The rules, ready to judge."""
         return RuleTable(self.rules, threshold=self.threshold)
 
-    def threshold(self, detector: str, category: str) -> float:
+    def threshold(self, detector: str, category: str, origin: Origin | None = None) -> float:
         """The score from which a finding counts; 0 for what the guard itself finds (limits, media)."""
         settings = self.detectors.get(detector)
         if settings is not None:
-            return settings.threshold_for(category)
+            return settings.threshold_for(category, origin)
         return 0.0 if detector.startswith("guard.") else DEFAULT_THRESHOLD
 
     def judge(

@@ -151,22 +151,22 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 class RuleTable:
     """Rules, indexed by place and category on first use."""
 
-    def __init__(self, rules: Sequence[Rule], *, threshold: Callable[[str, str], float]) -> None:
-        """`threshold(detector, category)` is the score from which a finding counts."""
+    def __init__(self, rules: Sequence[Rule], *, threshold: Callable[[str, str, Origin], float]) -> None:
+        """`threshold(detector, category, origin)` is the score from which a finding counts."""
         self._rules = tuple(rules)
         self._threshold = threshold
         self._index: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
 
-    def counts(self, finding: Finding) -> bool:
-        """Whether the score reaches the threshold of its detector and category."""
-        return finding.score >= self._threshold(finding.detector, finding.category)
+    def counts(self, finding: Finding, origin: Origin) -> bool:
+        """Whether the score reaches the threshold of its detector and category in a text of this origin."""
+        return finding.score >= self._threshold(finding.detector, finding.category, origin)
 
     def judge(self, found: Iterable[FoundIn]) -> Ruling:
         """The rules' word on findings; those below their threshold are passed over."""
         hits: list[RuleHit] = []
         shadow_hits: list[RuleHit] = []
         for one in found:
-            if not self.counts(one.finding):
+            if not self.counts(one.finding, one.origin):
                 continue
             for rule in self._candidates(one):
                 if rule.applies_to(one):

@@ -13,6 +13,7 @@ from typing import Any
 from stanchion.core.decision import Effect, Mode, OnFailure
 from stanchion.core.taxonomy import matches
 from stanchion.guard.policy_model import (
+    EVERY_CATEGORY,
     ArgumentRule,
     Capture,
     DetectorSettings,
@@ -47,6 +48,10 @@ NOT_COMPARED: Mapping[type, Mapping[str, str]] = {
         "waivers": "they permit a loosening, by name and day, and are none themselves",
         "loosenings": "what this module found, not a setting",
         "sources": "where the policy came from, not a setting",
+    },
+    DetectorSettings: {
+        "calibrations": "the files that the thresholds come from; the thresholds are compared",
+        "report_from": "it takes effect at the lowest threshold at most, so it hides nothing that counts",
     },
     Redaction: {"mask_character": "every character hides the same"},
     Rule: {"id": "the name by which rules are compared", "message": "words for users"},
@@ -88,7 +93,7 @@ def _detector(
     if after is None or not after.enabled:
         yield (*path, "enabled"), True, False
         return
-    if after.options != before.options:
+    if _shaping_options(after) != _shaping_options(before):
         yield (*path, "options"), "as extended", "changed"
     if after.threshold > before.threshold:
         yield (*path, "threshold"), before.threshold, after.threshold
@@ -96,6 +101,7 @@ def _detector(
         old, new = before.threshold_for(selector), after.threshold_for(selector)
         if new > old:
             yield (*path, "thresholds", selector), old, new
+    yield from _origin_thresholds(path, before, after)
     if _FAIL_STRICTNESS[after.fail] < _FAIL_STRICTNESS[before.fail]:
         yield (*path, "fail"), before.fail, after.fail
     if before.fail is after.fail is OnFailure.DEGRADE and after.stand_in != before.stand_in:
@@ -104,6 +110,29 @@ def _detector(
         yield (*path, "deadline_ms"), before.deadline_ms, after.deadline_ms
     if not _at_least(before.surfaces, after.surfaces):
         yield (*path, "surfaces"), before.surfaces, after.surfaces
+
+
+def _origin_thresholds(
+    path: Path, before: DetectorSettings, after: DetectorSettings
+) -> Iterator[tuple[Path, Any, Any]]:
+    """Thresholds of origins, where they say more than the threshold that holds for every origin."""
+    selectors = {**before.origin_thresholds, **after.origin_thresholds}
+    for selector in selectors:
+        category = "" if selector == EVERY_CATEGORY else selector.removesuffix(".*")
+        general = before.threshold_for(category), after.threshold_for(category)
+        origins = {**before.origin_thresholds.get(selector, {}), **after.origin_thresholds.get(selector, {})}
+        for origin in origins:
+            old, new = before.threshold_for(category, origin), after.threshold_for(category, origin)
+            if new > old and (old, new) != general:
+                yield (*path, "origin_thresholds", selector, origin.value), old, new
+
+
+def _shaping_options(settings: DetectorSettings) -> dict[str, Any]:
+    """The options without a `minimum` that leaves out only findings which would not count anyway."""
+    options = settings.creation_options
+    least = options.get("minimum")
+    is_harmless = isinstance(least, int | float) and least <= settings.lowest_threshold
+    return {key: value for key, value in options.items() if key != "minimum" or not is_harmless}
 
 
 def _rule(path: Path, before: Rule, after: Rule | None) -> Iterator[tuple[Path, Any, Any]]:

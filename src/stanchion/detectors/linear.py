@@ -33,10 +33,9 @@ MAX_FINDINGS = 16
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
 _COMPAT = "compat"
+_SOME = 0.05  # of a reading: so much of it in code is not wording, and a later reading has it in clear
+_MUCH = 0.5
 _NEEDS_SKELETON = frozenset({"confusables", "marks"})
-_UNDISGUISED = frozenset(
-    {"zero_width", "joiners", "bidi", "selectors", "tags", "controls", "surrogates", "compatibility"}
-)
 
 
 class _Suspect(NamedTuple):
@@ -97,7 +96,8 @@ class LinearDetector:
 def readings(view_set: TextViewSet) -> Iterator[TextView]:
     """The readings that are scored: the text without disguise, then what was hidden in it.
 
-    Of every level of decoding, the text without invisible characters and compatibility forms. Look-alikes are
+    Of every level of decoding, the text without invisible characters and compatibility forms; a level that is
+    in code is left out, since the next one has all of it, what stood in clear included. Look-alikes are
     resolved only where they were mixed into Latin words: the skeleton of a text in another script is not a
     text in any language.
     """
@@ -111,16 +111,19 @@ def readings(view_set: TextViewSet) -> Iterator[TextView]:
         if kind == "folded" and (how == _COMPAT or how.startswith(f"{_COMPAT}+")):
             kind, how = _COMPAT, how[len(_COMPAT) + 1 :]
         levels.setdefault(how, {})["base" if kind in {"raw", "decoded"} else kind] = view
-    for level in levels.values():
-        yield from _of_level(level, view_set.signals, is_only=len(levels) == 1)
+    for number, level in enumerate(levels.values(), start=1):
+        if number < len(levels) and max(view.encoded for view in level.values()) >= _SOME:
+            continue
+        if "spaced" in level and max(view.apart for view in level.values()) >= _MUCH:
+            yield level["spaced"]
+            continue
+        yield from _of_level(level, view_set.signals)
 
 
-def _of_level(level: dict[str, TextView], signals: frozenset[str], *, is_only: bool) -> Iterator[TextView]:
+def _of_level(level: dict[str, TextView], signals: frozenset[str]) -> Iterator[TextView]:
     plain, folded = level.get(_COMPAT), level.get("folded")
-    if plain is None and folded is not None and not signals.isdisjoint(_UNDISGUISED):
+    if plain is None and folded is not None and not folded.is_skeleton:
         plain, folded = folded, None  # the skeleton changed nothing more
-        if not is_only and "base" in level:
-            yield level["base"]  # the signals may be those of another level
     if plain is None:
         plain = level.get("base")
     if plain is not None:

@@ -23,6 +23,7 @@ _BY_NAME = re.compile(
     r"|(?:NEGATIVE )?(?:CIRCLED|SQUARED) LATIN CAPITAL LETTER (?P<boxed>[A-Z])"
     r"|REGIONAL INDICATOR SYMBOL LETTER (?P<flag>[A-Z])"
 )
+_SMALL_CAPITALS = "\u0262\u026a\u0274\u0280\u028f\u0299\u029c\u029f\u1d00-\u1d22\ua730\ua731"
 _MODIFYING_MARKS = re.compile(
     "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]+"
 )
@@ -40,9 +41,9 @@ def lookalikes() -> dict[str, str]:
 
 @cache
 def mixed_script() -> re.Pattern[str]:
-    """A letter that only looks Latin beside one that is."""
+    """A letter that only looks Latin beside one that is, or two small capitals in a row."""
     letters = "".join(re.escape(c) for c, r in lookalikes().items() if c.isalpha() and r.isalnum())
-    return re.compile(f"[A-Za-z][{letters}]|[{letters}][A-Za-z]")
+    return re.compile(f"[A-Za-z][{letters}]|[{letters}][A-Za-z]|[{_SMALL_CAPITALS}]{{2}}")
 
 
 def reading(character: str) -> str:

@@ -10,31 +10,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from stanchion.detectors.transforms.edits import Edit, cut, readable
+from stanchion.detectors.transforms.encodings import base32_edits, base85_edits, binary_edits, code_edits
 from stanchion.detectors.transforms.triggers import Trigger
-
-
-class Edit(NamedTuple):
-    """Put `text` in the place of `[start, end)`; `unit` as in `Rewriter.replace`.
-
-    `is_cut` marks what was not decoded because the run is longer than the limit.
-    """
-
-    start: int
-    end: int
-    text: str
-    unit: tuple[int, int] | None
-    decoder: str
-    is_cut: bool = False
-
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
 _HEX = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{20,}|[0-9A-Fa-f]{2}(?:[ :,-][0-9A-Fa-f]{2}){9,}")
 _HEX_WORDS = re.compile(r"0x[0-9A-Fa-f]{2}(?:[ ,;]{0,2}0x[0-9A-Fa-f]{2}){5,}")
 _URL = re.compile(r"(?:%[0-9A-Fa-f]{2})+|%u[0-9A-Fa-f]{4}|(?<=[A-Za-z0-9])\+(?=[A-Za-z0-9])")
-_ENTITY = re.compile(r"&(?:#[0-9]{2,7};?|#[xX][0-9A-Fa-f]{2,6};?|[A-Za-z][A-Za-z0-9]{1,31};)")
+_ENTITY = re.compile(
+    r"&(?:#[0-9]{2,7};?|#[xX][0-9A-Fa-f]{2,6};?|#[0-9];|#[xX][0-9A-Fa-f];|[A-Za-z][A-Za-z0-9]{1,31};)"
+)
 _QUOTED = re.compile(r"(?:=[0-9A-Fa-f]{2})+|=\r?\n")
 _ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\u\{[0-9A-Fa-f]{1,6}\}"
@@ -42,24 +30,6 @@ _ESCAPE = re.compile(
 )
 _SIMPLE_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _URL_SAFE = str.maketrans("-_", "+/")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\t\r\n\u00a0-\U0010ffff]|\ufffd")
-
-
-def _readable(data: bytes) -> str | None:
-    """The text that bytes are, or None when they are not text: UTF-8, or UTF-16 as PowerShell writes it."""
-    if len(data) >= 8 and not any(data[1:64:2]) and all(data[0:64:2]):
-        text = data[: len(data) // 2 * 2].decode("utf-16-le", "replace")
-    else:
-        text = _utf8(data)
-    return text if text and _UNPRINTABLE.search(text) is None else None
-
-
-def _utf8(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        is_cut_short = error.end >= len(data) and error.start >= len(data) - 3
-        return data[: error.start].decode("utf-8") if is_cut_short else "\ufffd"
 
 
 def base64_edits(text: str, max_run: int) -> Iterator[Edit]:
@@ -78,8 +48,7 @@ def base64_edits(text: str, max_run: int) -> Iterator[Edit]:
                 if edit is not None:
                     yield edit
                 start += len(line)
-        if match.end() - match.start() > max_run:
-            yield Edit(match.start() + max_run, match.end(), "", None, "base64", is_cut=True)
+        yield from cut(match, max_run, "base64")
 
 
 def _equal_lines(lines: list[str]) -> Iterator[list[str]]:
@@ -111,7 +80,7 @@ def _base64_block(block: str, start: int) -> Edit | None:
         body = packed[skip:]
         if len(body) % 4 == 1:
             body = body[:-1]
-        found = _readable(base64.b64decode(body + "=" * (-len(body) % 4)))
+        found = readable(base64.b64decode(body + "=" * (-len(body) % 4)))
         if found is not None:
             unit = (3, 4) if is_one_line and found.isascii() and _is_utf8(body, found) else None
             first = start + (skip if is_one_line else 0)
@@ -131,16 +100,15 @@ def hex_edits(text: str, max_run: int) -> Iterator[Edit]:
         digits = re.sub(r"[ :,-]", "", run) if separated else run
         for skip in range(1 if separated else 2):
             pairs = digits[skip : len(digits) - (len(digits) - skip) % 2]
-            found = _readable(binascii.unhexlify(pairs))
+            found = readable(binascii.unhexlify(pairs))
             if found is not None:
                 unit = (1, 3 if separated else 2) if len(found) == len(pairs) // 2 else None
                 yield Edit(match.start() + skip, match.start() + len(run), found, unit, "hex")
                 break
-        if match.end() - match.start() > max_run:
-            yield Edit(match.start() + max_run, match.end(), "", None, "hex", is_cut=True)
+        yield from cut(match, max_run, "hex")
     for match in _HEX_WORDS.finditer(text):
         run = match.group()[:max_run]
-        found = _readable(binascii.unhexlify("".join(re.findall(r"0x([0-9A-Fa-f]{2})", run))))
+        found = readable(binascii.unhexlify("".join(re.findall(r"0x([0-9A-Fa-f]{2})", run))))
         if found is not None:
             yield Edit(match.start(), match.start() + len(run), found, None, "hex")
 
@@ -215,22 +183,25 @@ def _escaped(run: str) -> str | None:
 
 
 Decoder = Callable[[str, int], Iterator[Edit]]
-DECODERS: Mapping[Trigger, Decoder] = {
-    Trigger.URL: url_edits,
-    Trigger.ENTITY: entity_edits,
-    Trigger.ESCAPE: escape_edits,
-    Trigger.QUOTED_PRINTABLE: quoted_printable_edits,
-    Trigger.HEX: hex_edits,
-    Trigger.BASE64: base64_edits,
+DECODERS: Mapping[Trigger, Sequence[Decoder]] = {
+    Trigger.URL: (url_edits,),
+    Trigger.ENTITY: (entity_edits,),
+    Trigger.ESCAPE: (escape_edits,),
+    Trigger.QUOTED_PRINTABLE: (quoted_printable_edits,),
+    Trigger.HEX: (hex_edits,),
+    Trigger.BASE64: (base32_edits, base64_edits),
+    Trigger.BASE85: (base85_edits,),
+    Trigger.NUMBERS: (binary_edits, code_edits),
 }
 
 
 def decoding_edits(text: str, triggers: Trigger, max_run: int) -> list[Edit]:
     """The edits of all triggered decoders, in order; of two that overlap, the first one holds."""
     edits: list[Edit] = []
-    for trigger, decoder in DECODERS.items():
+    for trigger, decoders in DECODERS.items():
         if triggers & trigger:
-            edits.extend(decoder(text, max_run))
+            for decoder in decoders:
+                edits.extend(decoder(text, max_run))
     edits.sort(key=lambda edit: (edit.start, -edit.end))
     kept: list[Edit] = []
     end = 0

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from stanchion.detectors.transforms.confusables import mixed_script, reading
+from stanchion.detectors.transforms.edits import readable
 from stanchion.detectors.transforms.offsets import OffsetMap, PerCharacter, Rewriter
 
 Step = tuple[str, OffsetMap | None]
@@ -31,6 +32,7 @@ _INVISIBLE = re.compile(
     rf"|(?P<bidi>[{_BIDI}]+)|(?P<selectors>[{_SELECTORS}]+)|(?P<tags>[{_TAGS}]+)"
     rf"|(?P<controls>\x1b\[[0-9;]{{0,32}}[A-Za-z]|[{_CONTROLS}]+)|(?P<surrogates>[{_SURROGATES}]+)"
 )
+_FEWEST_SELECTORS = 4  # a character has at most one or two for its own shape
 _ANY_INVISIBLE = re.compile(
     f"[{_ZERO_WIDTH}{_JOINERS}{_BIDI}{_SELECTORS}{_TAGS}{_CONTROLS}{_SURROGATES}]"
 )  # one class is searched many times faster than the alternatives above
@@ -53,7 +55,8 @@ def visible(text: str, signals: set[str]) -> Step:
     """The text without what nobody sees; a Unicode tag becomes the ASCII character that it stands for.
 
     Adds to `signals`: `zero_width` (a joiner counts between Latin letters only), `joiners`, `bidi`,
-    `selectors`, `tags`, `controls`, `surrogates`.
+    `selectors`, `selector_text` (bytes hidden in them), `tags`,
+    `controls`, `surrogates`.
     """
     rewriter = None
     for match in _invisible_runs(text):
@@ -63,6 +66,11 @@ def visible(text: str, signals: set[str]) -> Step:
         if kind == "tags":
             for offset, character in enumerate(match.group(), match.start()):
                 rewriter.replace(offset, offset + 1, _tag(character))
+        elif kind == "selectors" and (hidden := _selected(match.group())) is not None:
+            signals.add("selector_text")
+            is_apart = not text[match.start() - 1 : match.start()].isalnum()
+            unit = (1, 1) if is_apart and len(hidden) == len(match.group()) else None
+            rewriter.replace(match.start(), match.end(), hidden if is_apart else f" {hidden}", unit=unit)
         else:
             rewriter.replace(match.start(), match.end(), "")
     return (text, None) if rewriter is None else rewriter.finish()
@@ -80,6 +88,14 @@ def _invisible_runs(text: str) -> Iterator[re.Match[str]]:
 def _tag(character: str) -> str:
     code = ord(character) - 0xE0000
     return chr(code) if 0x20 <= code < 0x7F else ""
+
+
+def _selected(run: str) -> str | None:
+    """The text whose UTF-8 bytes the variation selectors are: 0 to 15 and 16 to 255 in two blocks."""
+    if len(run) < _FEWEST_SELECTORS:
+        return None
+    codes = map(ord, run)
+    return readable(bytes(code - 0xFE00 if code < 0xFE10 else code - 0xE0100 + 16 for code in codes))
 
 
 def composed(text: str, signals: set[str]) -> Step:

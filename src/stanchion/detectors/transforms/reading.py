@@ -9,9 +9,15 @@ _CONTINUATION = bytes(range(0x80, 0xC0))
 
 
 class TextView:
-    """One reading. `parent` is the reading it was made from, None for `raw`."""
+    """One reading. `parent` is the reading it was made from, None for `raw`.
 
-    __slots__ = ("_data", "_marks", "family", "name", "offsets", "parent", "text")
+    Two shares of its characters, in [0, 1], say what a later reading shows in clear: `encoded` of what was
+    decoded, `apart` of words whose letters stood apart. `is_skeleton` says that look-alikes are resolved.
+    """
+
+    __slots__ = (
+        "_data", "_marks", "apart", "encoded", "family", "is_skeleton", "name", "offsets", "parent", "text",
+    )  # fmt: skip
 
     def __init__(self, name: str, text: str, parent: TextView | None, offsets: OffsetMap | None) -> None:
         self.name = name
@@ -19,6 +25,9 @@ class TextView:
         self.text = text
         self.parent = parent
         self.offsets = offsets
+        self.encoded = 0.0
+        self.apart = 0.0
+        self.is_skeleton = False
         self._data: bytes | None = None
         self._marks: list[int] | None = None
 

@@ -4,57 +4,104 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import islice
 
 from stanchion.detectors.transforms.offsets import OffsetMap, Rewriter
 from stanchion.detectors.transforms.triggers import Trigger
 
+_BREAK = r"[ \t\r\n.\-_*~|/,+]"
 _LETTER = r"[A-Za-z0-9@$!]"
-_BREAK = r"[ \t\r\n.\-_*~|/,+]{1,3}"
-_PULLED_APART = re.compile(rf"(?<![A-Za-z0-9@$!]){_LETTER}(?:{_BREAK}{_LETTER}(?![A-Za-z0-9@$!])){{3,}}")
-_BETWEEN = re.compile(_BREAK)
+_SINGLE = r"[^\s.\-_*~|/,+]"  # any character that stands alone between breaks, such as a quotation mark
+_PULLED_APART = re.compile(
+    rf"(?<![A-Za-z0-9@$!]){_LETTER}(?:{_BREAK}{{1,5}}{_SINGLE}(?![A-Za-z0-9@$!])){{3,}}"
+)
+_BETWEEN = re.compile(rf"{_BREAK}+")
+_BORDERS = frozenset("/|")  # a break that holds only such a sign ends a word
 _TOKEN = re.compile(r"[A-Za-z0-9@$!]{2,}")
+_TOKENS = re.compile(r"[A-Za-z0-9@$!]+")
 _TOKEN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@$!")
 _LONGEST_TOKEN = 24  # longer ones are keys, digests or encoded text
 _MIXED = re.compile(r"[A-Za-z][0-9@$!]|[0-9@$!][A-Za-z]")
-_LEET = str.maketrans("0123456789@$!", "oizeasgtbgasi")
+_LEET = str.maketrans("023456789@$", "ozeasgtbgas")
 _PLAIN_MIX = re.compile(r"[0-9]+(?:st|nd|rd|th|am|pm|[A-Za-z])?|[A-Za-z]{1,2}[0-9]+|[A-Za-z]+!+")
+_CLEAR = re.compile(r"[A-Za-z][0-9@$!]+[A-Za-z]|[0-9@$!][A-Za-z]{2,}[0-9@$!]|[0-9@$][A-Za-z]{3}")
+_FEWEST_CLEAR = (
+    3  # words that are clearly spelled with digits, and their share of all words: then all are read
+)
+_CLEAR_SHARE = 0.15
+_LONGEST_NUMBER = 12
+
+# After the letter (^: none), before which letters ($: none) a stroke is an l; elsewhere it is an i. Counted
+# over the words of English texts (the training sources of the injection model). The second table is for a
+# letter that begins the word.
+_L_BEFORE = {
+    "^": "aeikoquyz", "a": "abcefghiklopqstuvwy$", "b": "aeiouvy$", "c": "iouya", "d": "iy",
+    "e": "abdefhilmopqsuy$", "f": "aiouy", "g": "aeiwxy$", "h": "iy", "i": "abdeiklmorstuvy$", "j": "dikpz",
+    "k": "aeijy", "l": "aeiouy$", "m": "eiy", "n": "iy", "o": "abdefiklmoprsuvy$", "p": "aeiouy", "q": "$",
+    "r": "iy$", "s": "aiy", "t": "iy", "u": "abdefiklnoptuy$", "w": "eiouxy$", "x": "$", "y": "aeilou$",
+    "z": "eik",
+}  # fmt: skip
+_L_AFTER_FIRST = {
+    "b": "aeiouv$", "c": "aeiou$", "e": "adeimosy$", "f": "aeiouy$", "g": "aioxy", "p": "aeiosu$",
+    "s": "aeiou",
+}  # fmt: skip
 
 
-def respelled(text: str, triggers: Trigger, signals: set[str]) -> tuple[str, OffsetMap | None]:
-    """The text with such words put together; adds `spaced` and `leet` to `signals` where they changed it."""
+def respelled(text: str, triggers: Trigger, signals: set[str]) -> tuple[str, OffsetMap | None, float]:
+    """The text with such words put together, the way back, and the share of the text that was disguised so.
+
+    Adds `spaced` and `leet` to `signals` where they changed it. A text that is full of words with digits is
+    disguised as a whole: then all its digits are read as letters.
+    """
     offsets: OffsetMap | None = None
-    result = text
+    result, share = text, 0.0
     if triggers & Trigger.SPACED:
-        result, offsets = joined(text)
+        result, offsets, share = joined(text)
         if offsets is not None:
             signals.add("spaced")
-    letters = unleeted(result)
+    is_full = _is_full_of_it(result)
+    letters = _TOKENS.sub(_read_all, result) if is_full else unleeted(result)
     if letters != result:
         signals.add("leet")
-    return letters, offsets
+    return letters, offsets, 1.0 if is_full else share
 
 
-def joined(text: str) -> tuple[str, OffsetMap | None]:
-    """Runs of four or more single letters as words; of two kinds of breaks, the rarer ends a word."""
+def joined(text: str) -> tuple[str, OffsetMap | None, float]:
+    """Runs of four or more single characters as words; what is longer than the usual break ends a word.
+
+    The number is the share of the text that is in such runs.
+    """
     rewriter = None
+    apart = 0
     for run in _PULLED_APART.finditer(text):
         letters = sum(character.isalpha() for character in run.group())
         if letters < 3:
             continue
         rewriter = rewriter or Rewriter(text)
+        apart += run.end() - run.start()
         breaks = list(_BETWEEN.finditer(run.group()))
         usual = Counter(found.group() for found in breaks).most_common(1)[0][0]
         for found in breaks:
             start, end = run.start() + found.start(), run.start() + found.end()
-            rewriter.replace(start, end, "" if found.group() == usual else " ")
-    return (text, None) if rewriter is None else rewriter.finish()
+            rewriter.replace(start, end, _between_words(found.group(), usual))
+    return (text, None, 0.0) if rewriter is None else (*rewriter.finish(), apart / len(text))
+
+
+def _between_words(found: str, usual: str) -> str:
+    """What a break leaves: nothing for the usual one, else a space and the signs that belong to the text."""
+    if found == usual:
+        return ""
+    rest = found.removeprefix(usual).removesuffix(usual)
+    signs = rest.strip()
+    if not signs or set(signs) <= _BORDERS or not any(sign.isspace() for sign in found):
+        return " "
+    return f"{signs} " if rest[-1:].isspace() or len(signs) == len(rest) else f" {signs}"
 
 
 def unleeted(text: str) -> str:
     """Tokens that mix letters with digits or signs, with letters in their place; offsets stay.
 
-    `1` reads as i, two of them as ll. Ordinals, units, names such as `b2`, closing exclamation marks and
-    tokens too long for a word stay.
+    Ordinals, units, names such as `b2`, closing exclamation marks and tokens too long for a word stay.
     """
     parts: list[str] = []
     done = 0
@@ -70,6 +117,19 @@ def unleeted(text: str) -> str:
     return "".join([*parts, text[done:]]) if parts else text
 
 
+def _is_full_of_it(text: str) -> bool:
+    needed = max(_FEWEST_CLEAR, int(_CLEAR_SHARE * (text.count(" ") + 1)))
+    return next(islice(_CLEAR.finditer(text), needed - 1, None), None) is not None
+
+
+def _read_all(token: re.Match[str]) -> str:
+    word = token.group()
+    if word.isalpha() or len(word) > (_LONGEST_NUMBER if word.isdigit() else _LONGEST_TOKEN):
+        return word
+    body = word.rstrip("!") if len(word) > 1 else word
+    return _letters(body) + word[len(body) :]
+
+
 def _token_start(text: str, position: int, least: int) -> int:
     while position > least and text[position - 1] in _TOKEN_CHARACTERS:
         position -= 1
@@ -80,4 +140,20 @@ def _spelled(token: str) -> str:
     if len(token) > _LONGEST_TOKEN or _PLAIN_MIX.fullmatch(token):
         return token
     body = token.rstrip("!")
-    return body.replace("11", "ll").translate(_LEET) + token[len(body) :]
+    return _letters(body) + token[len(body) :]
+
+
+def _letters(word: str) -> str:
+    """A word with letters for its digits and signs; a stroke (`1`, `!`) is i or l by its neighbours."""
+    read = word.translate(_LEET)
+    if "1" not in read and "!" not in read:
+        return read
+    letters = list(read)
+    for place, letter in enumerate(letters):
+        if letter in "1!":
+            left = letters[place - 1].lower() if place else "^"
+            right = letters[place + 1].lower() if place + 1 < len(letters) else "$"
+            table = _L_AFTER_FIRST if place == 1 and left in _L_AFTER_FIRST else _L_BEFORE
+            is_l = ("l" if right in "1!" else right) in table.get(left, "")
+            letters[place] = "l" if is_l else "i"
+    return "".join(letters)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
+from typing import NamedTuple
+
 import msgspec
 
 from stanchion.detectors.transforms.decoders import decoding_edits, rot13
+from stanchion.detectors.transforms.edits import Edit
 from stanchion.detectors.transforms.folding import composed, skeleton, visible
 from stanchion.detectors.transforms.offsets import Rewriter
 from stanchion.detectors.transforms.reading import TextView
-from stanchion.detectors.transforms.spelling import respelled
+from stanchion.detectors.transforms.reversal import mirrored, words_mirrored
+from stanchion.detectors.transforms.spelling import joined, respelled
 from stanchion.detectors.transforms.triggers import DECODING, SPELLING, Trigger, find_triggers
 
 
@@ -16,7 +21,9 @@ class ViewOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How far a text is unfolded.
 
     `max_depth` counts decodings of decodings. `max_run` is the longest encoded run that is decoded, in
-    characters; `max_characters` is how much of a text is unfolded at all. What is left out is in `notices`.
+    characters; `max_characters` is how much of a text is unfolded at all; `max_views` is the number of
+    readings of one text, which also have eight times its characters at most (and 65,536 on top). What is left
+    out is in `notices`.
     """
 
     rot13: bool = False
@@ -24,6 +31,7 @@ class ViewOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_run: int = 65_536
     max_characters: int = 4_000_000
     max_segments: int = 512
+    max_views: int = 24
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -32,6 +40,23 @@ class Notice(msgspec.Struct, frozen=True):
     signal: str
     start: int
     end: int
+
+
+class _Level(NamedTuple):
+    """A text to be unfolded: itself, the steps that led to it, and its triggers."""
+
+    view: TextView
+    steps: tuple[str, ...]
+    triggers: Trigger
+
+    @property
+    def how(self) -> str:
+        """The second half of the names of this level's views."""
+        return ">".join(self.steps)
+
+
+_ROOM, _FREE_ROOM = 8, 65_536  # characters of all readings together, for each one of the text and on top
+_TURNED = frozenset({"reversed", "reversed_words", "rot13"})  # not twice: the second undoes the first
 
 
 class Unfolding:
@@ -43,19 +68,17 @@ class Unfolding:
         self.notices: list[Notice] = []
         self._options = options
         self._seen = {raw.text}
+        self._levels: deque[_Level] = deque()
+        self._room = _FREE_ROOM + _ROOM * len(raw.text)
 
     def run(self, triggers: Trigger | None) -> None:
         """Make every reading; `triggers` are those of the raw text, None when nobody looked yet."""
         raw = self._limited(self.views[0])
         if raw is not self.views[0] or triggers is None:
             triggers = find_triggers(raw.data)
-        plain, folded = self._fold(raw, "", triggers)
-        if plain is not raw:
-            triggers = find_triggers(plain.data)
-        self._respell(folded, "", triggers)
-        self._decode(plain, triggers)
-        if self._options.rot13:
-            self._rotate(plain)
+        self._levels.append(_Level(raw, (), triggers))
+        while self._levels:
+            self._unfold(self._levels.popleft())
 
     def _limited(self, raw: TextView) -> TextView:
         limit = self._options.max_characters
@@ -63,6 +86,22 @@ class Unfolding:
             return raw
         self._notice("unfold_limit", raw, limit, len(raw.text))
         return TextView("raw", raw.text[:limit], raw, None)
+
+    def _unfold(self, level: _Level) -> None:
+        """All readings of one level; what it leads to is put in the queue."""
+        view, triggers = level.view, level.triggers
+        plain, folded = self._fold(view, level.how, triggers)
+        if plain is not view:
+            triggers = find_triggers(plain.data)
+        if not (triggers & DECODING and self._decode(plain, level, triggers)):
+            self._respell(folded, level, triggers)  # else the next level is respelled, with all that is here
+        if triggers & Trigger.REVERSED and _TURNED.isdisjoint(level.steps):
+            self.signals.add("reversed")
+            self._turn(mirrored(folded), level, "reversed")
+            self._turn(words_mirrored(folded), level, "reversed_words")
+        if self._options.rot13 and not level.steps:
+            self.signals.add("rot13")
+            self._turn(TextView("", rot13(plain.text), plain, None), level, "rot13")
 
     def _fold(self, view: TextView, how: str, triggers: Trigger) -> tuple[TextView, TextView]:
         """The view without invisible characters and compatibility forms, and that with look-alikes read."""
@@ -77,52 +116,72 @@ class Unfolding:
             return (view, view) if plain is view else (self._add("folded", how, plain),) * 2
         if plain is not view:
             plain = self._add("folded", f"compat+{how}" if how else "compat", plain)
-        return plain, self._add("folded", how, TextView("", text, plain, offsets))
+        folded = self._add("folded", how, TextView("", text, plain, offsets))
+        folded.is_skeleton = True
+        return plain, folded
 
-    def _decode(self, view: TextView, triggers: Trigger) -> None:
-        steps: list[str] = []
-        while triggers & DECODING:
-            edits = decoding_edits(view.text, triggers & DECODING, self._options.max_run)
-            for edit in edits:
-                if edit.is_cut:
-                    self._notice("oversize_run", view, edit.start, edit.end)
-            edits = [edit for edit in edits if not edit.is_cut]
-            if not edits:
-                break
-            if len(steps) == self._options.max_depth:
-                self._notice("decode_depth", view, edits[0].start, edits[-1].end)
-                break
-            rewriter = Rewriter(view.text)
-            for edit in edits:
-                rewriter.replace(edit.start, edit.end, edit.text, unit=edit.unit)
-            names = sorted({edit.decoder for edit in edits})
-            self.signals.update(names)
-            steps.append("+".join(names))
-            how = ">".join(steps)
-            text, offsets = rewriter.finish()
-            decoded = self._add("decoded", how, TextView("", text, view, offsets))
-            triggers = find_triggers(decoded.data)
-            view, folded = self._fold(decoded, how, triggers)
-            if view is not decoded:
-                triggers = find_triggers(view.data)
-            self._respell(folded, how, triggers)
-
-    def _respell(self, folded: TextView, how: str, triggers: Trigger) -> None:
+    def _respell(self, folded: TextView, level: _Level, triggers: Trigger) -> None:
         if not folded.text.isascii():
             triggers |= find_triggers(folded.data) & SPELLING
-        if triggers & SPELLING:
-            text, offsets = respelled(folded.text, triggers, self.signals)
-            if text != folded.text:
-                self._add("spaced", how, TextView("", text, folded, offsets))
+        if not triggers & SPELLING:
+            return
+        text, offsets, folded.apart = respelled(folded.text, triggers, self.signals)
+        if text != folded.text:
+            self._add("spaced", level.how, TextView("", text, folded, offsets))
+        if triggers & Trigger.SPACED:
+            text, offsets, _ = joined(folded.text)
+            if text == folded.text:
+                return
+            together = TextView("", text, folded, offsets)
+            found = find_triggers(together.data)
+            if found & DECODING:
+                self._decode(together, level._replace(steps=(*level.steps, "spaced")), found)
 
-    def _rotate(self, plain: TextView) -> None:
-        self.signals.add("rot13")
-        self._add("decoded", "rot13", TextView("", rot13(plain.text), plain, None))
+    def _decode(self, view: TextView, level: _Level, triggers: Trigger) -> bool:
+        """Put the view with what is encoded in it in clear in the queue; whether that is a new text."""
+        edits: list[Edit] = []
+        for edit in decoding_edits(view.text, triggers & DECODING, self._options.max_run):
+            if edit.is_cut:
+                self._notice("oversize_run", view, edit.start, edit.end)
+            else:
+                edits.append(edit)
+        if not edits:
+            return False
+        if len(level.steps) >= self._options.max_depth:
+            self._notice("decode_depth", view, edits[0].start, edits[-1].end)
+            return False
+        rewriter = Rewriter(view.text)
+        for edit in edits:
+            rewriter.replace(edit.start, edit.end, edit.text, unit=edit.unit)
+        view.encoded = sum(edit.end - edit.start for edit in edits) / len(view.text)
+        names = sorted({edit.decoder for edit in edits})
+        self.signals.update(names)
+        text, offsets = rewriter.finish()
+        return self._queue(TextView("", text, view, offsets), (*level.steps, "+".join(names)))
+
+    def _turn(self, view: TextView, level: _Level, step: str) -> None:
+        if len(level.steps) < self._options.max_depth:
+            self._queue(view, (*level.steps, step))
+
+    def _queue(self, view: TextView, steps: tuple[str, ...]) -> bool:
+        """Unfold the view later, under its name; one that equals an earlier one leads nowhere new."""
+        if view.text in self._seen:
+            return False
+        count = len(self.views)
+        named = self._add("decoded", ">".join(steps), view)
+        if len(self.views) == count:
+            return False
+        self._levels.append(_Level(named, steps, find_triggers(named.data)))
+        return True
 
     def _add(self, family: str, how: str, view: TextView) -> TextView:
         """The view under its name; one that equals an earlier one is made, but not listed."""
         named = TextView(f"{family}:{how}" if how else family, view.text, view.parent, view.offsets)
         if view.text not in self._seen:
+            self._room -= len(view.text)
+            if len(self.views) >= self._options.max_views or self._room < 0:
+                self._notice("view_limit", view, 0, len(view.text))
+                return named
             self._seen.add(view.text)
             self.views.append(named)
         return named

@@ -21,8 +21,10 @@ BUILTIN: Mapping[str, str] = {
     "pii": "stanchion.detectors.pii:create",
     "injection.patterns": "stanchion.detectors.injection:create",
     "injection.linear": "stanchion.detectors.linear:create",
+    "injection.encoder": "stanchion.detectors.encoder:create",
     "leakage": "stanchion.detectors.leakage:create",
     "refusal": "stanchion.detectors.refusal:create",
+    "grounding": "stanchion.detectors.grounding:create",
     "custom": "stanchion.detectors.custom:create",
 }
 

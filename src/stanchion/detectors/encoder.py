@@ -1,0 +1,197 @@
+"""`injection.encoder`: a small transformer over windows of the readings of a text, read by its origin.
+
+The second tier after `injection.linear`. It needs the extra `ml` and the package `stanchion-ml-weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from stanchion.core.codec import short
+from stanchion.core.errors import IntegrityError, JudgementError, UsageError
+from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
+from stanchion.core.origin import Origin
+from stanchion.detectors import classifier
+from stanchion.detectors.encoder_model import (
+    EncoderModel,
+    OperatingPoint,
+    check_installed,
+    load_encoder,
+    read_manifest,
+)
+from stanchion.detectors.linear import WEIGHTS as LINEAR_WEIGHTS
+from stanchion.detectors.linear import highest_logit, readings
+from stanchion.detectors.scan import Scanner
+from stanchion.detectors.views import TextViewSet
+
+ID = "injection.encoder"
+CODE_VERSION = 1
+MOST_WINDOWS = 128
+MOST_CHARACTERS = 400_000  # of all readings together
+MAX_FINDINGS = 16
+
+_INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
+
+
+class _Suspect(NamedTuple):
+    logit: float
+    view: str
+    start: int  # offsets in the original
+    end: int
+    is_jailbreak: bool
+
+
+class EncoderDetector:
+    """Finds injections and jailbreaks by what a text says, in windows of about a hundred words.
+
+    The logit of the linear model is added unless `with_linear` is off: the two err on different texts. A
+    text of more than `most_windows` windows is not read at all: that is an error, and the policy says what
+    follows from it (`fail`, `stand_in`). Only findings of at least `minimum` are reported; 0.5 is the frozen
+    operating point of every origin.
+    """
+
+    id = ID
+    categories = (_DIRECT, _INDIRECT, _JAILBREAK)
+    reach = Reach(ReachKind.MESSAGE)
+    cost = Cost.MILLISECONDS
+
+    def __init__(
+        self,
+        *,
+        minimum: float = 0.5,
+        with_linear: bool = True,
+        most_windows: int = MOST_WINDOWS,
+        threads: int = 1,
+    ) -> None:
+        _check_options(minimum, most_windows, threads)
+        manifest = read_manifest()
+        self._point = manifest.with_linear if with_linear else manifest.alone
+        self._with_linear = with_linear
+        if with_linear:
+            _check_linear(self._point)
+        parts = [short(manifest.model.digest)]
+        if with_linear:
+            parts.append(short(self._point.linear_digest))
+        self.version = f"{CODE_VERSION}.{manifest.version}+{'.'.join(parts)}"
+        self._minimum = minimum
+        self._most_windows = most_windows
+        self._threads = threads
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`.
+
+        Raises:
+            JudgementError: when the text is longer than what is read.
+            IntegrityError: when the weights are not the right ones.
+        """
+        model = load_encoder(self._threads)
+        view_set, origin = detector_input.view_set, detector_input.origin
+        suspects = list(window_logits(model, view_set, most_windows=self._most_windows))
+        if not suspects:
+            return []
+        added = self._point.added(linear_logit(view_set)) if self._with_linear else 0.0
+        suspects = [suspect._replace(logit=suspect.logit + added) for suspect in suspects]
+        found = [s for s in suspects if self._point.score(s.logit, origin.value) >= self._minimum]
+        kept = sorted(_apart(found), key=lambda s: (s.start, s.end))
+        return [self._finding(suspect, origin) for suspect in kept]
+
+    def _finding(self, suspect: _Suspect, origin: Origin) -> Finding:
+        kind = _JAILBREAK if suspect.is_jailbreak else _DIRECT
+        return Finding(
+            detector=self.id,
+            version=self.version,
+            category=_INDIRECT if origin.is_untrusted else kind,
+            score=round(self._point.score(suspect.logit, origin.value), 6),
+            location=Location(start=suspect.start, end=suspect.end),
+            severity=Severity.HIGH,
+            view=suspect.view,
+            reason=f"says what attacks say, read as {origin.value}",
+        )
+
+
+def window_logits(
+    model: EncoderModel, view_set: TextViewSet, *, most_windows: int = MOST_WINDOWS
+) -> Iterator[_Suspect]:
+    """Every window of every reading with its logit; equal windows are computed once.
+
+    Raises:
+        JudgementError: when there are more than `most_windows` different ones.
+    """
+    views = list(readings(view_set))
+    size = sum(len(view.text) for view in views)
+    if size > MOST_CHARACTERS:
+        raise JudgementError(f"{ID}: {size} characters are more than the {MOST_CHARACTERS} that are read.")
+    windows = [(view, *window) for view in views for window in model.tokens(view.text).windows()]
+    different = {ids for *_, ids in windows}
+    if len(different) > most_windows:
+        raise JudgementError(
+            f"{ID}: {len(different)} windows are more than the {most_windows} that are read.",
+            hint="Raise 'most_windows', or name a detector that reads it instead in 'stand_in'.",
+        )
+    logits = {ids: model.logits(ids) for ids in dict.fromkeys(ids for *_, ids in windows)}
+    for view, start, end, ids in windows:
+        attack, jailbreak = logits[ids]
+        found = view.to_original(start, end)
+        yield _Suspect(attack, view.name, *found, is_jailbreak=jailbreak > 0)
+
+
+def linear_logit(view_set: TextViewSet) -> float:
+    """The linear model's logit for a text; minus infinity for one without words."""
+    return highest_logit(classifier.load_linear(LINEAR_WEIGHTS), view_set)
+
+
+def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:
+    """The worst suspects that do not overlap in the original."""
+    kept: list[_Suspect] = []
+    for suspect in sorted(suspects, key=lambda s: -s.logit):
+        if len(kept) == MAX_FINDINGS:
+            break
+        if all(suspect.start >= other.end or other.start >= suspect.end for other in kept):
+            kept.append(suspect)
+    return kept
+
+
+def _check_options(minimum: float, most_windows: int, threads: int) -> None:
+    if not 0.0 <= minimum <= 1.0:
+        raise UsageError(f"detector {ID!r}: minimum {minimum} is not a score.", hint="Give 0 to 1.")
+    for name, value in (("most_windows", most_windows), ("threads", threads)):
+        if value < 1:
+            raise UsageError(f"detector {ID!r}: {name} {value} is too small.", hint="Give 1 or more.")
+
+
+def _check_linear(point: OperatingPoint) -> None:
+    found = classifier.read_manifest(LINEAR_WEIGHTS).digest
+    if found != point.linear_digest:
+        raise IntegrityError(
+            f"detector {ID!r} was calibrated with linear weights {short(point.linear_digest)}, "
+            f"these are {short(found)}.",
+            hint="Set 'with_linear' to false, or run: python training/train_encoder.py --only calibrate",
+        )
+
+
+def create(
+    *,
+    scanner: Scanner,
+    minimum: float = 0.5,
+    with_linear: bool = True,
+    most_windows: int = MOST_WINDOWS,
+    threads: int = 1,
+) -> EncoderDetector:
+    """The detector; it needs no patterns.
+
+    Args:
+        scanner: not used.
+        minimum: the lowest score that is reported.
+        with_linear: whether the linear model's logit is added.
+        most_windows: of a text with more windows nothing is said: the check fails.
+        threads: of one run; more make one answer quicker and a busy server slower.
+
+    Raises:
+        UsageError: when an option is out of range, or something is not installed.
+        IntegrityError: when the linear weights are not those it was calibrated with.
+    """
+    check_installed()
+    return EncoderDetector(
+        minimum=minimum, with_linear=with_linear, most_windows=most_windows, threads=threads
+    )

@@ -27,6 +27,10 @@ from stanchion.core.version import package_version
 # name -> (where the function or Typer app is, how its help begins); sorted by name.
 COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("stanchion.cli.audit:app", "Verify and read the audit log."),
+    "calibrate": (
+        "stanchion.cli.calibrate:calibrate",
+        "Find a detector's threshold that keeps false alarms below a limit, with a stated confidence.",
+    ),
     "check": (
         "stanchion.cli.check:check",
         "Check every file of a safety folder, and every link between them.",

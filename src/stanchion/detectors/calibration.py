@@ -27,7 +27,7 @@ from stanchion.detectors.calibration_slices import Slice, slices_at
 from stanchion.detectors.scoring import Scored
 from stanchion.stats.drift import sketch
 from stanchion.stats.intervals import clopper_pearson
-from stanchion.stats.risk_control import Certified, certify
+from stanchion.stats.risk_control import Certified, certify, threshold_grid
 from stanchion.stats.score_maps import MapKind, fit
 from stanchion.stats.wording import at_least, at_most, confidence_level, percent
 
@@ -251,6 +251,8 @@ def _notes(benign: Scored, certified: Certified) -> tuple[str, ...]:
         told.append(
             f"{rows:,} benign rows count as {certified.n:,}: a group counts once, and so do copies of a text."
         )
+    if certified.thresholds and certified.thresholds[0] == threshold_grid()[0]:
+        told.append("So few benign rows have a score above 0 that any score above 0 may be an alarm.")
     top = sorted(benign.scores)[-1]
     if top >= 1.0:
         count = sum(score >= 1.0 for score in benign.scores)

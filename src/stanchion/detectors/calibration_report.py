@@ -20,6 +20,7 @@ from stanchion.stats.thresholds import Costs, DailyCost, OperatingPoint, daily_c
 
 BUDGETS = (0.05, 0.02, 0.01, 0.005, 0.001)
 CURVE_POINTS = 80
+BARS = 40
 FEWEST_FOR_RECALL_AT_1_PERCENT = 300  # benign rows below which a recall "at 1 %" is not told
 _FOLDS = 5
 PointsAt = Callable[[Sequence[float]], tuple[OperatingPoint, ...]]
@@ -32,6 +33,15 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     rows_needed: int  # with no alarm among them
     more: int | None  # further rows without an alarm; 0 where a threshold is certified
     point: OperatingPoint | None
+
+
+class HistogramBar(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows with scores in [low, high), the last bar with 1 included."""
+
+    low: float
+    high: float
+    benign: int
+    unsafe: int
 
 
 class PointRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +66,7 @@ class CalibrationReport(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     points: tuple[PointRow, ...]
     curve: tuple[OperatingPoint, ...]
+    histogram: tuple[HistogramBar, ...]
     budgets: tuple[Budget, ...]
     slices: tuple[Slice, ...]
     reliability: Reliability | None
@@ -113,6 +124,7 @@ def make_report(
         errors=scored.errors,
         points=_points(threshold, budgets, points_at, costs),
         curve=points_at(_curve_thresholds(scored, threshold)),
+        histogram=_histogram(benign, unsafe),
         budgets=budgets,
         slices=slices_at(scored, threshold, chosen.origins, goals) if threshold is not None else (),
         reliability=_reliability(scored),
@@ -170,6 +182,17 @@ def _curve_thresholds(scored: Scored, threshold: float | None) -> list[float]:
     if threshold is not None:
         points.add(threshold)
     return sorted(point for point in points if point > 0.0)
+
+
+def _histogram(benign: Scored, unsafe: Scored) -> tuple[HistogramBar, ...]:
+    import numpy as np
+
+    edges = np.linspace(0.0, 1.0, BARS + 1)
+    harmless, harmful = (np.histogram(part.scores, edges)[0].tolist() for part in (benign, unsafe))
+    return tuple(
+        HistogramBar(low=float(edges[i]), high=float(edges[i + 1]), benign=harmless[i], unsafe=harmful[i])
+        for i in range(BARS)
+    )
 
 
 def _reliability(scored: Scored) -> Reliability | None:

@@ -22,6 +22,7 @@ SECTIONS = [
     ("`rules`", policy_file.SelectorEntry),
     ("`limits`", policy_file.LimitsEntry),
     ("`redaction`", policy_file.RedactionEntry),
+    ("`streaming`", policy_file.StreamingEntry),
     ("`safe_completions`", policy_file.SafeCompletionsEntry),
     ("`tools`", policy_file.ToolsEntry),
     ("`tools`", policy_file.ToolEntry),

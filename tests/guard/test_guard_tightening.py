@@ -14,13 +14,16 @@ from stanchion.guard.policy_model import (
     ArgumentRule,
     Capture,
     DetectorSettings,
+    Guarantee,
     Handling,
     Limits,
     MarkingStyle,
     Policy,
     Redaction,
+    Streaming,
     ToolRule,
     ToolRules,
+    WholeMessage,
 )
 from stanchion.guard.rules import Operator, Rule, Selector
 from stanchion.guard.tightening import NOT_COMPARED, loosenings
@@ -30,6 +33,7 @@ COMPARED_RECORDS = (
     DetectorSettings,
     Limits,
     Redaction,
+    Streaming,
     Rule,
     Selector,
     ToolRules,
@@ -115,6 +119,26 @@ LOOSER: dict[tuple[type, str], tuple[Policy, Policy, str]] = {
         detector(),
         detector(surfaces=(Surface.INPUT,)),
         "detectors.pii.surfaces",
+    ),
+    (DetectorSettings, "stream"): (
+        detector(stream=WholeMessage.BUFFER),
+        detector(stream=WholeMessage.AT_END),
+        "detectors.pii.stream",
+    ),
+    (Policy, "streaming"): (
+        Policy(),
+        Policy(streaming=Streaming(guarantee=Guarantee.BOUNDED)),
+        "streaming.guarantee",
+    ),
+    (Streaming, "guarantee"): (
+        Policy(streaming=Streaming(guarantee=Guarantee.BOUNDED)),
+        Policy(streaming=Streaming(guarantee=Guarantee.AUDIT_ONLY)),
+        "streaming.guarantee",
+    ),
+    (Streaming, "hold_back"): (
+        Policy(streaming=Streaming(guarantee=Guarantee.BOUNDED, hold_back=500)),
+        Policy(streaming=Streaming(guarantee=Guarantee.BOUNDED, hold_back=400)),
+        "streaming.hold_back",
     ),
     **{
         (Limits, field): (Policy(), limits(**{field: 10_000_000}), f"limits.{field}")

@@ -48,24 +48,24 @@ def make_canary(seed: str, *, session_id: str = "", index: int = 0) -> str:
 
 def find(text: str, canaries: Sequence[str]) -> list[Sighting]:
     """Every mark in every writing of it, by position."""
-    letters, places = _letters(text)
+    letters, places = letters_of(text)
     digits: tuple[str, list[int]] | None = None
     found: list[Sighting] = []
     for index, canary in enumerate(canaries):
-        body = _letters(canary)[0]
+        body = letters_of(canary)[0]
         if len(body) < 4:
             continue
         whole = list(_whole(index, body, letters, places))
         if not whole:
             whole = list(_encoded(index, canary, text))
         if not whole:
-            digits = _numbers(text) if digits is None else digits
+            digits = numbers_of(text) if digits is None else digits
             whole = list(_coded(index, canary, digits))
         found.extend(whole or _part(index, body, letters, places))
     return sorted(found, key=lambda s: (s.start, s.end))
 
 
-def _letters(text: str) -> tuple[str, list[int]]:
+def letters_of(text: str) -> tuple[str, list[int]]:
     """Letters and digits in small, and where each stands."""
     places = [i for i, character in enumerate(text) if character.isalnum()]
     lowered = [text[i].lower()[:1] for i in places]
@@ -87,7 +87,7 @@ def _whole(index: int, body: str, letters: str, places: Sequence[int]) -> Iterat
 
 
 @lru_cache(maxsize=256)
-def _encodings(canary: str) -> tuple[tuple[str, str], ...]:
+def encodings_of(canary: str) -> tuple[tuple[str, str], ...]:
     """Substrings that show up when the mark stands anywhere inside an encoded text."""
     found = []
     for writing in dict.fromkeys(
@@ -109,7 +109,7 @@ def _encoded(index: int, canary: str, text: str) -> Iterator[Sighting]:
     bare = re.sub(r"\s", "", text)
     lowered = bare.lower()
     standard = bare.replace("-", "+").replace("_", "/")
-    for how, writing in _encodings(canary):
+    for how, writing in encodings_of(canary):
         place = standard.find(writing) if how == "base64" else lowered.find(writing.lower())
         if place >= 0 and len(writing) >= _SHORTEST_PART:
             at = [i for i, character in enumerate(text) if not character.isspace()]
@@ -117,7 +117,7 @@ def _encoded(index: int, canary: str, text: str) -> Iterator[Sighting]:
             return
 
 
-def _numbers(text: str) -> tuple[str, list[int]]:
+def numbers_of(text: str) -> tuple[str, list[int]]:
     """The text's numbers as characters of these codes (`75 55 81`), and where each stands."""
     signs, places = [], []
     for match in re.finditer(r"\b(?:0x)?[0-9a-fA-F]{2,3}\b", text):

@@ -10,6 +10,7 @@ from stanchion.core.codec import short
 from stanchion.core.errors import FilesError, Problem, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Reach, ReachKind
 from stanchion.detectors.catalogue import load_catalogues
+from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.scan import Scanner
 from stanchion.files.document import attempt_document
@@ -18,7 +19,7 @@ from stanchion.files.references import project_root, resolve_inside
 ID = "custom"
 
 
-class CustomDetector:
+class CustomDetector(PatternReach):
     """Reports what the patterns of a scanner find whose ids begin with `custom.`."""
 
     id = ID
@@ -26,7 +27,7 @@ class CustomDetector:
     cost = Cost.MICROSECONDS
 
     def __init__(self, scanner: Scanner) -> None:
-        self.scanner = scanner
+        self.scanner = self._scanner = scanner
         self.version = f"1+{short(scanner.digest_for(ID))}"
         self.categories = tuple(sorted({pattern.category for pattern in scanner.patterns_for(ID)}))
 

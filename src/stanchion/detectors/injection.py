@@ -8,8 +8,18 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from stanchion.core.codec import short
-from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
+from stanchion.core.finding import (
+    Cost,
+    Detector,
+    DetectorInput,
+    Finding,
+    Location,
+    Reach,
+    ReachKind,
+    Severity,
+)
 from stanchion.core.origin import Origin
+from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.views import TextViewSet
@@ -56,20 +66,30 @@ class PatternDetector:
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
+        self._passing = PassingSigns(self, scanner)
         self.version = f"{CODE_VERSION}+{short(scanner.digest_for('injection'))}"
         own = {pattern.category for pattern in scanner.patterns_for("injection")}
         self.categories = tuple(sorted({*own, "injection.direct", "injection.indirect", _OBFUSCATION}))
 
+    @property
+    def parts(self) -> tuple[Detector, ...]:
+        """The detector in two: signs, settled as they pass, and hidden text, which the whole answer tells."""
+        return self._passing, HiddenText(self)
+
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position."""
+        found = [*self.signs(detector_input), *self.hidden(detector_input.view_set)]
+        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+
+    def signs(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Known forms of injections, by position."""
         view_set, origin = detector_input.view_set, detector_input.origin
         hits = self._scanner.hits_for(view_set, "injection")
         found = findings_from_hits(self.id, self.version, hits, view_set) if hits else []
         found = [_placed(finding, origin) for finding in _reinforced(found)]
-        found += self._hidden(view_set)
         return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
 
-    def _hidden(self, view_set: TextViewSet) -> Iterator[Finding]:
+    def hidden(self, view_set: TextViewSet) -> Iterator[Finding]:
         """One finding for each way of hiding, from its first place to its last."""
         for signal in sorted(view_set.signals.intersection(_HIDDEN)):
             expression, fewest, score, reason = _HIDDEN[signal]
@@ -89,6 +109,50 @@ class PatternDetector:
                     rule=f"injection.hidden_{signal}",
                     reason=reason,
                 )
+
+
+class PassingSigns(PatternReach):
+    """The part of the detector that is settled once the neighbourhood of a sign was seen."""
+
+    id = ID
+    reach = Reach(ReachKind.AUTOMATON)
+    cost = Cost.MICROSECONDS
+    _reads_before = _reads_after = NEIGHBOURHOOD
+
+    def __init__(self, whole: PatternDetector, scanner: Scanner) -> None:
+        self._whole = whole
+        self._scanner = scanner
+
+    @property
+    def version(self) -> str:
+        """The detector's version."""
+        return self._whole.version
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """What the detector's patterns report."""
+        return self._whole.categories
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Findings by position."""
+        return self._whole.signs(detector_input)
+
+
+class HiddenText:
+    """The part of the detector that needs the whole text: one finding for each way of hiding."""
+
+    id = ID
+    reach = Reach(ReachKind.MESSAGE)
+    cost = Cost.MICROSECONDS
+    categories = (_OBFUSCATION,)
+
+    def __init__(self, whole: PatternDetector) -> None:
+        self._whole = whole
+        self.version = whole.version
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Findings, one for each way of hiding."""
+        return list(self._whole.hidden(detector_input.view_set))
 
 
 def _reinforced(found: Sequence[Finding]) -> Iterable[Finding]:

@@ -6,18 +6,31 @@ The context of the input says what must not get out: `canaries`, `system_prompt`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
 
 from stanchion.core.codec import digest, short
-from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity, View
+from stanchion.core.finding import (
+    Cost,
+    Detector,
+    DetectorInput,
+    Finding,
+    Location,
+    Reach,
+    ReachKind,
+    Severity,
+    View,
+)
 from stanchion.core.taxonomy import category
 from stanchion.detectors import canaries, links
+from stanchion.detectors.incremental import PatternReach, wary
+from stanchion.detectors.incremental_marks import begun_mark
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.scan import Hit, Scanner
 from stanchion.detectors.shingles import Source
+from stanchion.detectors.views import TextViewSet
 
 ID = "leakage"
 CODE_VERSION = "1"
@@ -25,6 +38,7 @@ CODE_VERSION = "1"
 _FETCHED = frozenset({"leakage.markdown_image", "leakage.html_image", "leakage.css_url"})
 _CREDENTIALS = "leakage.url_credentials"
 _VERBATIM, _WRITTEN_OTHERWISE = 1.0, 0.97
+_MARKS = ("canaries", "foreign_markers")
 _LOWEST = 0.1  # links to foreign hosts that carry nothing are not reported
 
 
@@ -43,7 +57,11 @@ class LeakageOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class LeakageDetector:
-    """Reports disclosures of what the context names, and addresses that carry data out."""
+    """Reports disclosures of what the context names, and addresses that carry data out.
+
+    How much of a prompt or a document an answer discloses is known at its end; marks and addresses are
+    settled as they pass. So the detector has two `parts`, each with its own reach.
+    """
 
     id = ID
     reach = Reach(ReachKind.MESSAGE)
@@ -60,15 +78,33 @@ class LeakageDetector:
         self._scanner = scanner
         self._options = options
         self.version = f"{CODE_VERSION}+{short(digest([scanner.digest_for(ID), options]))}"
+        self._parts = (PassingMarks(self, scanner), Disclosure(self))
+
+    @property
+    def parts(self) -> tuple[Detector, ...]:
+        """The detector in two: what passes marks and addresses, and what needs the whole answer."""
+        return self._parts
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position."""
+        found = [*self.passing(detector_input), *self.disclosed(detector_input)]
+        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+
+    def passing(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Planted marks, and addresses that carry data, by position."""
         context = detector_input.context
         found = list(self._addresses(detector_input))
         views = detector_input.view_set.readings if context else ()
         found += self._marks(views, context.get("canaries", ()), "leakage.canary")
         found += self._marks(views, context.get("foreign_markers", ()), "leakage.cross_tenant")
-        options = self._options
+        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+
+    def disclosed(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Passages of the system prompt and of documents, by position."""
+        context, options = detector_input.context, self._options
+        self._scanner.hits_for(detector_input.view_set, ID)  # its automaton says which decoders are needed
+        views = detector_input.view_set.readings if context else ()
+        found: list[Finding] = []
         for text in context.get("system_prompt", ()):
             found += self._overlap(views, text, "leakage.system_prompt", min_words=options.min_words)
         for text in context.get("documents", ()):
@@ -163,6 +199,68 @@ class LeakageDetector:
         if verdict.score >= _LOWEST:
             pattern = msgspec.structs.replace(hit.pattern, score=verdict.score, reason=verdict.reason)
             yield Hit(pattern, hit.view, hit.start, hit.end)
+
+
+class PassingMarks(PatternReach):
+    """The part of the detector that is settled as a text passes: planted marks and addresses."""
+
+    id = ID
+    reach = Reach(ReachKind.AUTOMATON)
+    cost = Cost.MILLISECONDS
+    categories = ("leakage.canary", "leakage.cross_tenant", "leakage.exfiltration")
+
+    def __init__(self, whole: LeakageDetector, scanner: Scanner) -> None:
+        self._whole = whole
+        self._scanner = scanner
+        self.version = whole.version
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Findings by position."""
+        return self._whole.passing(detector_input)
+
+    def settled(self, detector_input: DetectorInput, start: int) -> int:
+        """See `PatternReach.settled`."""
+        cut = super().settled(detector_input, start)
+        return max(start, min(cut, _begun_marks(detector_input.view_set, detector_input.context)))
+
+    def clear(self, detector_input: DetectorInput, start: int) -> int:
+        """See `PatternReach.clear`."""
+        cut = super().clear(detector_input, start)
+        if cut > start and any(detector_input.context.get(name) for name in _MARKS):
+            views = wary(detector_input.view_set)
+            marks = [mark for name in _MARKS for mark in detector_input.context.get(name, ())]
+            if any(canaries.find(view.text, marks) for view in views.readings):
+                return start
+            cut = min(cut, _begun_marks(views, detector_input.context))
+        return max(start, cut)
+
+
+class Disclosure:
+    """The part of the detector that needs the whole answer: how much it repeats of prompt and documents."""
+
+    id = ID
+    reach = Reach(ReachKind.MESSAGE)
+    cost = Cost.MILLISECONDS
+    categories = ("leakage.document", "leakage.system_prompt")
+
+    def __init__(self, whole: LeakageDetector) -> None:
+        self._whole = whole
+        self.version = whole.version
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Findings by position."""
+        return self._whole.disclosed(detector_input)
+
+
+def _begun_marks(view_set: TextViewSet, context: Mapping[str, tuple[str, ...]]) -> int:
+    """Where, in any reading, a mark may have begun that goes on behind the end."""
+    first = len(view_set.original)
+    marks = [mark for name in _MARKS for mark in context.get(name, ())]
+    for view in view_set.readings if marks else ():
+        begun = begun_mark(view.text, marks)
+        if begun < len(view.text):
+            first = min(first, view.to_original(begun, begun + 1)[0])
+    return first
 
 
 def _near(finding: Finding, start: int, end: int) -> bool:

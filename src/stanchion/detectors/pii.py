@@ -12,6 +12,7 @@ from stanchion.core.codec import digest, short
 from stanchion.core.finding import Cost, DetectorInput, Finding, Reach, ReachKind, Severity
 from stanchion.detectors import phones
 from stanchion.detectors.context_words import words_digest
+from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits, score_of
 from stanchion.detectors.national_ids import table, table_digest
 from stanchion.detectors.numbers import Number, code_in, numbers_in
@@ -49,14 +50,14 @@ _RESERVED = tuple(
 )
 
 
-class PiiDetector:
+class PiiDetector(PatternReach):
     """Reports personal data of fixed forms; names and places only where the words around them tell.
 
     `regions` are the countries (ISO 3166) whose telephone numbers are known without a word beside them.
     """
 
     id = ID
-    reach = Reach(ReachKind.MESSAGE)
+    reach = Reach(ReachKind.AUTOMATON)
     cost = Cost.MICROSECONDS
 
     def __init__(self, scanner: Scanner, regions: Sequence[str]) -> None:

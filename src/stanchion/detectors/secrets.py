@@ -13,6 +13,7 @@ from stanchion.core.codec import digest, short
 from stanchion.core.finding import Cost, DetectorInput, Finding, Reach, ReachKind
 from stanchion.core.resources import read_data_text
 from stanchion.detectors import assignments
+from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.scan import Hit, Scanner
@@ -52,7 +53,7 @@ _NAME_REACH = 120  # characters before a value in which its name stands
 _BARE_KEY_BITS = 3.5  # of a value after a name that says `key` and not whose
 
 
-class SecretsDetector:
+class SecretsDetector(PatternReach):
     """Reports tokens, keys, passwords and connection strings.
 
     A kind with a public checksum scores 0.99 when it holds and 0.75 when it does not (mistyped or made up:
@@ -60,7 +61,7 @@ class SecretsDetector:
     """
 
     id = ID
-    reach = Reach(ReachKind.MESSAGE)
+    reach = Reach(ReachKind.AUTOMATON)
     cost = Cost.MICROSECONDS
 
     def __init__(self, scanner: Scanner) -> None:

@@ -86,6 +86,10 @@ class CheckRunner:
         self._build_views = build_views
         self._pool = pool or WorkerPool()
 
+    def with_views(self, build_views: ViewBuilder) -> CheckRunner:
+        """The same runner over other readings of a text."""
+        return CheckRunner(build_views, pool=self._pool)
+
     async def run(
         self,
         door: Door,
@@ -297,6 +301,12 @@ def _fault(check: Check, finding: Any, length: int) -> str:
     if finding.category not in check.detector.categories:
         return f"gave the category {finding.category!r}, which it does not declare"
     return ""
+
+
+def placed_in(text: str, findings: Sequence[Finding], field: str, detector: str) -> tuple[Finding, ...]:
+    """Findings in offsets of `text`, with its lines and columns, under its field's name."""
+    lines = _Lines(text)
+    return tuple(lines.placed(finding, field, detector) for finding in findings)
 
 
 class _Lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import msgspec
@@ -13,8 +14,10 @@ from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, 
 from stanchion.core.finding import Finding, Location, Severity
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
-from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner
+from stanchion.guard.checks import Check, CheckInput, CheckResult
 from stanchion.guard.fields import Field, TextField, UncheckedPart
+from stanchion.guard.frames import LONGEST, FieldScan
+from stanchion.guard.framing import FramedChecks
 from stanchion.guard.plan import Plan
 from stanchion.guard.policy_model import Handling, Policy
 from stanchion.guard.rules import FoundIn, RuleHit, Ruling
@@ -71,13 +74,21 @@ class _Gathered:
     findings: list[Finding]
 
 
+@dataclass(slots=True)
+class Passing:
+    """What was checked of the texts of one answer while they came: frames by field, checks given up."""
+
+    scans: dict[str, FieldScan] = dataclass_field(default_factory=dict)
+    given_up: set[str] = dataclass_field(default_factory=set)
+
+
 class Examiner:
     """Decides about fields by one policy and one plan of checks."""
 
-    def __init__(self, policy: Policy, plan: Plan, runner: CheckRunner, *, clock: Clock, ids: Ids) -> None:
+    def __init__(self, policy: Policy, plan: Plan, checks: FramedChecks, *, clock: Clock, ids: Ids) -> None:
         self._policy = policy
         self._plan = plan
-        self._runner = runner
+        self._checks = checks
         self._clock = clock
         self._ids = ids
 
@@ -88,10 +99,12 @@ class Examiner:
         subject: Subject,
         *,
         grounds: Mapping[Surface, Sequence[tuple[Ground, Finding]]] | None = None,
+        passing: Passing | None = None,
     ) -> dict[Surface, SurfaceOutcome]:
         """The outcome on every surface that the fields stand on, in the order of `Surface`.
 
-        `grounds` are what was decided elsewhere (tool rules), with the finding that says so.
+        `grounds` are what was decided elsewhere (tool rules), with the finding that says so; `passing` is
+        what was checked of the texts while they came.
         """
         listed = list(fields)
         by_surface: dict[Surface, list[Field]] = {}
@@ -100,7 +113,7 @@ class Examiner:
         total = sum(len(field.text) for field in listed if isinstance(field, TextField))
         too_much = self._beyond_totals(total, len(listed))
         outcomes = {}
-        given_up: set[str] = set()
+        passing = passing or Passing()
         for surface in Surface:
             given = (grounds or {}).get(surface, ())
             if surface in by_surface or given:
@@ -110,7 +123,7 @@ class Examiner:
                     by_surface.get(surface, []),
                     subject,
                     given=[*too_much, *given],
-                    given_up=given_up,
+                    passing=passing,
                 )
         return outcomes
 
@@ -122,7 +135,7 @@ class Examiner:
         subject: Subject,
         *,
         given: Sequence[tuple[Ground, Finding]],
-        given_up: set[str],
+        passing: Passing,
     ) -> SurfaceOutcome:
         started_ns = self._clock.monotonic_ns()
         gathered = _Gathered(
@@ -131,12 +144,20 @@ class Examiner:
         texts = self._readable(fields, gathered)
         checks = self._plan.on(surface)
         inputs = [_check_input(text, subject) for text in texts]
-        results = await self._runner.run(door, checks, inputs, given_up=given_up)
+        results, overlong = await self._checks.run(
+            door, surface, inputs, given_up=passing.given_up, scans=passing.scans
+        )
+        for number in sorted(overlong):
+            ground, finding = _limit(
+                "unsettled_characters", len(texts[number].text), LONGEST, field=texts[number]
+            )
+            gathered.grounds.append(ground)
+            gathered.findings.append(finding)
         examined = []
         for number, text in enumerate(texts):
             found = [f for c in range(len(checks)) for f in results[c, number].findings]
             counted = [one for one in found if self._policy.table.counts(one, text.origin)]
-            one, grounds = self._judged(text, counted)
+            one, grounds = self.judged(text, counted)
             examined.append(one)
             gathered.findings.extend(counted)
             gathered.grounds.extend(grounds)
@@ -192,13 +213,23 @@ class Examiner:
                 texts.append(field)
         return texts
 
-    def _judged(self, field: TextField, findings: Sequence[Finding]) -> tuple[Examined, list[Ground]]:
+    def scan(self, field: TextField, subject: Subject, passing: Passing) -> FieldScan:
+        """The frames of a text that will come in pieces; `examine` counts it when given `passing`."""
+        scan = self._checks.scan(field.surface, _check_input(field, subject), passing.given_up)
+        passing.scans[field.field] = scan
+        return scan
+
+    def judged(
+        self, field: TextField, findings: Sequence[Finding], *, offset: int = 0
+    ) -> tuple[Examined, list[Ground]]:
+        """What the rules say of findings in a field; `field.text` begins at `offset` of the field."""
+        findings = [one for one in findings if self._policy.table.counts(one, field.origin)]
         ruling = self._policy.table.judge(
             FoundIn(
                 finding=finding,
                 surface=field.surface,
                 origin=field.origin,
-                text=field.text[finding.location.start : finding.location.end],
+                text=field.text[finding.location.start - offset : finding.location.end - offset],
             )
             for finding in findings
         )
@@ -212,7 +243,7 @@ class Examiner:
         for name, value in (("total_characters", characters), ("parts", parts)):
             limit = getattr(limits, name)
             if value > limit:
-                found.append(_limit(name, value, limit, field="", length=0))
+                found.append(_limit(name, value, limit))
         return found
 
     def _beyond_reach(self, field: Field) -> tuple[Ground, Finding] | None:
@@ -223,7 +254,7 @@ class Examiner:
         name = "output_characters" if is_output else "text_characters"
         limit = getattr(self._policy.limits, name)
         length = len(field.text)
-        return _limit(name, length, limit, field=field.field, length=length) if length > limit else None
+        return _limit(name, length, limit, field=field) if length > limit else None
 
     def _unchecked(self, part: UncheckedPart) -> tuple[Ground, Finding]:
         handling: Handling = getattr(self._policy, part.kind)
@@ -267,11 +298,12 @@ def own_finding(
     )
 
 
-def _limit(name: str, value: int, limit: int, *, field: str, length: int) -> tuple[Ground, Finding]:
+def _limit(name: str, value: int, limit: int, *, field: TextField | None = None) -> tuple[Ground, Finding]:
     reason = f"{value:,} {name.replace('_', ' ')} are beyond the limit of {limit:,}."
     ground = Ground(effect=Effect.BLOCK, rule_id=f"limits.{name}", category="input.limit", reason=reason)
+    place, length = ("", 0) if field is None else (field.field, len(field.text))
     return ground, own_finding(
-        LIMITS, "input.limit", field=field, rule=f"limits.{name}", reason=reason, length=length
+        LIMITS, "input.limit", field=place, rule=f"limits.{name}", reason=reason, length=length
     )
 
 

@@ -22,6 +22,7 @@ from stanchion.guard.policy_model import (
     Policy,
     Redaction,
     SafeCompletions,
+    Streaming,
     ToolRules,
     Waiver,
 )
@@ -57,6 +58,7 @@ def merge(
         rules=_rules(base.rules, layer.rules),
         limits=_over(base.limits, said.get("limits") or {}, Limits),
         redaction=_redaction(base.redaction, said.get("redaction") or {}),
+        streaming=_over(base.streaming, said.get("streaming") or {}, Streaming),
         safe_completions=_completions(base.safe_completions, said.get("safe_completions") or {}),
         tools=_tools(base.tools, said.get("tools") or {}),
         waivers=(*base.waivers, *(_waiver(entry) for entry in said.get("waivers", []))),

@@ -32,6 +32,7 @@ from stanchion.guard.checks import Check, CheckRunner
 from stanchion.guard.examine import TAKEN_OUT, Examiner, Subject
 from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
 from stanchion.guard.fields import TextField
+from stanchion.guard.framing import FramedChecks
 from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Redaction
@@ -106,9 +107,10 @@ class Guard:
         for name in self._plan.idle:
             _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
         runner = CheckRunner(build_views or _build_views, pool=pool)
+        checks = FramedChecks(self._plan, runner, build_views or _build_frame_views)
         self._exchange = Exchange(
             policy,
-            Examiner(policy, self._plan, runner, clock=self._clock, ids=self._ids),
+            Examiner(policy, self._plan, checks, clock=self._clock, ids=self._ids),
             redactor=Redactor(settings, key=key),
             keeper=self._keeper,
             marking_key=key,
@@ -483,6 +485,13 @@ def _build_views(text: str) -> ViewSet:
     from stanchion.detectors.views import build_views
 
     views: ViewSet = build_views(text)
+    return views
+
+
+def _build_frame_views(text: str) -> ViewSet:
+    from stanchion.detectors.incremental import WindowViews
+
+    views: ViewSet = WindowViews(text)
     return views
 
 

@@ -15,7 +15,7 @@ from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import check_selector
 from stanchion.files.references import Secret
 from stanchion.files.schema import FieldError, FileModel
-from stanchion.guard.policy_model import Capture, Handling, MarkingStyle
+from stanchion.guard.policy_model import Capture, Guarantee, Handling, MarkingStyle, WholeMessage
 from stanchion.guard.rules import Operator
 
 OWN_OCCASIONS = ("approval", "check.failed", "default")  # what users are told about besides findings
@@ -118,6 +118,7 @@ class DetectorEntry(FileModel):
     fail: OnFailure = OnFailure.CLOSED
     stand_in: str = ""
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 250
+    stream: WholeMessage = WholeMessage.AT_END
     surfaces: Annotated[tuple[Surface, ...], BeforeValidator(_as_list)] = ()
 
     @model_validator(mode="after")
@@ -148,6 +149,13 @@ class RedactionEntry(FileModel):
     mask_keep_last: Annotated[int, Field(ge=0, le=4)] = 0
     vault_ttl_s: Annotated[int, Field(ge=1, le=2_592_000)] = 3_600
     key: Secret | None = None
+
+
+class StreamingEntry(FileModel):
+    """What holds for streamed answers."""
+
+    guarantee: Guarantee = Guarantee.NO_LEAK
+    hold_back: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
 
 
 class SafeCompletionsEntry(FileModel):
@@ -219,6 +227,7 @@ class PolicyFile(FileModel):
     opaque: Handling = Handling.BLOCK
     redacted_reasoning: Handling = Handling.ALLOW
     redaction: RedactionEntry | None = None
+    streaming: StreamingEntry | None = None
     safe_completions: SafeCompletionsEntry | None = None
     capture: Capture = Capture.NONE
     marking: MarkingStyle = MarkingStyle.NONE

@@ -50,6 +50,45 @@ class MarkingStyle(StrEnum):
     ENCODE = "encode"
 
 
+class Guarantee(StrEnum):
+    """What is promised about an answer that is given on while it comes.
+
+    `no-leak`: nothing leaves before every check that settles as a text passes has cleared it. `bounded`: at
+    most `hold_back` characters wait; what is undecided beyond them leaves, and is counted. `audit-only`:
+    nothing waits and nothing is changed; what is found is recorded.
+    """
+
+    AUDIT_ONLY = "audit-only"
+    BOUNDED = "bounded"
+    NO_LEAK = "no-leak"
+
+    @property
+    def rank(self) -> int:
+        """0 for the one that promises least."""
+        return _GUARANTEES.index(self)
+
+
+_GUARANTEES = (Guarantee.AUDIT_ONLY, Guarantee.BOUNDED, Guarantee.NO_LEAK)
+
+
+class WholeMessage(StrEnum):
+    """How a detector that needs the whole answer is treated while one comes.
+
+    `buffer`: the answer waits for it. `at_end`: it decides when all but the tool calls has left; it can still
+    end the stream.
+    """
+
+    AT_END = "at_end"
+    BUFFER = "buffer"
+
+
+class Streaming(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for streamed answers. `hold_back` counts characters, for `bounded` only."""
+
+    guarantee: Guarantee = Guarantee.NO_LEAK
+    hold_back: int = 2_000
+
+
 class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One detector in this policy.
 
@@ -58,7 +97,8 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     `origin_thresholds` maps a selector of `thresholds`, or `*` for `threshold`, to the scores that hold for
     texts of some origins in its place. `calibrations` are the digests of the files that said these numbers;
     `report_from` is the lowest score that the detector is asked to report for them.
-    `stand_in` is the detector whose answer counts when this one fails and `fail` is `degrade`.
+    `stand_in` is the detector whose answer counts when this one fails and `fail` is `degrade`. `stream` is
+    for what of a detector needs the whole answer.
     """
 
     enabled: bool = True
@@ -72,6 +112,7 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     stand_in: str = ""
     deadline_ms: int = DEFAULT_DEADLINE_MS
     surfaces: tuple[Surface, ...] = ()
+    stream: WholeMessage = WholeMessage.AT_END
 
     def threshold_for(self, category: str, origin: Origin | None = None) -> float:
         """The score from which a finding of this category counts, in a text of this origin."""
@@ -206,6 +247,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     opaque: Handling = Handling.BLOCK
     redacted_reasoning: Handling = Handling.ALLOW
     redaction: Redaction = Redaction()
+    streaming: Streaming = Streaming()
     safe_completions: SafeCompletions = SafeCompletions()
     capture: Capture = Capture.NONE
     marking: MarkingStyle = MarkingStyle.NONE

@@ -17,14 +17,17 @@ from stanchion.guard.policy_model import (
     ArgumentRule,
     Capture,
     DetectorSettings,
+    Guarantee,
     Handling,
     Limits,
     Loosening,
     MarkingStyle,
     Policy,
     Redaction,
+    Streaming,
     ToolRule,
     ToolRules,
+    WholeMessage,
 )
 from stanchion.guard.rules import Rule, Selector
 
@@ -76,6 +79,7 @@ def _all(before: Policy, after: Policy) -> Iterator[tuple[Path, Any, Any]]:
         yield from _rule(("rules", rule.id), rule, later.get(rule.id))
         yield from _operator(before, after, rule, later.get(rule.id))
     yield from _redaction(before.redaction, after.redaction)
+    yield from _streaming(before.streaming, after.streaming)
     yield from _limits(before.limits, after.limits)
     for field in ("media", "opaque", "redacted_reasoning"):
         if getattr(before, field) is Handling.BLOCK and getattr(after, field) is Handling.ALLOW:
@@ -110,6 +114,8 @@ def _detector(
         yield (*path, "deadline_ms"), before.deadline_ms, after.deadline_ms
     if not _at_least(before.surfaces, after.surfaces):
         yield (*path, "surfaces"), before.surfaces, after.surfaces
+    if before.stream is WholeMessage.BUFFER and after.stream is WholeMessage.AT_END:
+        yield (*path, "stream"), before.stream, after.stream
 
 
 def _origin_thresholds(
@@ -169,6 +175,14 @@ def _redaction(before: Redaction, after: Redaction) -> Iterator[tuple[Path, Any,
         old, new = getattr(before, field), getattr(after, field)
         if new > old:
             yield ("redaction", field), old, new
+
+
+def _streaming(before: Streaming, after: Streaming) -> Iterator[tuple[Path, Any, Any]]:
+    if after.guarantee.rank < before.guarantee.rank:
+        yield ("streaming", "guarantee"), before.guarantee, after.guarantee
+    is_bounded = before.guarantee is after.guarantee is Guarantee.BOUNDED
+    if is_bounded and after.hold_back < before.hold_back:
+        yield ("streaming", "hold_back"), before.hold_back, after.hold_back
 
 
 def _narrowed(path: Path, before: Selector, after: Selector) -> Iterator[tuple[Path, Any, Any]]:

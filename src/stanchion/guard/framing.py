@@ -1,0 +1,91 @@
+"""Checks on the surfaces that stream: frames for what settles as a text passes, the rest at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from stanchion.core.decision import CheckStatus, Surface
+from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Results
+from stanchion.guard.frames import FieldScan, Views, parts_of
+from stanchion.guard.plan import Plan
+from stanchion.guard.workers import Door
+
+# What a model says leaves as it comes, so it is checked in the same frames streamed and unstreamed. Arguments
+# of tools are acted on as a whole and are checked as a whole.
+FRAMED = frozenset({Surface.OUTPUT, Surface.REASONING})
+
+
+class FramedChecks:
+    """Runs the checks of a plan; on a framed surface alike for a text that comes whole or in pieces."""
+
+    def __init__(self, plan: Plan, runner: CheckRunner, views: Views) -> None:
+        """`views` makes the readings of a frame; other texts get those of `runner`."""
+        self._plan = plan
+        self._runner = runner
+        self._views = views
+        self._parts = {surface: [parts_of(check) for check in plan.on(surface)] for surface in sorted(FRAMED)}
+
+    def scan(self, surface: Surface, like: CheckInput, given_up: set[str]) -> FieldScan:
+        """The frames of one text that will come in pieces."""
+        passing = [check for parts in self._parts[surface] for check in parts.passing]
+        return FieldScan(self._runner, self._views, passing, like, given_up)
+
+    def whole(self, surface: Surface) -> tuple[Check, ...]:
+        """The checks of a framed surface, or parts of them, that need the whole text."""
+        return tuple(check for parts in self._parts[surface] for check in parts.whole)
+
+    async def run(
+        self,
+        door: Door,
+        surface: Surface,
+        texts: Sequence[CheckInput],
+        *,
+        given_up: set[str],
+        scans: Mapping[str, FieldScan],
+    ) -> tuple[Results, frozenset[int]]:
+        """The results by (check number, text number), and the texts too much of which never settled.
+
+        `scans` are frames already begun, by field; what is left of them is checked now.
+        """
+        checks = self._plan.on(surface)
+        if surface not in FRAMED:
+            return await self._runner.run(door, checks, texts, given_up=given_up), frozenset()
+        wholes = await self._runner.run(door, self.whole(surface), texts, given_up=given_up)
+        results: Results = {}
+        overlong = set()
+        for number, text in enumerate(texts):
+            scan = scans.get(text.field) or self.scan(surface, text, given_up)
+            if not scan.is_over and scan.length == 0:
+                scan.add(text.text)
+            while await scan.step(door) is not None:
+                pass
+            await scan.finish(door)
+            if scan.is_overlong:
+                overlong.add(number)
+            whole = [wholes[c, number] for c in range(len(self.whole(surface)))]
+            for check, result in enumerate(self._joined(surface, scan.results(text.text), whole)):
+                results[check, number] = result
+        return results, frozenset(overlong)
+
+    def _joined(
+        self, surface: Surface, passing: list[CheckResult], whole: list[CheckResult]
+    ) -> list[CheckResult]:
+        """One result for each check, out of those of its parts."""
+        joined = []
+        first, second = iter(passing), iter(whole)
+        for parts in self._parts[surface]:
+            of_parts = [*(next(first) for _ in parts.passing), *(next(second) for _ in parts.whole)]
+            joined.append(_one(of_parts))
+        return joined
+
+
+def _one(results: Sequence[CheckResult]) -> CheckResult:
+    if len(results) == 1:
+        return results[0]
+    failed = next((one for one in results if one.status is not CheckStatus.RAN), results[0])
+    found = [finding for one in results for finding in one.findings]
+    found.sort(key=lambda f: (f.location.start, f.location.end, f.rule))
+    elapsed_ms = sum(one.elapsed_ms for one in results)
+    return msgspec.structs.replace(failed, findings=tuple(found), elapsed_ms=elapsed_ms)

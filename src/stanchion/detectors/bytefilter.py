@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _HIGH = r"[\xc2-\xf4][\x80-\xbf]{1,3}"  # one character beyond ASCII
@@ -62,23 +62,39 @@ def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
 
 def needs_high(pattern: str, flags: Sequence[str]) -> bool:
     """Whether every match holds a character beyond ASCII; False when that cannot be told."""
+    return _needs(pattern, flags, lambda members: not members.ascii)
+
+
+def needs_one_of(pattern: str, flags: Sequence[str], characters: str) -> bool:
+    """Whether every match holds one of these ASCII characters; False when that cannot be told."""
+    codes = frozenset(map(ord, characters))
+
+    def is_one(members: _Set) -> bool:
+        is_ascii = not members.is_high and not members.others
+        return is_ascii and bool(members.ascii) and members.ascii <= codes
+
+    return _needs(pattern, flags, is_one)
+
+
+def _needs(pattern: str, flags: Sequence[str], is_one: Callable[[_Set], bool]) -> bool:
+    """Whether every match holds a character of a class that `is_one` accepts."""
     try:
-        return _is_high(_tree(pattern, flags)[0], _Writer(ucp="ucp" in flags), 0)
+        return _holds(_tree(pattern, flags)[0], _Writer(ucp="ucp" in flags), is_one)
     except _UNREADABLE:
         return False
 
 
-def _is_high(nodes: list[Any], writer: _Writer, flags: int) -> bool:
+def _holds(nodes: list[Any], writer: _Writer, is_one: Callable[[_Set], bool]) -> bool:
     for op, argument in nodes:
         match str(op):
             case "LITERAL" | "IN":
-                found = not writer.members(str(op), argument, flags).ascii
+                found = is_one(writer.members(str(op), argument, 0))
             case "SUBPATTERN":
-                found = _is_high(list(argument[3]), writer, flags)
+                found = _holds(list(argument[3]), writer, is_one)
             case "BRANCH":
-                found = all(_is_high(list(branch), writer, flags) for branch in argument[1])
+                found = all(_holds(list(branch), writer, is_one) for branch in argument[1])
             case "MAX_REPEAT" | "MIN_REPEAT":
-                found = argument[0] > 0 and _is_high(list(argument[2]), writer, flags)
+                found = argument[0] > 0 and _holds(list(argument[2]), writer, is_one)
             case _:
                 found = False
         if found:
@@ -108,8 +124,23 @@ def _core(nodes: list[Any]) -> list[Any]:
 
     `[a-z]*@[a-z]{2,9}` occurs exactly where `@[a-z]{2}` does. A word end is given up with what it bounds.
     """
-    core = _trimmed(_trimmed(nodes, 0), -1)
+    core = _without_weak_start(_trimmed(_trimmed(nodes, 0), -1))
     return core if core else nodes
+
+
+def _without_weak_start(nodes: list[Any]) -> list[Any]:
+    r"""The nodes with one character of a class in place of a long run of it, where enough follows.
+
+    `\b[a-z0-9]{6}\.[a-z0-9]{6}:` costs Hyperscan a step for each byte of a text, without the first run only
+    where the point stands.
+    """
+    first = 1 if nodes and str(nodes[0][0]) == "AT" and str(nodes[0][1]) == "AT_BOUNDARY" else 0
+    if len(nodes) <= first + 1 or str(nodes[first + 1][0]) != "LITERAL":
+        return nodes
+    op, argument = nodes[first]
+    if str(op) not in _REPEATS or argument[0] < 2 or [str(kind) for kind, _ in argument[2]] != ["IN"]:
+        return nodes
+    return [*argument[2], *nodes[first + 1 :]]
 
 
 def _trimmed(nodes: list[Any], side: int) -> list[Any]:

@@ -124,18 +124,18 @@ class _Matcher:
         return found
 
     def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
-        look, key = self._automaton.look, self._raw_key
+        look_at, key = self._automaton.look_at, self._raw_key
         for view_set in view_sets:
-            view_set.memo[key] = look(view_set.raw.data, is_ascii=view_set.original.isascii())
+            view_set.memo[key] = look_at(view_set.raw)
 
     def _scan(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         sighting = view_set.memo.pop(self._raw_key, None)
         if sighting is None:
-            sighting = self._automaton.look(view_set.raw.data, is_ascii=view_set.original.isascii())
+            sighting = self._automaton.look_at(view_set.raw)
         view_set.offer_triggers(sighting.triggers)
         found = list(self._places(sighting.patterns, view_set.raw, view_set)) if sighting.patterns else []
         for view in self._other_views(view_set):
-            patterns = self._automaton.look(view.data, is_ascii=view.text.isascii()).patterns
+            patterns = self._automaton.look_at(view).patterns
             if patterns:
                 found.extend(self._places(patterns, view, view_set))
         if len(found) > 1:

@@ -43,7 +43,10 @@ def lookalikes() -> dict[str, str]:
 def mixed_script() -> re.Pattern[str]:
     """A letter that only looks Latin beside one that is, or two small capitals in a row."""
     letters = "".join(re.escape(c) for c, r in lookalikes().items() if c.isalpha() and r.isalnum())
-    return re.compile(f"[A-Za-z][{letters}]|[{letters}][A-Za-z]|[{_SMALL_CAPITALS}]{{2}}")
+    small = _SMALL_CAPITALS
+    return re.compile(
+        f"[{letters}{small}](?:(?=[A-Za-z])|(?<=[A-Za-z].)|(?<=[{small}])(?=[{small}]))", re.DOTALL
+    )  # it begins with one class, which is searched many times faster than an alternative
 
 
 def reading(character: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stanchion.detectors.transforms.offsets import OffsetMap
+from stanchion.detectors.transforms.triggers import Trigger, trigger_finder
 
 _BLOCK = 1024
 _CONTINUATION = bytes(range(0x80, 0xC0))
@@ -16,7 +17,8 @@ class TextView:
     """
 
     __slots__ = (
-        "_data", "_marks", "apart", "encoded", "family", "is_skeleton", "name", "offsets", "parent", "text",
+        "_data", "_marks", "_signs", "apart", "encoded", "family", "is_skeleton", "name", "offsets", "parent",
+        "text",
     )  # fmt: skip
 
     def __init__(self, name: str, text: str, parent: TextView | None, offsets: OffsetMap | None) -> None:
@@ -28,6 +30,7 @@ class TextView:
         self.encoded = 0.0
         self.apart = 0.0
         self.is_skeleton = False
+        self._signs: tuple[Trigger, bool] | None = None
         self._data: bytes | None = None
         self._marks: list[int] | None = None
 
@@ -37,6 +40,29 @@ class TextView:
         if self._data is None:
             self._data = self.text.encode("utf-8", "replace")
         return self._data
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether all characters are below 128."""
+        return self.text.isascii()
+
+    @property
+    def triggers(self) -> Trigger:
+        """Which decoders the text may need."""
+        return self.signs[0]
+
+    @property
+    def signs(self) -> tuple[Trigger, bool]:
+        """The triggers, and whether there is a digit; looked for once."""
+        if self._signs is None:
+            self._signs = trigger_finder().find(self.data)
+        return self._signs
+
+    def named(self, name: str) -> TextView:
+        """The same reading under another name."""
+        view = TextView(name, self.text, self.parent, self.offsets)
+        view._data, view._signs = self._data, self._signs
+        return view
 
     def character(self, offset: int) -> int:
         """The code point at a byte offset of `data`."""

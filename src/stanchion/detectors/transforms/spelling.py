@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from stanchion.detectors.transforms.offsets import OffsetMap, Rewriter
-from stanchion.detectors.transforms.triggers import Trigger
 
-_BREAK = r"[ \t\r\n.\-_*~|/,+]"
+_BREAKS = " \t\r\n.-_*~|/,+"
+_BREAK = f"[{re.escape(_BREAKS)}]"
 _LETTER = r"[A-Za-z0-9@$!]"
 _SINGLE = r"[^\s.\-_*~|/,+]"  # any character that stands alone between breaks, such as a quotation mark
 _PULLED_APART = re.compile(
     rf"(?<![A-Za-z0-9@$!]){_LETTER}(?:{_BREAK}{{1,5}}{_SINGLE}(?![A-Za-z0-9@$!])){{3,}}"
 )
+_CLASSES = bytes(
+    0x61
+    if chr(c).isascii() and (chr(c).isalnum() or chr(c) in "@$!")
+    else 0x20
+    if chr(c) in _BREAKS
+    else 0x78
+    for c in range(256)
+)
+_MAYBE_APART = re.compile(rb"[ x](?=a(?: {1,5}[ax](?!a)){3})")
 _BETWEEN = re.compile(rf"{_BREAK}+")
 _BORDERS = frozenset("/|")  # a break that holds only such a sign ends a word
 _TOKEN = re.compile(r"[A-Za-z0-9@$!]{2,}")
 _TOKENS = re.compile(r"[A-Za-z0-9@$!]+")
 _TOKEN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@$!")
+_SIGNS = "0134578@$!269"
 _LONGEST_TOKEN = 24  # longer ones are keys, digests or encoded text
 _MIXED = re.compile(r"[A-Za-z][0-9@$!]|[0-9@$!][A-Za-z]")
 _LEET = str.maketrans("023456789@$", "ozeasgtbgas")
@@ -47,44 +59,62 @@ _L_AFTER_FIRST = {
 }  # fmt: skip
 
 
-def respelled(text: str, triggers: Trigger, signals: set[str]) -> tuple[str, OffsetMap | None, float]:
-    """The text with such words put together, the way back, and the share of the text that was disguised so.
+class Joined(NamedTuple):
+    """A text with its pulled-apart words put together, the way back, and the share of it that stood apart."""
 
-    Adds `spaced` and `leet` to `signals` where they changed it. A text that is full of words with digits is
-    disguised as a whole: then all its digits are read as letters.
+    text: str
+    offsets: OffsetMap
+    share: float
+
+
+def respelled(text: str, signals: set[str]) -> tuple[str, float]:
+    """The text with letters for digits in words, of the same length, and the share that was disguised so.
+
+    Adds `leet` to `signals` where that changed it. A text that is full of words with digits is disguised as a
+    whole: then all its digits are read as letters.
     """
-    offsets: OffsetMap | None = None
-    result, share = text, 0.0
-    if triggers & Trigger.SPACED:
-        result, offsets, share = joined(text)
-        if offsets is not None:
-            signals.add("spaced")
-    is_full = _is_full_of_it(result)
-    letters = _TOKENS.sub(_read_all, result) if is_full else unleeted(result)
-    if letters != result:
+    is_full = _is_full_of_it(text)
+    letters = _TOKENS.sub(_read_all, text) if is_full else unleeted(text)
+    if letters != text:
         signals.add("leet")
-    return letters, offsets, 1.0 if is_full else share
+    return letters, 1.0 if is_full else 0.0
 
 
-def joined(text: str) -> tuple[str, OffsetMap | None, float]:
+def joined(text: str) -> Joined | None:
     """Runs of four or more single characters as words; what is longer than the usual break ends a word.
 
-    The number is the share of the text that is in such runs.
+    None where there is no such run.
     """
     rewriter = None
     apart = 0
-    for run in _PULLED_APART.finditer(text):
-        letters = sum(character.isalpha() for character in run.group())
-        if letters < 3:
+    for run in _pulled_apart(text):
+        whole = run.group()
+        if sum(map(str.isalpha, whole)) < 3:
             continue
         rewriter = rewriter or Rewriter(text)
-        apart += run.end() - run.start()
-        breaks = list(_BETWEEN.finditer(run.group()))
-        usual = Counter(found.group() for found in breaks).most_common(1)[0][0]
+        apart += len(whole)
+        breaks = list(_BETWEEN.finditer(whole))
+        usual = Counter(map(re.Match.group, breaks)).most_common(1)[0][0]
+        base = run.start()
         for found in breaks:
-            start, end = run.start() + found.start(), run.start() + found.end()
-            rewriter.replace(start, end, _between_words(found.group(), usual))
-    return (text, None, 0.0) if rewriter is None else (*rewriter.finish(), apart / len(text))
+            start, end = found.span()
+            rewriter.replace(base + start, base + end, _between_words(found.group(), usual))
+    return None if rewriter is None else Joined(*rewriter.finish(), apart / len(text))
+
+
+def _pulled_apart(text: str) -> Iterator[re.Match[str]]:
+    """The runs; in ASCII text the places where one may begin are found with a fixed string."""
+    if not text.isascii():
+        yield from _PULLED_APART.finditer(text)
+        return
+    classes = text.encode().translate(_CLASSES)
+    done = 0
+    for place in _MAYBE_APART.finditer(b" " + classes):
+        if place.start() >= done:
+            run = _PULLED_APART.match(text, place.start())
+            if run is not None:
+                done = run.end()
+                yield run
 
 
 def _between_words(found: str, usual: str) -> str:
@@ -119,6 +149,8 @@ def unleeted(text: str) -> str:
 
 def _is_full_of_it(text: str) -> bool:
     needed = max(_FEWEST_CLEAR, int(_CLEAR_SHARE * (text.count(" ") + 1)))
+    if sum(map(text.count, _SIGNS)) < needed:
+        return False
     return next(islice(_CLEAR.finditer(text), needed - 1, None), None) is not None
 
 

@@ -14,7 +14,7 @@ from stanchion.detectors.transforms.offsets import Rewriter
 from stanchion.detectors.transforms.reading import TextView
 from stanchion.detectors.transforms.reversal import mirrored, words_mirrored
 from stanchion.detectors.transforms.spelling import joined, respelled
-from stanchion.detectors.transforms.triggers import DECODING, SPELLING, Trigger, find_triggers
+from stanchion.detectors.transforms.triggers import DECODING, SPELLING, Trigger
 
 
 class ViewOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Unfolding:
         """Make every reading; `triggers` are those of the raw text, None when nobody looked yet."""
         raw = self._limited(self.views[0])
         if raw is not self.views[0] or triggers is None:
-            triggers = find_triggers(raw.data)
+            triggers = raw.triggers
         self._levels.append(_Level(raw, (), triggers))
         while self._levels:
             self._unfold(self._levels.popleft())
@@ -92,7 +92,7 @@ class Unfolding:
         view, triggers = level.view, level.triggers
         plain, folded = self._fold(view, level.how, triggers)
         if plain is not view:
-            triggers = find_triggers(plain.data)
+            triggers = plain.triggers
         if not (triggers & DECODING and self._decode(plain, level, triggers)):
             self._respell(folded, level, triggers)  # else the next level is respelled, with all that is here
         if triggers & Trigger.REVERSED and _TURNED.isdisjoint(level.steps):
@@ -122,20 +122,21 @@ class Unfolding:
 
     def _respell(self, folded: TextView, level: _Level, triggers: Trigger) -> None:
         if not folded.text.isascii():
-            triggers |= find_triggers(folded.data) & SPELLING
+            triggers |= folded.triggers & SPELLING
         if not triggers & SPELLING:
             return
-        text, offsets, folded.apart = respelled(folded.text, triggers, self.signals)
+        together = joined(folded.text) if triggers & Trigger.SPACED else None
+        text, folded.apart = respelled(folded.text if together is None else together.text, self.signals)
+        if together is not None:
+            self.signals.add("spaced")
+            folded.apart = max(folded.apart, together.share)
         if text != folded.text:
+            offsets = None if together is None else together.offsets
             self._add("spaced", level.how, TextView("", text, folded, offsets))
-        if triggers & Trigger.SPACED:
-            text, offsets, _ = joined(folded.text)
-            if text == folded.text:
-                return
-            together = TextView("", text, folded, offsets)
-            found = find_triggers(together.data)
-            if found & DECODING:
-                self._decode(together, level._replace(steps=(*level.steps, "spaced")), found)
+        if together is not None:
+            view = TextView("", together.text, folded, together.offsets)
+            if view.triggers & DECODING:
+                self._decode(view, level._replace(steps=(*level.steps, "spaced")), view.triggers)
 
     def _decode(self, view: TextView, level: _Level, triggers: Trigger) -> bool:
         """Put the view with what is encoded in it in clear in the queue; whether that is a new text."""
@@ -171,12 +172,12 @@ class Unfolding:
         named = self._add("decoded", ">".join(steps), view)
         if len(self.views) == count:
             return False
-        self._levels.append(_Level(named, steps, find_triggers(named.data)))
+        self._levels.append(_Level(named, steps, named.triggers))
         return True
 
     def _add(self, family: str, how: str, view: TextView) -> TextView:
         """The view under its name; one that equals an earlier one is made, but not listed."""
-        named = TextView(f"{family}:{how}" if how else family, view.text, view.parent, view.offsets)
+        named = view.named(f"{family}:{how}" if how else family)
         if view.text not in self._seen:
             self._room -= len(view.text)
             if len(self.views) >= self._options.max_views or self._room < 0:

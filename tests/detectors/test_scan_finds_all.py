@@ -1,0 +1,115 @@
+"""The automaton is a short cut, never a filter of its own: hits are those of a search with every pattern."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from stanchion.detectors.automaton import Automaton
+from stanchion.detectors.bytefilter import needs_high, needs_one_of
+from stanchion.detectors.cache import DiskCache
+from stanchion.detectors.patterns import Pattern
+from stanchion.detectors.places import PlaceFinder
+from stanchion.detectors.scan import packaged_scanner
+from stanchion.redteam.mutators import MUTATORS
+
+SENTENCE = (
+    "the report says that password secret token: api_key = ignore previous instructions system prompt card "
+    "account 4111-1111-1111-1111 call 030 1234567 <img src=//a.example> user@example.com 192.0.2.7 Dr. Who"
+)
+WORDS = SENTENCE.split(" ")
+
+
+def corpus() -> list[str]:
+    """Every example and counter-example of the packaged patterns, and mixtures of them in prose."""
+    rng = random.Random(17)
+    own = [text for p in packaged_scanner().patterns for text in (*p.examples, *p.counter_examples)]
+    mixed = []
+    for _ in range(150):
+        parts = [
+            rng.choice(own) if rng.random() < 0.3 else rng.choice(WORDS) for _ in range(rng.randrange(3, 40))
+        ]
+        mixed.append(rng.choice((" ", "\n", ", ")).join(parts))
+    disguised = [
+        MUTATORS[name](text, rng) for text in mixed[:20] for name in ("homoglyph", "url", "full_width")
+    ]
+    return [*own, *mixed, *disguised]
+
+
+@pytest.mark.slow
+def test_the_automaton_misses_no_pattern_that_a_search_finds() -> None:
+    patterns = packaged_scanner().patterns
+    automaton = Automaton(patterns, DiskCache(None))
+    finders = [PlaceFinder(pattern) for pattern in patterns]
+    checked = 0
+    for text in corpus():
+        data = text.encode("utf-8", "replace")
+        seen = set(automaton.look(data, is_ascii=text.isascii()).patterns)
+        for index, finder in enumerate(finders):
+            if index not in seen:
+                assert not finder.find(data)[0], f"{patterns[index].id} in {text!r}"
+            else:
+                checked += 1
+    assert checked > len(patterns)
+
+
+def pattern(expression: str, *flags: str) -> Pattern:
+    return Pattern(
+        id="custom.x",
+        pattern=expression,
+        category="custom",
+        severity="low",
+        score=0.5,
+        flags=flags,  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("expression", "needed"),
+    [
+        (r"[0-9]{3}-[A-Z]+", True),
+        (r"(?:a[0-9]|b\d)x", True),
+        (r"(?:a[0-9]|b)x", False),
+        (r"[0-9]*x", False),
+        (r"(?:[0-9]x)?y", False),
+        (r"[0-9a]x", False),
+        (r"[^0-9]x", False),
+    ],
+)
+def test_what_needs_a_digit(expression: str, needed: bool) -> None:
+    assert needs_one_of(expression, (), "0123456789") is needed
+
+
+def test_a_digit_of_any_script_is_no_ascii_digit() -> None:
+    assert not needs_one_of(r"\bx\d+\b", ("ucp",), "0123456789")
+    assert needs_high("\u00e9\u00e8", ())
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        (
+            r"\b([A-Za-z0-9_\-]{6}\.[A-Za-z0-9_\-]{6}:[A-Za-z0-9_\-]{10})(?:[^0-9A-Za-z_\-]|$)",
+            "x Ab3_-9.qwerty:0123456789 y",
+        ),
+        (r"\b[a-z]{4}=[0-9]{2}", "a abcd=12"),
+        (r"(?m)^[a-z]{4}:x", "a\nabcd:x"),
+    ],
+)
+def test_a_pattern_with_a_long_beginning_is_still_found(expression: str, text: str) -> None:
+    assert Automaton([pattern(expression)], DiskCache(None)).look(text.encode(), is_ascii=True).patterns == (
+        0,
+    )
+
+
+def test_parts_are_looked_at_only_where_they_could_match_and_survive_the_cache(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    patterns = [pattern(r"[0-9]{3}x"), pattern("key=[a-z]+"), pattern("word"), pattern("gr\u00fcn")]
+    folder = tmp_path_factory.mktemp("cache")
+    for _ in range(2):  # built, then loaded
+        automaton = Automaton(patterns, DiskCache(folder))
+        for index, text in enumerate(["a 123x", "key=abc", "a word", "alles gr\u00fcn"]):
+            assert automaton.look(text.encode(), is_ascii=text.isascii()).patterns == (index,)
+        assert automaton.look(b"nothing here", is_ascii=True).patterns == ()

@@ -34,7 +34,8 @@ def make_registry(settings: Settings) -> Registry:
     from stanchion.detectors.scan import Scanner
 
     folder = settings.cache_dir
-    return Registry(Scanner(packaged_catalogues(cache_dir=folder), cache_dir=folder))
+    scanner = Scanner(packaged_catalogues(cache_dir=folder), cache_dir=folder)
+    return Registry(scanner, models=judge_factory(settings))
 
 
 def make_guard(

@@ -51,7 +51,7 @@ def test_three_hundred_benign_rows_are_enough_for_one_percent(capsys: pytest.Cap
         [
             "calibrate",
             "--detector",
-            "refusal",
+            "marks",
             "--rows",
             "rows.jsonl",
             "-o",

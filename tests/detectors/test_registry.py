@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stanchion.core.errors import FilesError, UnknownNameError, UsageError
-from stanchion.core.finding import Detector, DetectorInput
+from stanchion.core.finding import AsyncDetector, Detector, DetectorInput
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
 from stanchion.detectors import registry as module
@@ -43,10 +43,12 @@ def packaged(request: pytest.FixtureRequest) -> str:
 
 def test_every_packaged_detector_keeps_the_protocol(packaged: str) -> None:
     detector = Registry().create(packaged)
-    assert isinstance(detector, Detector)
+    assert isinstance(detector, Detector | AsyncDetector)
     assert detector.id == packaged
     assert detector.version
     assert set(detector.categories) <= set(taxonomy())
+    if not isinstance(detector, Detector):
+        return  # a judge without a model has nobody to ask
     view_set = build_views("An ordinary sentence about the weather in Rome.")
     assert list(detector.detect(DetectorInput(view_set=view_set, origin=Origin.USER))) == []
 

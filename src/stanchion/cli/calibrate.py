@@ -391,6 +391,7 @@ def _options(words: _Words) -> dict[str, Any]:
 def _policy_options(policy: str, registry: Registry) -> dict[str, dict[str, Any]]:
     """The enabled detectors of a policy, with the options they are made with."""
     from stanchion.config import process_environment
+    from stanchion.detectors.registry import with_base
     from stanchion.guard.policy import packaged_policy, read_policy
 
     if not policy.endswith((".yaml", ".yml")):
@@ -398,10 +399,8 @@ def _policy_options(policy: str, registry: Registry) -> dict[str, dict[str, Any]
         return {name: dict(one.options) for name, one in enabled.items()}
     read = read_policy(policy, env=process_environment(), detectors=registry.ids(), registry=registry)
     folder = Path(policy).parent
-    return {
-        name: {**one.options, **({"base": folder} if "files" in one.options else {})}
-        for name, one in read.policy.enabled_detectors.items()
-    }
+    enabled = read.policy.enabled_detectors
+    return {name: with_base(one.options, folder) for name, one in enabled.items()}
 
 
 def _check_categories(categories: tuple[str, ...], detector: Any) -> None:

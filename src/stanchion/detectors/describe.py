@@ -10,6 +10,8 @@ from stanchion.core.finding import Reach, ReachKind
 from stanchion.core.taxonomy import taxonomy
 from stanchion.detectors.registry import Registry
 
+_GIVEN = frozenset({"scanner", "models", "base", "detector_id"})  # what a policy does not give
+
 
 def describe(registry: Registry, name: str, *, in_detail: bool = False) -> dict[str, Any]:
     """A detector's id, provider, version, reach, cost and number of patterns.
@@ -56,4 +58,4 @@ def _reach(reach: Reach) -> str:
 
 def _options(registry: Registry, name: str) -> list[str]:
     parameters = inspect.signature(registry.factory(name)).parameters.values()
-    return [p.name for p in parameters if p.name != "scanner" and p.kind is not p.VAR_KEYWORD]
+    return [p.name for p in parameters if p.name not in _GIVEN and p.kind is not p.VAR_KEYWORD]

@@ -6,15 +6,19 @@ import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import AsyncDetector, Detector
+from stanchion.core.target import Target
 from stanchion.detectors.scan import Scanner, packaged_scanner
 
 ENTRY_POINT_GROUP = "stanchion.detectors"
+FILE_OPTIONS = frozenset({"files", "rubric"})  # options whose paths start at the file that gives them
 AnyDetector = Detector | AsyncDetector
 Factory = Callable[..., AnyDetector]
+ModelFactory = Callable[[str], Target]
 
 BUILTIN: Mapping[str, str] = {
     "secrets": "stanchion.detectors.secrets:create",
@@ -25,6 +29,10 @@ BUILTIN: Mapping[str, str] = {
     "leakage": "stanchion.detectors.leakage:create",
     "refusal": "stanchion.detectors.refusal:create",
     "grounding": "stanchion.detectors.grounding:create",
+    "judge": "stanchion.detectors.judge:create",
+    "content.judge": "stanchion.detectors.judge:create_content",
+    "grounding.judge": "stanchion.detectors.judge:create_grounding",
+    "refusal.judge": "stanchion.detectors.judge:create_refusal",
     "custom": "stanchion.detectors.custom:create",
 }
 
@@ -36,8 +44,10 @@ class Registry:
     its value `module:factory`. A packaged id cannot be taken over.
     """
 
-    def __init__(self, scanner: Scanner | None = None) -> None:
+    def __init__(self, scanner: Scanner | None = None, *, models: ModelFactory | None = None) -> None:
+        """`models` makes the models of the detectors that ask one, by name."""
         self._scanner = scanner
+        self._models = models
 
     @property
     def scanner(self) -> Scanner:
@@ -69,9 +79,11 @@ class Registry:
             UsageError: when it does not take these options, or its package cannot be loaded.
         """
         factory = self.factory(detector_id)
-        arguments = {"scanner": self.scanner, **options}
+        signature = inspect.signature(factory)
+        own = {"models": self._models} if "models" in signature.parameters and self._models else {}
+        arguments = {"scanner": self.scanner, **own, **options}
         try:
-            inspect.signature(factory).bind(**arguments)
+            signature.bind(**arguments)
         except TypeError as error:
             raise UsageError(
                 f"detector {detector_id!r} does not take these options: {error}.",
@@ -105,6 +117,12 @@ class Registry:
         if detector_id not in offered:
             raise UnknownNameError("detector", detector_id, self.ids())
         return offered[detector_id]
+
+
+def with_base(options: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """A detector's options; the files that they name start at `folder` and stay inside its project."""
+    names_files = folder is not None and not FILE_OPTIONS.isdisjoint(options)
+    return {**options, "base": folder} if names_files else dict(options)
 
 
 def _offered() -> dict[str, EntryPoint]:

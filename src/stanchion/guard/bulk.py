@@ -18,7 +18,7 @@ from stanchion.core.decision import Effect, Surface
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import DetectorInput, Finding, ViewSet
 from stanchion.core.origin import Origin
-from stanchion.detectors.registry import Registry
+from stanchion.detectors.registry import Registry, with_base
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.views import TextViewSet, build_views
 from stanchion.guard.pipeline import Guard
@@ -71,7 +71,7 @@ class BulkScanner:
     ) -> None:
         """`folder` is what file names in the policy's detector options are relative to."""
         detectors = {
-            name: registry.create(name, **_with_folder(settings.creation_options, folder or Path()))
+            name: registry.create(name, **with_base(settings.creation_options, folder or Path()))
             for name, settings in policy.enabled_detectors.items()
         }
         self._surface = surface
@@ -185,10 +185,6 @@ def bulk_policy(
         )
     kept = {name: _alone(one, settings) for name, one in settings.items()}
     return msgspec.structs.replace(found, detectors=kept)
-
-
-def _with_folder(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    return {"base": folder, **options} if "files" in options else dict(options)
 
 
 def _named(policy: str, registry: Registry) -> Policy:

@@ -15,6 +15,7 @@ from stanchion.core.codec import Digest, short
 from stanchion.core.errors import FilesError, Problem, StanchionError, UsageError
 from stanchion.core.origin import Origin
 from stanchion.detectors.calibration_file import LoadedCalibration, load_calibration
+from stanchion.detectors.registry import with_base
 from stanchion.files.document import Step
 from stanchion.files.references import project_root, resolve_inside
 from stanchion.files.schema import Loaded
@@ -119,9 +120,7 @@ def _digest(loaded: LoadedCalibration) -> Digest:
 
 
 def _version(name: str, settings: DetectorSettings, path: Path, registry: Any) -> str:
-    options = dict(settings.creation_options)
-    if "files" in options:
-        options["base"] = path.parent
+    options = with_base(settings.creation_options, path.parent)
     return str(registry.create(name, **options).version)
 
 

@@ -88,6 +88,9 @@ def train(settings: Settings, *, left_out: bool) -> tuple[Report, bytes]:
         evaluate.rates(found >= thresholds["retrieved"], reported),
         evaluate.rates((found >= thresholds["user"]) | _patterns(reported), reported),
         evaluate.leave_one_out(windows, taught.rows, held, settings=settings, told=told) if left_out else [],
+        evaluate.made_only(windows, taught.rows, held, settings=settings) if left_out else [],
+        evaluate.public_only(windows, taught.rows, held, settings=settings) if left_out else [],
+        evaluate.rates(logits > thresholds["user"], calibration),
     )
     return report, data
 

@@ -155,7 +155,39 @@ def leave_one_out(
 
 
 def _comes_from(row: Row, group: Sequence[str], texts: set[str]) -> bool:
-    return row.group in group or any(row.source.endswith(f":{name}") for name in group) or row.text in texts
+    return (
+        bool(set(row.group.split("+")) & set(group))
+        or any(row.source.endswith(f":{name}") for name in group)
+        or row.text in texts
+    )
+
+
+def made_only(
+    bags: Bags, rows: Sequence[Row], held: tuple[Bags, Sequence[Row]], *, settings: Settings
+) -> list[Rate]:
+    """All public sources left out at once: a model of nothing but rows made here, on every public row."""
+    public = sorted({row.source for row in rows if not row.source.startswith("made:")})
+    texts = {row.text for row in rows if row.source in public}
+    own = np.array([row.source in public for row in rows])
+    keep = np.array([row.source.startswith("made:") and not _comes_from(row, public, texts) for row in rows])
+    model = fit(
+        bags.subset(keep), [row for row, kept in zip(rows, keep, strict=True) if kept], settings=settings
+    )
+    limit = threshold(best_logits(model, held[0]), held[1], USER_HARMLESS)
+    passes = best_logits(model, bags) > limit
+    return rates(passes[own], [row for row, chosen in zip(rows, own, strict=True) if chosen])
+
+
+def public_only(
+    bags: Bags, rows: Sequence[Row], held: tuple[Bags, Sequence[Row]], *, settings: Settings
+) -> list[Rate]:
+    """Nothing made here: a model of the public rows alone, on the calibration half."""
+    keep = np.array([not row.source.startswith("made:") for row in rows])
+    model = fit(
+        bags.subset(keep), [row for row, kept in zip(rows, keep, strict=True) if kept], settings=settings
+    )
+    best = best_logits(model, held[0])
+    return rates(best > threshold(best, held[1], USER_HARMLESS), held[1])
 
 
 def best_logits(model: Fitted, bags: Bags) -> np.ndarray:

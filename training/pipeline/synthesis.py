@@ -11,13 +11,13 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.grammar import Grammar, load
+from pipeline.grammar import Grammar, alternatives, load
 from pipeline.mutators import misspelt
 from pipeline.rows import Row
 
 _SHARED = ("en/vocabulary.yaml", "en/contexts.yaml")
-_ATTACKS = ("override", "leaks", "personas", "structures")
-_HARMLESS = ("innocent", "about", "people")
+_ATTACKS = ("override", "leaks", "personas", "structures", "pressure")
+_HARMLESS = ("innocent", "about", "people", "daily")
 _MODULES = (
     "argparse", "ast", "smtplib", "http/server", "subprocess", "random", "csv", "statistics", "shutil",
     "textwrap", "zipfile", "urllib/request", "logging/__init__", "unittest/case", "json/decoder", "pathlib",
@@ -125,17 +125,23 @@ def english(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
 
 
 def other_languages(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
-    """Rows of every other language, `attacks` and `benign` of each."""
+    """Rows of every other language: `attacks` and `benign` of each that all frames have."""
     shared = load("en.yaml")["slots"]
-    data = load("other_languages.yaml")
+    first = load("other_languages.yaml")
     rows = []
-    for language, slots in data["languages"].items():
-        grammar = Grammar({**shared, **slots}, rng)
-        for label, kind, count in ((1, "attack", attacks), (0, "benign", benign)):
-            frames = data["frames"][kind]
-            for index in range(count):
-                text = grammar.expand(frames[index % len(frames)])
-                rows.append(Row(text, label, f"made:{language}", language, f"{kind}"))
+    for name in ("", "other_languages_more.yaml", "direct.yaml", "coding.yaml"):
+        data = load(name) if name else first
+        for language, own in data["languages"].items():
+            slots = {**shared, **first["languages"][language]}
+            for key, value in own.items() if name else ():
+                slots[key] = [*slots.get(key, ()), *alternatives(value)]
+            grammar = Grammar(slots, rng)
+            for label, kind, count in ((1, "attack", attacks), (0, "benign", benign)):
+                frames = data["frames"][kind]
+                share = len(frames) / len(first["frames"][kind])
+                for index in range(round(count * share)):
+                    text = _varied(grammar.expand(frames[index % len(frames)]), rng)
+                    rows.append(Row(text, label, f"made:{language}", language, kind, kind))
     return rows
 
 
@@ -216,18 +222,20 @@ _CARRIERS = (
 
 
 def carried(attacks: Sequence[Row], carriers: Sequence[Row], rng: random.Random, *, count: int) -> list[Row]:
-    """Attacks inside harmless documents: e-mails, pages, JSON, code comments, tables."""
-    harmless = [row.text for row in carriers if row.label == 0 and 30 < len(row.text) < 1500]
+    """Attacks inside harmless documents: e-mails, pages, JSON, code comments, tables.
+
+    `group` names the sources of all their parts, with a plus between them.
+    """
+    harmless = [row for row in carriers if row.label == 0 and 30 < len(row.text) < 1500]
     rows = []
     for index in range(count):
         attack = rng.choice(attacks)
+        around = [rng.choice(harmless) for _ in range(3)]
         text = _CARRIERS[index % len(_CARRIERS)].format(
-            before=rng.choice(harmless),
-            after=rng.choice(harmless),
-            attack=attack.text,
-            subject=rng.choice(harmless)[:40],
+            before=around[0].text, after=around[1].text, attack=attack.text, subject=around[2].text[:40]
         )
-        rows.append(Row(text, 1, "made:carried", attack.language, attack.source))
+        origin = "+".join(sorted({row.source for row in [attack, *around]}))
+        rows.append(Row(text, 1, "made:carried", attack.language, origin))
     return rows
 
 

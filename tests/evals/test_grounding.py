@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from stanchion.core.interaction import Document, Interaction, Message, Reply, Role, Text, assistant, user
 from stanchion.core.origin import Origin
+from stanchion.detectors.grounding_citations import citations_in
+from stanchion.detectors.grounding_claims import claims_in, facts_of
 from stanchion.evals.case import Case, Expectation
 from stanchion.evals.results import Outcome, Score
-from stanchion.evals.scorers.claims import claims_in, facts_of
-from stanchion.evals.scorers.grounding import GroundingScorer, citations_in
+from stanchion.evals.scorers.grounding import GroundingScorer
 from stanchion.evals.scorers.scorer import Answer
 
 RETURNS = Document(
@@ -169,7 +170,7 @@ def test_names_mean_nothing_where_every_noun_has_a_capital() -> None:
 
 
 def test_a_markdown_link_and_a_bare_word_are_no_citations() -> None:
-    assert list(citations_in("see [here](http://x) and [order number] and (12)", (RETURNS,))) == []
+    assert list(citations_in("see [here](http://x) and [order number] and (12)", (RETURNS.id,))) == []
 
 
 @settings(deadline=None, max_examples=80)

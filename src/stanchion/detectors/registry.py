@@ -26,6 +26,7 @@ BUILTIN: Mapping[str, str] = {
     "injection.patterns": "stanchion.detectors.injection:create",
     "injection.linear": "stanchion.detectors.linear:create",
     "injection.encoder": "stanchion.detectors.encoder:create",
+    "obfuscation": "stanchion.detectors.obfuscation:create",
     "leakage": "stanchion.detectors.leakage:create",
     "refusal": "stanchion.detectors.refusal:create",
     "grounding": "stanchion.detectors.grounding:create",

@@ -115,10 +115,10 @@ class DetectionModel(ScorerModel):
 
 
 class GroundingModel(ScorerModel):
-    """Numbers, dates, names and citations of the answer are in the documents."""
+    """What the answer says is in the documents: numbers, dates, names, citations; on request each sentence."""
 
     use: Literal["grounding"]
-    check: tuple[Literal["numbers", "dates", "names", "citations"], ...] = (
+    check: tuple[Literal["numbers", "dates", "names", "citations", "sentences"], ...] = (
         "numbers",
         "dates",
         "names",

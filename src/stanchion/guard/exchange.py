@@ -23,7 +23,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.call_grounds import call_objections, own_ground
-from stanchion.guard.examine import TAKEN_OUT, Examined, Examiner, Ground, Subject, SurfaceOutcome
+from stanchion.guard.examine import TAKEN_OUT, Examined, Examiner, Ground, Passing, Subject, SurfaceOutcome
 from stanchion.guard.fallback import Fallback
 from stanchion.guard.fields import (
     Field,
@@ -79,8 +79,8 @@ class Exchange:
         marking_key: bytes,
     ) -> None:
         self._policy = policy
-        self._examiner = examiner
-        self._redactor = redactor
+        self.examiner = examiner
+        self.redactor = redactor
         self._keeper = keeper
         self._marking_key = marking_key
         self._fallback = Fallback(policy.safe_completions)
@@ -91,7 +91,7 @@ class Exchange:
         """Check everything that the model would read."""
         subject = subject_of(interaction, context)
         calls = [part for message in interaction.messages for part in message.tool_calls]
-        outcomes = await self._examiner.examine(
+        outcomes = await self.examiner.examine(
             door, request_fields(interaction), subject, grounds={Surface.INPUT: list(self._too_deep(calls))}
         )
         vault = self._keeper.open(interaction.session_id)
@@ -112,12 +112,19 @@ class Exchange:
         prepared: PreparedInteraction,
         reply: Reply,
         context: Mapping[str, tuple[str, ...]],
+        *,
+        passing: Passing | None = None,
     ) -> Interaction:
-        """Check what the model said, and give the original interaction with the reply that may be shown."""
+        """Check what the model said, and give the original interaction with the reply that may be shown.
+
+        `passing` is what was checked of the reply while it came.
+        """
         original = prepared.original
         subject = subject_of(original, context)
         grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))}
-        outcomes = await self._examiner.examine(door, reply_fields(reply.message), subject, grounds=grounds)
+        outcomes = await self.examiner.examine(
+            door, reply_fields(reply.message), subject, grounds=grounds, passing=passing
+        )
         decisions = (
             *prepared.decisions,
             *reply.decisions,
@@ -140,7 +147,7 @@ class Exchange:
         self, door: Door, fields: Iterable[Field], subject: Subject, *, grounds: Grounds | None = None
     ) -> Outcomes:
         """The outcomes on fields that stand alone; `grounds` as for `Examiner.examine`."""
-        return await self._examiner.examine(door, fields, subject, grounds=grounds)
+        return await self.examiner.examine(door, fields, subject, grounds=grounds)
 
     def rewrites(self, outcomes: Outcomes, vault: Vault, subject: Subject) -> dict[str, str]:
         """The fields that must say something else, with what they shall say."""
@@ -160,10 +167,11 @@ class Exchange:
         if one.effect is Effect.REPLACE and one.field.surface in TAKEN_OUT:
             reference = outcome.decision.reference
             return self._fallback.notice(one.field.surface, reference=reference, language=subject.locale[:2])
-        marks = [self._mark(hit.found.finding, hit.rule.operator) for hit in one.ruling.redactions()]
-        return self._redactor.redact(one.field.text, marks, vault=vault) if marks else one.field.text
+        marks = [self.mark(hit.found.finding, hit.rule.operator) for hit in one.ruling.redactions()]
+        return self.redactor.redact(one.field.text, marks, vault=vault) if marks else one.field.text
 
-    def _mark(self, finding: Finding, operator: Operator | None) -> Mark:
+    def mark(self, finding: Finding, operator: Operator | None) -> Mark:
+        """The stretch of text that a finding asks to rewrite, and how."""
         return Mark(
             start=finding.location.start,
             end=finding.location.end,
@@ -246,6 +254,7 @@ def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]])
             *(document.text for document in interaction.documents),
             *(part.text for _, part in texts if part.origin in (Origin.RETRIEVED, Origin.MEMORY)),
         ),
+        "document_ids": tuple(document.id for document in interaction.documents),
         "question": tuple(part.text for role, part in texts if role is Role.USER)[-1:],
     }
     filled = {name: words for name, words in found.items() if words}

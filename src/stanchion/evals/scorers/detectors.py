@@ -34,6 +34,7 @@ def context_of(answer: Answer) -> dict[str, tuple[str, ...]]:
         "system_prompt": tuple(m.text for m in messages if m.role is Role.SYSTEM),
         "question": tuple(m.text for m in messages if m.role is Role.USER)[-1:],
         "documents": tuple(document.text for document in answer.case.documents),
+        "document_ids": tuple(document.id for document in answer.case.documents),
         "canaries": tuple(answer.case.canaries.values()),
     }
 

@@ -213,7 +213,7 @@ def _print_description(description: PolicyDescription) -> None:
     typer.echo(f"from {', '.join(description.sources)}\n")
     checks = Table("surface", "checks, in order", box=None, pad_edge=False)
     for surface, lines in description.surfaces.items():
-        shown = "\n".join(f"{line.detector:<20}>= {line.threshold:<6g}fail {line.fail}" for line in lines)
+        shown = "\n".join(f"{line.detector:<20}>= {line.threshold:<7g}fail {line.fail}" for line in lines)
         checks.add_row(surface, shown or "UNSCANNED: no check runs here")
     console.print(checks)
     for name in description.idle_detectors:

@@ -18,7 +18,9 @@ from stanchion.guard.policy import load_policy, packaged_policies, packaged_poli
 from stanchion.guard.policy_model import Handling
 from stanchion.guard.rules import FoundIn, RuleTable, Selector
 
-KNOWN = ("secrets", "pii", "injection.patterns", "injection.linear", "leakage", "refusal", "custom")
+KNOWN = (
+    "secrets", "pii", "injection.patterns", "injection.linear", "leakage", "obfuscation", "refusal", "custom",
+)  # fmt: skip
 MINIMAL = "version: 1\ndetectors: {pii: {}}\n"
 
 

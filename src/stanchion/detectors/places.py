@@ -7,8 +7,8 @@ from typing import Any
 from stanchion.detectors.expressions import Expression, compile_re2, translate
 from stanchion.detectors.patterns import Pattern
 
-MAX_MATCHES = 256  # of one pattern in one view
-MAX_ATTEMPTS = 4096  # of one pattern in one view, refused matches included
+MAX_MATCHES = 4096  # of one pattern in one view
+MAX_ATTEMPTS = 16_384  # of one pattern in one view, refused matches included
 
 
 class PlaceFinder:

@@ -57,19 +57,22 @@ def base64_edits(text: str, max_run: int) -> Iterator[Edit]:
     """Runs of 20 or more characters of either alphabet, also wrapped to lines of one width."""
     for match in _runs(_BASE64, _BASE64_CLASSES, text):
         start = match.start()
+        is_text = False
         lines = text[start : min(match.end(), start + max_run)].splitlines(keepends=True)
         for block in _equal_lines(lines):
             edit = _base64_block("".join(block).rstrip("\r\n"), start)
             if edit is not None:
+                is_text = True
                 yield edit
                 start += sum(map(len, block))
                 continue
             for line in block:
                 edit = _base64_block(line.rstrip("\r\n"), start) if len(block) > 1 else None
                 if edit is not None:
+                    is_text = True
                     yield edit
                 start += len(line)
-        yield from cut(match, max_run, "base64")
+        yield from cut(match, max_run, "base64", is_text=is_text)
 
 
 def _equal_lines(lines: list[str]) -> Iterator[list[str]]:
@@ -119,19 +122,22 @@ def hex_edits(text: str, max_run: int) -> Iterator[Edit]:
         run = match.group()[:max_run]
         separated = not run[2].isalnum()
         digits = re.sub(r"[ :,-]", "", run) if separated else run
+        is_text = False
         for skip in range(1 if separated else 2):
             pairs = digits[skip : len(digits) - (len(digits) - skip) % 2]
             found = readable(binascii.unhexlify(pairs))
             if found is not None:
                 unit = (1, 3 if separated else 2) if len(found) == len(pairs) // 2 else None
                 yield Edit(match.start() + skip, match.start() + len(run), found, unit, "hex")
+                is_text = True
                 break
-        yield from cut(match, max_run, "hex")
+        yield from cut(match, max_run, "hex", is_text=is_text)
     for match in _HEX_WORDS.finditer(text):
         run = match.group()[:max_run]
         found = readable(binascii.unhexlify("".join(re.findall(r"0x([0-9A-Fa-f]{2})", run))))
         if found is not None:
             yield Edit(match.start(), match.start() + len(run), found, None, "hex")
+        yield from cut(match, max_run, "hex", is_text=found is not None)
 
 
 def url_edits(text: str, _max_run: int) -> Iterator[Edit]:

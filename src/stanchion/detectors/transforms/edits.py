@@ -21,6 +21,7 @@ class Edit(NamedTuple):
     is_cut: bool = False
 
 
+OPAQUE = "opaque"  # the decoder of a run that is too long to be decoded, and whose beginning is no text
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\t\r\n\u00a0-\U0010ffff]|\ufffd")
 
 
@@ -41,7 +42,8 @@ def _utf8(data: bytes) -> str:
         return data[: error.start].decode("utf-8") if is_cut_short else "\ufffd"
 
 
-def cut(match: re.Match[str], max_run: int, decoder: str) -> Iterator[Edit]:
-    """The part of a run that is beyond the limit, if there is one."""
+def cut(match: re.Match[str], max_run: int, decoder: str, *, is_text: bool) -> Iterator[Edit]:
+    """The part of a run beyond the limit, if there is one; `is_text` if what stands before it is text."""
     if match.end() - match.start() > max_run:
-        yield Edit(match.start() + max_run, match.end(), "", None, decoder, is_cut=True)
+        name = decoder if is_text else OPAQUE
+        yield Edit(match.start() + max_run, match.end(), "", None, name, is_cut=True)

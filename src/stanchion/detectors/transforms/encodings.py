@@ -29,11 +29,11 @@ def base32_edits(text: str, max_run: int) -> Iterator[Edit]:
         try:
             found = readable(base64.b32decode(packed + "=" * (-len(packed) % 8)))
         except binascii.Error:
-            continue
+            found = None
         if found is not None:
             is_even = found.isascii() and len(run.split()) == 1
             yield Edit(match.start(), match.start() + len(run), found, (5, 8) if is_even else None, "base32")
-        yield from cut(match, max_run, "base32")
+        yield from cut(match, max_run, "base32", is_text=found is not None)
 
 
 def base85_edits(text: str, max_run: int) -> Iterator[Edit]:
@@ -62,7 +62,7 @@ def binary_edits(text: str, max_run: int) -> Iterator[Edit]:
             width = 8 if len(run) == len(digits) else 9
             unit = (1, width) if is_even else None
             yield Edit(match.start(), match.start() + len(run), found, unit, "binary")
-        yield from cut(match, max_run, "binary")
+        yield from cut(match, max_run, "binary", is_text=found is not None)
 
 
 def code_edits(text: str, max_run: int) -> Iterator[Edit]:
@@ -78,4 +78,4 @@ def code_edits(text: str, max_run: int) -> Iterator[Edit]:
         found = readable("".join(map(chr, codes)).encode("utf-8", "replace"))
         if found is not None:
             yield Edit(match.start(), match.start() + len(run), found, None, "codes")
-        yield from cut(match, max_run, "codes")
+        yield from cut(match, max_run, "codes", is_text=found is not None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from stanchion.detectors.transforms.offsets import OffsetMap, Rewriter
@@ -38,9 +37,10 @@ _LEET = str.maketrans("023456789@$", "ozeasgtbgas")
 _PLAIN_MIX = re.compile(r"[0-9]+(?:st|nd|rd|th|am|pm|[A-Za-z])?|[A-Za-z]{1,2}[0-9]+|[A-Za-z]+!+")
 _CLEAR = re.compile(r"[A-Za-z][0-9@$!]+[A-Za-z]|[0-9@$!][A-Za-z]{2,}[0-9@$!]|[0-9@$][A-Za-z]{3}")
 _FEWEST_CLEAR = (
-    3  # words that are clearly spelled with digits, and their share of all words: then all are read
+    3  # words that are clearly spelled with digits, and their share of the text: then all are read
 )
 _CLEAR_SHARE = 0.15
+_SIGN_SHARE = 0.03
 _LONGEST_NUMBER = 12
 
 # After the letter (^: none), before which letters ($: none) a stroke is an l; elsewhere it is an i. Counted
@@ -148,10 +148,12 @@ def unleeted(text: str) -> str:
 
 
 def _is_full_of_it(text: str) -> bool:
-    needed = max(_FEWEST_CLEAR, int(_CLEAR_SHARE * (text.count(" ") + 1)))
-    if sum(map(text.count, _SIGNS)) < needed:
+    """Whether words that are clearly spelled with digits make up a good part of the text."""
+    if sum(map(text.count, _SIGNS)) < max(_FEWEST_CLEAR, _SIGN_SHARE * len(text)):
         return False
-    return next(islice(_CLEAR.finditer(text), needed - 1, None), None) is not None
+    words = (word for word in text.split() if len(word) <= _LONGEST_TOKEN)
+    lengths = [len(word) for word in words if _CLEAR.search(word)]
+    return len(lengths) >= _FEWEST_CLEAR and sum(lengths) >= _CLEAR_SHARE * len(text)
 
 
 def _read_all(token: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from stanchion.detectors.transforms.decoders import decoding_edits, rot13
-from stanchion.detectors.transforms.edits import Edit
+from stanchion.detectors.transforms.edits import OPAQUE, Edit
 from stanchion.detectors.transforms.folding import composed, skeleton, visible
 from stanchion.detectors.transforms.offsets import Rewriter
 from stanchion.detectors.transforms.reading import TextView
@@ -27,7 +27,7 @@ class ViewOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     rot13: bool = False
-    max_depth: int = 3
+    max_depth: int = 4
     max_run: int = 65_536
     max_characters: int = 4_000_000
     max_segments: int = 512
@@ -143,7 +143,8 @@ class Unfolding:
         edits: list[Edit] = []
         for edit in decoding_edits(view.text, triggers & DECODING, self._options.max_run):
             if edit.is_cut:
-                self._notice("oversize_run", view, edit.start, edit.end)
+                name = "opaque_run" if edit.decoder == OPAQUE else "oversize_run"
+                self._notice(name, view, edit.start, edit.end)
             else:
                 edits.append(edit)
         if not edits:

@@ -33,7 +33,7 @@ from stanchion.detectors.shingles import Source
 from stanchion.detectors.views import TextViewSet
 
 ID = "leakage"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _FETCHED = frozenset({"leakage.markdown_image", "leakage.html_image", "leakage.css_url"})
 _CREDENTIALS = "leakage.url_credentials"
@@ -206,7 +206,7 @@ class PassingMarks(PatternReach):
 
     id = ID
     reach = Reach(ReachKind.AUTOMATON)
-    cost = Cost.MILLISECONDS
+    cost = Cost.MICROSECONDS
     categories = ("leakage.canary", "leakage.cross_tenant", "leakage.exfiltration")
 
     def __init__(self, whole: LeakageDetector, scanner: Scanner) -> None:

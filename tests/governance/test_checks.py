@@ -13,6 +13,7 @@ from safety_folder import Folder
 
 from stanchion.core.clock import SystemClock
 from stanchion.core.errors import UsageError
+from stanchion.detectors.calibration_file import sealed, write_calibration
 from stanchion.detectors.registry import Registry
 from stanchion.governance.checks import check_paths
 from stanchion.governance.rules import RULES
@@ -236,3 +237,36 @@ def test_every_example_is_sound(path: Path) -> None:
     report = check_paths([path], clock=SystemClock(), detectors=Registry().ids())
     assert [problem.render() for problem in report.problems if problem.severity == "error"] == []
     assert report.files > 10
+
+
+def test_a_calibration_of_another_version_is_told_at_its_line_in_the_policy(safety: Folder) -> None:
+    made = sealed(
+        made_at=SystemClock().now(),
+        stanchion="0.1.0",
+        detector={"id": "injection.patterns", "version": "0+old"},
+        threshold=0.4,
+        guarantees=[
+            {
+                "risk": "false alarms",
+                "limit": 0.01,
+                "confidence": 0.95,
+                "units": 300,
+                "method": "m",
+                "statement": "s",
+            }
+        ],
+        evidence={"benign": 300, "false_alarms": 0, "false_alarms_at_most": 0.01},
+        data=[],
+        sketch={"edges": [0.0], "counts": [300]},
+    )
+    write_calibration(safety.feature / "calibrations/patterns.json", made)
+    path = safety.feature / "policy.yaml"
+    text = path.read_text()
+    assert "\ndetectors:" not in text
+    path.write_text(
+        f"{text}\ndetectors:\n  injection.patterns:\n    calibration: calibrations/patterns.json\n"
+    )
+    line = path.read_text().split("\n").index("    calibration: calibrations/patterns.json") + 1
+    found = [one for one in safety.check().problems if one.rule == "calibration"]
+    assert [(Path(one.file).name, one.line, one.column) for one in found] == [("policy.yaml", line, 18)]
+    assert "made for version 0+old" in found[0].message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -13,10 +14,12 @@ from loopback import serving
 
 from pattern_cache import give_patterns
 from stanchion.bootstrap import make_registry
+from stanchion.cli.main import main
 from stanchion.config import load_settings
 from stanchion.core.errors import JudgementError, UnavailableError
 from stanchion.core.finding import DetectorInput
 from stanchion.core.origin import Origin
+from stanchion.detectors.calibration_file import load_calibration
 from stanchion.detectors.judge import JudgeDetector
 from stanchion.detectors.views import build_views
 
@@ -130,6 +133,30 @@ async def test_a_verdict_comes_back_in_the_form_that_the_api_enforces(
     assert '"additionalProperties": false' in asked
     assert ("tools" in body) == (form == "tool")
     assert body["temperature"] == 0.0
+
+
+async def test_a_judge_is_calibrated_from_the_command_line(
+    settings_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": f"Where is parcel {n}?", "label": 0} for n in range(160)]
+    rows += [{"text": f"{BAD} Number {n}.", "label": 1} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    endpoint = Endpoint()
+    async with serving(endpoint.answer) as url:
+        arguments = [
+            *("--config", str(settings_file(url)), "calibrate", "--detector", "content.judge"),
+            *("--option", "model=openai/judge-1", "--rows", str(tmp_path / "rows.jsonl")),
+            *("--max-false-alarms", "3%", "--min-recall", "80%", "-o", str(tmp_path / "judge.json")),
+        ]
+        code = await asyncio.to_thread(main, arguments)
+    told = capsys.readouterr()
+    assert code == 0, told
+    assert len(endpoint.bodies) == 200
+    assert "judge: 200 calls, 0 without a verdict" in told.err
+    assert "140,000 tokens in, 10,000 out; cost not told" in told.err
+    value = load_calibration(tmp_path / "judge.json").value
+    assert value.detector.options == {"model": "openai/judge-1"}
+    assert value.evidence.caught == 40
 
 
 async def test_an_endpoint_that_answers_something_else_is_an_error(settings_file: Any) -> None:

@@ -55,6 +55,8 @@ RULES = {
     "unknown-tier": "A tier that does not exist",
     "unknown-rule": "A link to a policy rule that does not exist",
     "unknown-detector": "A detector that is not registered",
+    "calibration": "A calibration that does not hold for the detector of a policy",
+    "calibration-digest": "A calibration that was changed after it was made",
     "unknown-category": "A category that the taxonomy does not have",
     "missing-policy": "A link to a policy that does not exist",
     "missing-suite": "A link to a suite that does not exist",

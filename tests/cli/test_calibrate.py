@@ -167,6 +167,21 @@ def test_a_policy_with_a_fresh_calibration_loads_and_a_tampered_one_does_not(
     assert "changed after it was made" in error
 
 
+def test_a_policy_whose_calibrations_are_missing_or_stale_can_be_calibrated(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("rows.jsonl", answers(400))
+    Path("stanchion.yaml").write_text("{}\n")
+    Path("policy.yaml").write_text(
+        "version: 1\ndetectors:\n  marks:\n    calibration: calibrations/marks.json\nrules:\n"
+        "- {id: r, when: {category: content.*, surface: output}, effect: block}\n"
+    )
+    assert main(["policy", "show", "policy.yaml"]) == 2
+    assert "there are problems in its file" in capsys.readouterr().err
+    assert main(["calibrate", "--policy", "policy.yaml", "--benign", "rows.jsonl", "-o", "calibrations"]) == 0
+    assert main(["policy", "show", "policy.yaml"]) == 0
+
+
 def test_fresh_rows_of_the_same_kind_are_not_stale_and_others_are(capsys: pytest.CaptureFixture[str]) -> None:
     write("rows.jsonl", answers(400))
     main(["calibrate", "--detector", "marks", "--benign", "rows.jsonl", "-o", "c.json"])

@@ -392,12 +392,12 @@ def _policy_options(policy: str, registry: Registry) -> dict[str, dict[str, Any]
     """The enabled detectors of a policy, with the options they are made with."""
     from stanchion.config import process_environment
     from stanchion.detectors.registry import with_base
-    from stanchion.guard.policy import packaged_policy, read_policy
+    from stanchion.guard.policy import packaged_policy, read_uncalibrated
 
     if not policy.endswith((".yaml", ".yml")):
         enabled = packaged_policy(policy, detectors=registry.ids()).enabled_detectors
         return {name: dict(one.options) for name, one in enabled.items()}
-    read = read_policy(policy, env=process_environment(), detectors=registry.ids(), registry=registry)
+    read = read_uncalibrated(policy, env=process_environment(), detectors=registry.ids())
     folder = Path(policy).parent
     enabled = read.policy.enabled_detectors
     return {name: with_base(one.options, folder) for name, one in enabled.items()}

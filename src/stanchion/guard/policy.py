@@ -22,7 +22,15 @@ from stanchion.guard.policy_file import PolicyFile
 from stanchion.guard.policy_model import Loosening, Policy, Source, Waiver
 from stanchion.guard.tightening import loosenings
 
-__all__ = ["LoadedPolicy", "Policy", "load_policy", "packaged_policies", "packaged_policy", "read_policy"]
+__all__ = [
+    "LoadedPolicy",
+    "Policy",
+    "load_policy",
+    "packaged_policies",
+    "packaged_policy",
+    "read_policy",
+    "read_uncalibrated",
+]
 
 _Layer = Loaded[PolicyFile]
 
@@ -68,6 +76,19 @@ def read_policy(
     return reader.finish(reader.file(Path(path), Trail()))
 
 
+def read_uncalibrated(
+    path: Path | str, *, env: Mapping[str, str] | None = None, detectors: Collection[str] | None = None
+) -> LoadedPolicy:
+    """The policy as if it named no calibrations: for making them, never for a guard.
+
+    Raises:
+        FilesError: as `read_policy` does.
+    """
+    today = SystemClock().now().date().isoformat()
+    reader = _Reader(env=env, known=detectors, today=today, is_calibrated=False)
+    return reader.finish(reader.file(Path(path), Trail()))
+
+
 def packaged_policies() -> tuple[str, ...]:
     """The names of the policies that come with the package."""
     return tuple(
@@ -108,8 +129,10 @@ class _Reader:
         known: Collection[str] | None,
         today: str,
         registry: Any = None,
+        is_calibrated: bool = True,
     ) -> None:
         self._env = env
+        self._is_calibrated = is_calibrated
         self._registry = registry
         self._known = known
         self._today = today
@@ -143,7 +166,7 @@ class _Reader:
                 parents.append((index, parent.policy))
                 base = parent.policy if index == 0 else _joined(base, parent.policy)
                 key = parent.key or key
-        calibrated, problems = resolve(loaded)
+        calibrated, problems = resolve(loaded) if self._is_calibrated else ({}, [])
         self._problems.extend(problems)
         merged = merge(base, loaded.value, calibrated={name: one.said for name, one in calibrated.items()})
         merged = msgspec.structs.replace(

@@ -1,4 +1,7 @@
-"""A streamed answer leaks nothing, whatever its pieces are, and ends as the unstreamed one does."""
+"""A stream that waits for a detector of the whole answer leaks nothing, and ends as the unstreamed one does.
+
+What leaves on the way, where nothing needs the whole answer, is tested in `test_guard_streaming_frames.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from guard_fakes import Words, guard, policy, rule
+from guard_fakes import Words, guard, policy, rule, with_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,18 +34,21 @@ from stanchion.core.interaction import (
     user,
 )
 from stanchion.guard.pipeline import Guard
-from stanchion.guard.policy_model import Handling, Limits, ToolRules
+from stanchion.guard.policy_model import Handling, Limits, ToolRules, WholeMessage
 from stanchion.guard.rules import Operator
 from stanchion.models.events import Assembler
 
+OUT = rule("redact", id="out", surfaces=(Surface.OUTPUT,))
 STOP = End(finish_reason=FinishReason.STOP, model="m")
 ASKED = Interaction(messages=(user("write to u@b.c"),), session_id="s", tools=(ToolDefinition(name="mail"),))
 
 
 def made(*rules: Any, **fields: Any) -> Guard:
     vault = rule("redact", id="in", surfaces=(Surface.INPUT,), operator=Operator.VAULT)
+    waits = with_settings(stream=WholeMessage.BUFFER)
     return guard(
-        policy(vault, *rules, tools=ToolRules(default=Effect.ALLOW), **fields), Words(pattern=r"\w+@[\w.]+\w")
+        policy(vault, *rules, detectors=waits, tools=ToolRules(default=Effect.ALLOW), **fields),
+        Words(pattern=r"\w+@[\w.]+\w"),
     )
 
 
@@ -115,7 +121,7 @@ async def test_for_every_chunking_the_client_has_the_same_and_never_more(
 
 
 async def test_nothing_leaves_before_the_end_but_counts() -> None:
-    guarded = made()
+    guarded = made(OUT)
     stream = guarded.stream(guarded.prepare(ASKED))
     count = UsageEvent(usage=Usage(output_tokens=1))
 
@@ -134,10 +140,13 @@ async def test_nothing_leaves_before_the_end_but_counts() -> None:
 
 
 async def test_an_answer_that_breaks_off_leaves_nothing() -> None:
-    stream = made().stream(made().prepare(ASKED))
+    guarded = made(OUT)
+    stream = guarded.stream(guarded.prepare(ASKED))
     assert await stream.feed(TextDelta(text="hello")) == ()
     with pytest.raises(UnavailableError, match="broke off"):
         await stream.finish()
+    with pytest.raises(UsageError, match="broke"):
+        await stream.feed(STOP)
 
 
 async def test_the_vault_gives_values_back_in_a_stream() -> None:
@@ -152,17 +161,16 @@ async def test_the_vault_gives_values_back_in_a_stream() -> None:
 @pytest.mark.parametrize("handling", list(Handling))
 async def test_an_event_that_nobody_understands_follows_its_rule(handling: Handling) -> None:
     unknown = UnknownEvent(kind="video", payload={"a": 1})
-    out, _ = await through(made(opaque=handling), [TextDelta(text="hi"), unknown, STOP])
+    out, _ = await through(made(OUT, opaque=handling), [TextDelta(text="hi"), unknown, STOP])
 
     assert (unknown in out) is (handling is Handling.ALLOW)
     assert (TextDelta(text="hi") in out) is (handling is Handling.ALLOW)
 
 
 async def test_citations_are_checked_with_all_their_words() -> None:
-    out_rule = rule("redact", id="out", surfaces=(Surface.OUTPUT,))
     clean = Citation(document_id="d", quote="fine")
     wired = Citation(document_id="d", quote="fine", wire={"text": "a@b.c"})
-    out, _ = await through(made(out_rule), [TextDelta(text="hi"), clean, wired, STOP])
+    out, _ = await through(made(OUT), [TextDelta(text="hi"), clean, wired, STOP])
 
     assert clean in out
     assert "a@b.c" not in str(msgspec.to_builtins(out))
@@ -170,14 +178,14 @@ async def test_citations_are_checked_with_all_their_words() -> None:
 
 
 async def test_a_flood_is_cut_off_and_refused() -> None:
-    guarded = made(limits=Limits(output_characters=100))
+    guarded = made(OUT, limits=Limits(output_characters=100))
     stream = guarded.stream(guarded.prepare(ASKED))
-    for _ in range(1000):
-        assert await stream.feed(TextDelta(text="x" * 10)) == ()
-    assert len(stream._held) <= 12
-    out = await stream.feed(STOP)
+    out: list[StreamEvent] = []
+    for number in range(1000):
+        out += await stream.feed(TextDelta(text="x" * 10))
+        assert stream.is_over is (number >= 10)
     assert "xxx" not in str(out)
-    assert out[-1] == End(finish_reason=FinishReason.CONTENT_FILTER, model="m")
+    assert out[-1] == End(finish_reason=FinishReason.CONTENT_FILTER)
 
 
 class Streaming:
@@ -202,8 +210,7 @@ class Streaming:
 
 async def test_a_wrapped_model_streams_under_guard() -> None:
     model = Streaming(TextDelta(text="a@b.c"), STOP)
-    out_rule = rule("redact", id="out", surfaces=(Surface.OUTPUT,))
-    events = [event async for event in made(out_rule).wrap(model).stream(ASKED)]
+    events = [event async for event in made(OUT).wrap(model).stream(ASKED)]
 
     assert events == [TextDelta(text="[EMAIL]"), STOP]
     assert "u@b.c" not in model.asked[0].messages[0].text

@@ -12,10 +12,11 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from stanchion.core.finding import DetectorInput, Finding
+from stanchion.detectors.expressions import compile_re2, translate
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.prefixes import UNREADABLE, begun, longest, opening
 from stanchion.detectors.scan import Hit, Scanner
@@ -175,7 +176,7 @@ class PatternReach:
     def settled(self, detector_input: DetectorInput, start: int) -> int:
         """Up to where the findings are final, whatever follows: `start` or an offset behind it."""
         view_set = detector_input.view_set
-        found = [hit.original for hit in self._hits(view_set)]
+        found = [whole_match(hit) for hit in self._hits(view_set)]
         cut = min(begun_run(view_set), _live(self.watch, view_set, start))
         open_hits = [first for first, last in found if last + self.after > len(view_set.original)]
         return max(start, uncut(min([cut, *open_hits]), found))
@@ -183,13 +184,33 @@ class PatternReach:
     def clear(self, detector_input: DetectorInput, start: int) -> int:
         """Up to where nothing is found and nothing can come to be, whatever follows."""
         view_set = wary(detector_input.view_set)
-        if any(view.family not in _CALM for view in view_set.readings):
+        if any(view.family not in _CALM for view in view_set.readings) or self._hits(view_set):
             return start
-        cut = min(begun_run(view_set), _live(self.watch, view_set, start))
-        return max(start, min([cut, *(hit.original[0] for hit in self._hits(view_set))]))
+        return max(start, min(begun_run(view_set), _live(self.watch, view_set, start)))
 
     def _hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         return self._scanner.hits_for(view_set, self.id.partition(".")[0])
+
+
+def whole_match(hit: Hit) -> tuple[int, int]:
+    """The span in the original of all that a pattern matched, of which the hit reports one group.
+
+    Where that cannot be told, it begins with the text.
+    """
+    first, last = hit.original
+    if not hit.pattern.group:
+        return first, last
+    data, view = hit.view.data, hit.view
+    for match in _expression(hit.pattern).finditer(data):
+        start, end = match.span(hit.pattern.group)
+        if (view.character(start), view.character(end)) == (hit.start, hit.end):
+            return min(first, view.to_original(*_one(view.character(match.start()), view))[0]), last
+    return 0, last
+
+
+@lru_cache(maxsize=512)
+def _expression(pattern: Pattern) -> Any:
+    return compile_re2(translate(pattern.pattern, pattern.flags), pattern.flags)
 
 
 def wary(view_set: TextViewSet) -> TextViewSet:

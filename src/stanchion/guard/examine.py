@@ -213,6 +213,10 @@ class Examiner:
                 texts.append(field)
         return texts
 
+    def whole(self, surface: Surface) -> tuple[Check, ...]:
+        """The checks of a surface that streams, or parts of them, that need the whole text."""
+        return self._checks.whole(surface)
+
     def scan(self, field: TextField, subject: Subject, passing: Passing) -> FieldScan:
         """The frames of a text that will come in pieces; `examine` counts it when given `passing`."""
         scan = self._checks.scan(field.surface, _check_input(field, subject), passing.given_up)

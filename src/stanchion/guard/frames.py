@@ -14,13 +14,14 @@ from typing import Any
 
 import msgspec
 
-from stanchion.core.decision import CheckStatus
+from stanchion.core.decision import CheckStatus, OnFailure
 from stanchion.core.finding import Finding, Location, ReachKind, ViewSet
 from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, detector_input, placed_in
 from stanchion.guard.workers import Door
 
-STEP = 128  # characters between two steps while everything settles
+STEP = 64  # characters between two steps while everything settles
 LONGEST = 65_536  # characters that may stay unsettled; more is a finding of its own
+_CALM = 32  # characters in front of a step that may be undecided where nothing else needs a full check
 _SHARE = 4  # of what is unsettled, one in so many must be new before the next step
 _LEAD = 8  # characters in front of a place that assertions of patterns may read
 _SENTENCE_BEFORE = 300
@@ -101,6 +102,11 @@ class FieldScan:
         """The findings of the next frame that is due; None when more text is needed first."""
         if self.is_over or self._next > self.length:
             return None
+        base = max(0, self._settled - _LEAD)
+        clear = base + self._clear_in(self._slice(base, self._next), self._settled - base)
+        if self._next - clear <= _CALM and not self._given_up:
+            self._settle(clear, self._next)
+            return ()
         return await self._commit(door, self._next, is_last=False)
 
     async def finish(self, door: Door) -> tuple[Finding, ...]:
@@ -136,10 +142,26 @@ class FieldScan:
         ]
 
     @property
-    def failed(self) -> tuple[Check, ...]:
-        """The checks that did not run over every frame."""
-        pairs = zip(self._checks, self._results, strict=True)
-        return tuple(check for check, result in pairs if result.status is not CheckStatus.RAN)
+    def is_refused(self) -> bool:
+        """Whether a check failed over some frame in a way that ends the text at once.
+
+        One whose stand-in needs the whole text is decided at its end.
+        """
+        failed = {
+            check.id
+            for check, result in zip(self._checks, self._results, strict=True)
+            if result.status is not CheckStatus.RAN
+        }
+        return any(
+            check.settings.fail is OnFailure.CLOSED
+            or (check.settings.fail is OnFailure.DEGRADE and check.settings.stand_in in failed)
+            for check in self._checks
+            if check.id in failed
+        )
+
+    def text(self, start: int, end: int) -> str:
+        """The characters of the field between two offsets that are not settled for long."""
+        return self._slice(start, end)
 
     def _slice(self, start: int, end: int) -> str:
         return self._text[start - self._dropped : end - self._dropped]
@@ -174,11 +196,14 @@ class FieldScan:
             own = [one for one in own if self._settled <= one.location.start and (is_last or _ends(one, cut))]
             self._found[number].extend(own)
             new.extend(own)
+        self._settle(cut, end)
+        return tuple(new)
+
+    def _settle(self, cut: int, end: int) -> None:
         self._settled = cut
         if end - cut > LONGEST:
             self.is_overlong, self._settled = True, end
         self._next = end + max(STEP, (end - self._settled) // _SHARE)
-        return tuple(new)
 
     def _cut(self, given: CheckInput, results: list[CheckResult], start: int) -> int:
         """Up to where, in a window, every check is settled and no finding is cut in two."""

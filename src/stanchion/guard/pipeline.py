@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import EllipsisType
 from typing import Any, TypeVar, overload
@@ -26,6 +26,7 @@ from stanchion.core.finding import ViewSet
 from stanchion.core.interaction import Interaction, Reply, ToolCall, ToolDefinition
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
+from stanchion.detectors.registry import with_base
 from stanchion.guard.answers import Checked, CheckedCall, CheckedInteraction, CheckedValue, GuardState
 from stanchion.guard.asked import origin_of, surface_of, text_of
 from stanchion.guard.checks import Check, CheckRunner
@@ -33,6 +34,7 @@ from stanchion.guard.examine import TAKEN_OUT, Examiner, Subject
 from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
 from stanchion.guard.fields import TextField
 from stanchion.guard.framing import FramedChecks
+from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Redaction
@@ -143,7 +145,7 @@ class Guard:
             read = read_policy(policy, env=env, detectors=registry.ids(), clock=clock, registry=registry)
             folder = Path(policy).parent
         detectors = {
-            name: registry.create(name, **_with_base(settings.creation_options, folder))
+            name: registry.create(name, **with_base(settings.creation_options, folder))
             for name, settings in read.policy.enabled_detectors.items()
         }
         key = None if read.key is None else stretched_key(read.key.reveal())
@@ -280,12 +282,10 @@ class Guard:
         context: Mapping[str, tuple[str, ...]] | None = None,
     ) -> StreamGuard:
         """A guard for the events that answer a prepared request."""
-
-        async def finish(reply: Reply) -> Interaction:
-            return await self.afinish(prepared, reply, context=context)
-
-        limit = self._policy.limits.output_characters if self._policy is not None else sys.maxsize
-        return StreamGuard(finish, output_characters=limit)
+        if self._exchange is None or self._policy is None or prepared.blocked is not None:
+            finish = partial(self.afinish, prepared, context=context)
+            return StreamGuard(finish, refused=prepared.blocked)
+        return StreamGuard(PassingAnswer(self._policy, self._exchange, prepared, context or {}))
 
     def wrap(self, target: Target) -> GuardedTarget:
         """The target under guard: inputs checked, then asked, then its reply checked."""
@@ -467,11 +467,6 @@ class Guard:
             reference=self._ids.new("dec"),
             is_protected=False,
         )
-
-
-def _with_base(options: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
-    """A detector's options; `files` of a policy file lie relative to that file, inside its project."""
-    return {**options, "base": folder} if folder is not None and "files" in options else dict(options)
 
 
 def stretched_key(words: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -92,7 +92,7 @@ class GuardedTarget:
 
         Raises:
             UsageError: when the inner target does not stream.
-            UnavailableError: when its answer breaks off; nothing of it was given then.
+            UnavailableError: when its answer breaks off; nothing of what waited is given then.
         """
         inner = self._inner
         if not isinstance(inner, ModelClient):
@@ -103,9 +103,16 @@ class GuardedTarget:
                 yield event
             return
         guarded = self._guard.stream(prepared)
-        async for event in inner.stream(prepared.interaction):
-            for released in await guarded.feed(event):
-                yield released
+        events = inner.stream(prepared.interaction)
+        try:
+            async for event in events:
+                for released in await guarded.feed(event):
+                    yield released
+                if guarded.was_stopped:
+                    break
+        finally:
+            if isinstance(events, AsyncGenerator):
+                await events.aclose()
         for released in await guarded.finish():
             yield released
 

@@ -11,6 +11,7 @@ import pytest
 
 from pattern_cache import give_patterns
 from stanchion.cli.main import main
+from stanchion.core.codec import short
 from stanchion.detectors.calibration_file import load_calibration, sealed, write_calibration
 from stanchion.detectors.registry import BUILTIN
 
@@ -158,7 +159,9 @@ def test_a_policy_with_a_fresh_calibration_loads_and_a_tampered_one_does_not(
     )
     assert main(["policy", "show", "policy.yaml"]) == 0
     made = load_calibration(Path("calibrations/marks.json")).value
-    assert f">= {made.threshold:g}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f">= {made.threshold:g}" in shown
+    assert f"detector marks is calibrated ({short(made.digest)})" in shown
     text = Path("calibrations/marks.json").read_text()
     Path("calibrations/marks.json").write_text(text.replace('"confidence": 0.95', '"confidence": 0.99'))
     assert main(["policy", "show", "policy.yaml"]) == 2

@@ -216,6 +216,8 @@ def _print_description(description: PolicyDescription) -> None:
         shown = "\n".join(f"{line.detector:<20}>= {line.threshold:<7g}fail {line.fail}" for line in lines)
         checks.add_row(surface, shown or "UNSCANNED: no check runs here")
     console.print(checks)
+    for said in _calibrated(description):
+        typer.echo(said)
     for name in description.idle_detectors:
         typer.echo(f"detector {name} runs nowhere: no rule speaks of what it reports")
     rules = Table("rule", "when", "unless", "effect", box=None, pad_edge=False)
@@ -232,6 +234,23 @@ def _print_description(description: PolicyDescription) -> None:
         typer.echo(f"{name}: {_plain(value)}")
     for line in description.waived:
         typer.echo(f"looser by waiver: {line}")
+
+
+def _calibrated(description: PolicyDescription) -> list[str]:
+    """A line for each detector whose threshold comes from a calibration."""
+    from stanchion.core.codec import short
+
+    found: dict[str, str] = {}
+    for line in (line for lines in description.surfaces.values() for line in lines):
+        if line.calibrations:
+            own = [
+                f"; {selector if selector != '*' else 'any category'} from {origin.value} >= {threshold:g}"
+                for selector, by_origin in line.origin_thresholds.items()
+                for origin, threshold in by_origin.items()
+            ]
+            which = ", ".join(map(short, line.calibrations))
+            found[line.detector] = f"detector {line.detector} is calibrated ({which}){''.join(own)}"
+    return list(found.values())
 
 
 def _plain(value: object) -> str:

@@ -94,7 +94,7 @@ def choose(scored: Scored, goals: Goals) -> Chosen:
     origins = sorted({row.origin for row in benign.rows}) if goals.by_origin else []
     each = share / (len(origins) + 1) if len(origins) > 1 else share
     alarms = _certified(benign, goals.max_false_alarms, each)
-    notes = _notes(benign, alarms)
+    notes = _notes(benign, alarms, has_errors=scored.errors > 0)
     if not alarms.thresholds:
         return Chosen(threshold=None, candidate=None, reasons=(_too_few(alarms),), notes=notes)
     low = alarms.thresholds[0]
@@ -243,7 +243,7 @@ def _no_recall(unsafe: Scored, misses: Certified, threshold: float, wanted: floa
     )
 
 
-def _notes(benign: Scored, certified: Certified) -> tuple[str, ...]:
+def _notes(benign: Scored, certified: Certified, *, has_errors: bool) -> tuple[str, ...]:
     """What the counts do not say by themselves."""
     told = []
     rows = len(benign.rows)
@@ -254,11 +254,9 @@ def _notes(benign: Scored, certified: Certified) -> tuple[str, ...]:
     if certified.thresholds and certified.thresholds[0] == threshold_grid()[0]:
         told.append("So few benign rows have a score above 0 that any score above 0 may be an alarm.")
     top = sorted(benign.scores)[-1]
-    if top >= 1.0:
+    if top >= 1.0 and not has_errors:
         count = sum(score >= 1.0 for score in benign.scores)
-        told.append(
-            f"{count} benign rows have the highest score there is; look at them: are they labelled rightly?"
-        )
+        told.append(f"{count} benign rows have the highest score there is: are they labelled rightly?")
     return tuple(told)
 
 

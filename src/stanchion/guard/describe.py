@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from stanchion.core.codec import to_builtins
+from stanchion.core.codec import Digest, to_builtins
 from stanchion.core.decision import Surface
 from stanchion.core.origin import Origin
 from stanchion.guard.pipeline import Guard
@@ -20,6 +20,8 @@ class CheckLine(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     threshold: float
     thresholds: dict[str, float]
+    origin_thresholds: dict[str, dict[Origin, float]]
+    calibrations: tuple[Digest, ...]
     fail: str
     stand_in: str
     deadline_ms: int
@@ -110,6 +112,8 @@ def _checks(guard: Guard, surface: Surface) -> tuple[CheckLine, ...]:
             version=str(check.detector.version),
             threshold=check.settings.threshold,
             thresholds=check.settings.thresholds,
+            origin_thresholds=check.settings.origin_thresholds,
+            calibrations=check.settings.calibrations,
             fail=check.settings.fail.value,
             stand_in=check.settings.stand_in,
             deadline_ms=check.settings.deadline_ms,

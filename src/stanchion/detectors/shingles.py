@@ -65,11 +65,10 @@ class Source:
         return Overlap(min(1.0, share), tuple(runs))
 
     def _positions(self, words: Sequence[str]) -> set[int]:
-        found: set[int] = set()
-        for index in range(len(words) - self._width + 1):
-            for place in self._places.get(tuple(words[index : index + self._width]), ()):
-                found.update(range(place, place + self._width))
-        return found
+        """The places of the source's words that the words repeat; each shingle is looked up once."""
+        shingles = {tuple(words[i : i + self._width]) for i in range(len(words) - self._width + 1)}
+        starts = {place for shingle in shingles for place in self._places.get(shingle, ())}
+        return {place + offset for place in starts for offset in range(self._width)}
 
 
 def _tokens(text: str) -> list[tuple[str, int, int]]:

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -19,7 +20,7 @@ import numpy as np
 from pipeline import evaluate
 from pipeline.card import Report, card
 from pipeline.fit import Settings, fit, fit_kinds
-from pipeline.instances import bags
+from pipeline.instances import Bags, bags
 from pipeline.package import NAME, manifest_bytes, packaged
 from pipeline.recipe import JAILBREAK_SOURCES, corpus, reporting
 from pipeline.rows import Row
@@ -45,17 +46,43 @@ def main() -> None:
     parser.add_argument("--card", type=Path, default=REPOSITORY / "docs/model-cards/linear-injection.md")
     parser.add_argument("--no-left-out", action="store_true", help="skip the leave-one-source-out table")
     arguments = parser.parse_args()
-    report, data = train(Settings(), left_out=not arguments.no_left_out)
     for folder in (arguments.weights, arguments.card.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    (arguments.weights / report.manifest.file).write_bytes(data)
-    (arguments.weights / f"{NAME}.json").write_bytes(manifest_bytes(report.manifest))
-    arguments.card.write_text(card(report), encoding="utf-8")
-    told(f"wrote {arguments.weights / report.manifest.file} ({len(data)} bytes) and {arguments.card}")
+    trained = train(Settings())
+    manifest = trained.report.manifest
+    (arguments.weights / manifest.file).write_bytes(trained.data)
+    (arguments.weights / f"{NAME}.json").write_bytes(manifest_bytes(manifest))
+    arguments.card.write_text(card(trained.report), encoding="utf-8")
+    told(f"wrote {arguments.weights / manifest.file}, {len(trained.data)} bytes, {manifest.digest}")
+    if not arguments.no_left_out:
+        arguments.card.write_text(card(left_out(trained)), encoding="utf-8")
+    told(f"wrote {arguments.card}")
 
 
-def train(settings: Settings, *, left_out: bool) -> tuple[Report, bytes]:
-    """The whole run: rows, features, fit, thresholds, report."""
+@dataclass(frozen=True)
+class Trained:
+    """The weights' bytes, the report so far, and what models without some of the rows are taught from."""
+
+    data: bytes
+    report: Report
+    windows: Bags
+    held: tuple[Bags, list[Row]]
+
+
+def left_out(trained: Trained) -> Report:
+    """The report with the models that were taught without some of the rows."""
+    windows, held, rows = trained.windows, trained.held, trained.report.corpus.rows
+    settings = trained.report.settings
+    return replace(
+        trained.report,
+        made_only=evaluate.made_only(windows, rows, held, settings=settings),
+        public_only=evaluate.public_only(windows, rows, held, settings=settings),
+        left_out=evaluate.leave_one_out(windows, rows, held, settings=settings, told=told),
+    )
+
+
+def train(settings: Settings) -> Trained:
+    """Rows, features, fit, thresholds, rates."""
     taught = corpus()
     told(f"{len(taught.rows)} rows")
     windows = bags(taught.rows, most_windows=20)
@@ -87,12 +114,9 @@ def train(settings: Settings, *, left_out: bool) -> tuple[Report, bytes]:
         evaluate.rates(found >= thresholds["user"], reported),
         evaluate.rates(found >= thresholds["retrieved"], reported),
         evaluate.rates((found >= thresholds["user"]) | _patterns(reported), reported),
-        evaluate.leave_one_out(windows, taught.rows, held, settings=settings, told=told) if left_out else [],
-        evaluate.made_only(windows, taught.rows, held, settings=settings) if left_out else [],
-        evaluate.public_only(windows, taught.rows, held, settings=settings) if left_out else [],
-        evaluate.rates(logits > thresholds["user"], calibration),
+        evaluate.rates(logits >= thresholds["user"], calibration),
     )
-    return report, data
+    return Trained(data, report, windows, held)
 
 
 def _logits(model: LinearModel, rows: list[Row]) -> np.ndarray:

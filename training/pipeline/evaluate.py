@@ -15,7 +15,9 @@ from pipeline.recipe import OUTSIDE_HARMLESS, USER_HARMLESS
 from pipeline.rows import Row
 from stanchion.stats.intervals import clopper_pearson
 
-TARGET = 0.02  # of harmless texts above the threshold, as the mean over sources
+# Of harmless texts above the threshold, as the mean over sources. Below the goal of 2 %, since sources that
+# were left out of training passed a threshold set elsewhere a third more often.
+TARGET = 0.015
 OUTSIDE_TARGET = 0.01  # the same, of harmless documents
 
 

@@ -18,12 +18,12 @@ from pipeline.rows import Row
 class Settings:
     """What a fit depends on beside the data."""
 
-    strength: float = 10.0  # inverse of the L2 penalty
-    rounds: int = 2
+    strength: float = 3.0  # inverse of the L2 penalty
+    rounds: int = 1
     hard_windows: int = (
         2  # of a harmless text, how many of its worst windows are learnt from, beside the whole
     )
-    iterations: int = 100
+    iterations: int = 80
     tolerance: float = 1e-3
     doubt: float = 0.0  # attacks of public sets that score less than this after a round are left out
 

@@ -32,5 +32,7 @@ class MarkingDetector:
         ]
 
 
-def create(*, scanner: object, minimum: float = 0.5) -> MarkingDetector:
+def create(*, scanner: object, minimum: float = 0.5, key: str = "") -> MarkingDetector:
+    if "$" in key:
+        raise ValueError("the key is a name")
     return MarkingDetector(minimum)

@@ -185,6 +185,28 @@ def test_a_policy_whose_calibrations_are_missing_or_stale_can_be_calibrated(
     assert main(["policy", "show", "policy.yaml"]) == 0
 
 
+def test_a_key_from_the_environment_is_used_and_never_written_down(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MARKS_KEY", "very-private-key")
+    write("rows.jsonl", answers(400))
+    Path("stanchion.yaml").write_text("{}\n")
+    Path("policy.yaml").write_text(
+        "version: 1\ndetectors:\n  marks:\n    options: {key: '${env:MARKS_KEY}'}\n"
+        "    calibration: calibrations/marks.json\nrules:\n"
+        "- {id: r, when: {category: content.*, surface: output}, effect: block}\n"
+    )
+    arguments = ["calibrate", "--policy", "policy.yaml", "--benign", "rows.jsonl", "-o", "calibrations"]
+    assert main([*arguments, "--html", "r.html", "--format", "json"]) == 0
+    told = capsys.readouterr()
+    written = Path("calibrations/marks.json").read_text()
+    for words in (told.out, told.err, written, Path("r.html").read_text()):
+        assert "very-private" not in words
+    assert "${env:MARKS_KEY}" in written
+    assert main(["policy", "show", "policy.yaml"]) == 0, capsys.readouterr().err
+    assert main(["calibrate", "--check", "calibrations/marks.json", "--rows", "rows.jsonl"]) == 0
+
+
 def test_fresh_rows_of_the_same_kind_are_not_stale_and_others_are(capsys: pytest.CaptureFixture[str]) -> None:
     write("rows.jsonl", answers(400))
     main(["calibrate", "--detector", "marks", "--benign", "rows.jsonl", "-o", "c.json"])

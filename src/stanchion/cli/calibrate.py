@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,7 +169,10 @@ class _Work:
     def detectors(
         self, names: _Words, policy: str | None, options: _Words
     ) -> list[tuple[str, dict[str, Any]]]:
-        """The detectors to calibrate with their options; those of a policy when one is named."""
+        """The detectors to calibrate with their options; those of a policy when one is named.
+
+        Variables of the environment stay names until the detector is made, so that none is written down.
+        """
         own = _options(options)
         if policy is None:
             if not names:
@@ -184,13 +188,15 @@ class _Work:
     def run(self, name: str, options: dict[str, Any], categories: tuple[str, ...]) -> CalibrationReport:
         """Score the rows with one detector, choose, report."""
         from stanchion.cli.progress import progress_bar
+        from stanchion.config import process_environment
         from stanchion.core.clock import SystemClock
         from stanchion.detectors.calibration import Subject, choose
+        from stanchion.detectors.calibration_file import with_environment
         from stanchion.detectors.calibration_report import make_report
         from stanchion.detectors.scoring import make_for_scoring, makes_minimum, score_rows
 
         assert self._rows is not None  # noqa: S101 - `read` came first
-        detector = make_for_scoring(self._registry, name, options)
+        detector = make_for_scoring(self._registry, name, with_environment(options, process_environment()))
         _check_categories(categories, detector)
         with progress_bar(name, err_console()) as bar:
             task = bar.add_task(name, total=len(self._rows.rows), note="")
@@ -293,14 +299,15 @@ def _check(
     out_format: OutputFormat,
 ) -> None:
     from stanchion.cli.calibrate_show import show_check
-    from stanchion.config import load_settings
+    from stanchion.config import load_settings, process_environment
     from stanchion.detectors.calibration_check import check_calibration
     from stanchion.detectors.calibration_file import load_calibration
     from stanchion.detectors.calibration_rows import read_rows
 
     loaded = load_calibration(path)
     found = read_rows(files[0] or (), files[1] or (), fields=fields, needs_label=False)
-    checked = check_calibration(loaded, found, registry=_registry(load_settings(file=ctx.obj)), level=level)
+    registry, env = _registry(load_settings(file=ctx.obj)), process_environment()
+    checked = check_calibration(loaded, found, registry=registry, level=level, env=env)
     if out_format is OutputFormat.JSON:
         print_json({"is_stale": checked.is_stale, **msgspec.structs.asdict(checked)})
     else:
@@ -390,17 +397,29 @@ def _options(words: _Words) -> dict[str, Any]:
 
 def _policy_options(policy: str, registry: Registry) -> dict[str, dict[str, Any]]:
     """The enabled detectors of a policy, with the options they are made with."""
-    from stanchion.config import process_environment
     from stanchion.detectors.registry import with_base
     from stanchion.guard.policy import packaged_policy, read_uncalibrated
 
     if not policy.endswith((".yaml", ".yml")):
         enabled = packaged_policy(policy, detectors=registry.ids()).enabled_detectors
         return {name: dict(one.options) for name, one in enabled.items()}
-    read = read_uncalibrated(policy, env=process_environment(), detectors=registry.ids())
+    read = read_uncalibrated(policy, env=_NamesOnly(), detectors=registry.ids())
     folder = Path(policy).parent
     enabled = read.policy.enabled_detectors
     return {name: with_base(one.options, folder) for name, one in enabled.items()}
+
+
+class _NamesOnly(Mapping[str, str]):
+    """An environment in which every variable holds its own name, so that no value is read."""
+
+    def __getitem__(self, name: str) -> str:
+        return f"${{env:{name}}}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 def _check_categories(categories: tuple[str, ...], detector: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from stanchion.core.errors import UsageError
-from stanchion.detectors.calibration_file import LoadedCalibration
+from stanchion.detectors.calibration_file import LoadedCalibration, with_environment
 from stanchion.detectors.calibration_rows import RowSet
 from stanchion.detectors.registry import Registry
 from stanchion.detectors.scoring import make_for_scoring, score_rows
@@ -40,12 +42,18 @@ class CheckedCalibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_calibration(
-    loaded: LoadedCalibration, fresh: RowSet, *, registry: Registry, level: float = 0.01
+    loaded: LoadedCalibration,
+    fresh: RowSet,
+    *,
+    registry: Registry,
+    level: float = 0.01,
+    env: Mapping[str, str] | None = None,
 ) -> CheckedCalibration:
     """Score fresh rows and compare them with the calibration's benign scores.
 
     Rows labelled unsafe are left out; rows without a label are taken for what the calibration's benign rows
-    were, ordinary traffic. `level` is the chance to call a calibration stale though nothing changed.
+    were, ordinary traffic. `level` is the chance to call a calibration stale though nothing changed; `env`
+    holds the variables that options of the detector name.
 
     Raises:
         UsageError: for fewer than 50 rows.
@@ -56,7 +64,7 @@ def check_calibration(
     rows = [row for row in fresh.rows if row.label != 1]
     if len(rows) < FEWEST:
         raise UsageError(f"{len(rows)} fresh rows are too few to compare.", hint=f"Give at least {FEWEST}.")
-    detector = make_for_scoring(registry, made_for.id, dict(made_for.options))
+    detector = make_for_scoring(registry, made_for.id, with_environment(made_for.options, env))
     fault = loaded.mismatch(made_for.id, str(detector.version))
     limit = next((g.limit for g in value.guarantees if g.risk == "false alarms"), 0.0)
     confidence = next((g.confidence for g in value.guarantees if g.risk == "false alarms"), 0.95)

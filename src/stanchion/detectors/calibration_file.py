@@ -7,6 +7,8 @@ not follow a new file names the digest.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -23,6 +25,8 @@ from stanchion.stats.score_maps import MapKind, ScoreMap
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
+_VARIABLE = re.compile(r"\$\{env:([^{}]*)\}")
+_REFERENCE = re.compile(r"\$\{[A-Za-z]+:[^{}]*\}")
 MARGIN = 1e-4  # how far below its threshold a detector reports, so that rounding cannot hide an alarm
 
 
@@ -146,6 +150,19 @@ class CalibrationFile(FileModel):
         return self.origins.get(origin, self.threshold)
 
 
+def with_environment(options: Any, env: Mapping[str, str] | None) -> Any:
+    """Options with `${env:NAME}` replaced where `env` has the name; a calibration keeps only the name."""
+    match options:
+        case str():
+            return _VARIABLE.sub(lambda found: (env or {}).get(found[1]) or found[0], options)
+        case dict():
+            return {key: with_environment(value, env) for key, value in options.items()}
+        case list() | tuple():
+            return [with_environment(value, env) for value in options]
+        case _:
+            return options
+
+
 class LoadedCalibration:
     """A calibration that was read and found whole."""
 
@@ -202,7 +219,21 @@ def write_calibration(path: Path, calibration: CalibrationFile) -> None:
     if path.suffix != ".json":
         raise UsageError(f"{path}: a calibration is a .json file.", hint=f"Write {path.stem}.json.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_readable(calibration.model_dump(mode="json")) + "\n", encoding="utf-8")
+    value = _escaped(calibration.model_dump(mode="json"))
+    path.write_text(_readable(value) + "\n", encoding="utf-8")
+
+
+def _escaped(value: Any) -> Any:
+    """The value as a file says it: a text that looks like a reference is not one."""
+    match value:
+        case str():
+            return _REFERENCE.sub(lambda found: f"${found[0]}", value)
+        case dict():
+            return {key: _escaped(item) for key, item in value.items()}
+        case list():
+            return [_escaped(item) for item in value]
+        case _:
+            return value
 
 
 def _readable(value: Any, indent: int = 0) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from stanchion.core.codec import Digest, short
 from stanchion.core.errors import FilesError, Problem, StanchionError, UsageError
 from stanchion.core.origin import Origin
-from stanchion.detectors.calibration_file import LoadedCalibration, load_calibration
+from stanchion.detectors.calibration_file import LoadedCalibration, load_calibration, with_environment
 from stanchion.detectors.registry import with_base
 from stanchion.files.document import Step
 from stanchion.files.references import project_root, resolve_inside
@@ -57,6 +57,8 @@ def problems_with(
     resolved: Mapping[str, Resolved],
     detectors: Mapping[str, DetectorSettings],
     registry: Any,
+    *,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Problem]:
     """Where a calibration does not hold for the detector as this policy makes it."""
     for name, one in resolved.items():
@@ -72,7 +74,7 @@ def problems_with(
             fault = loaded.mismatch(name, version)
             if fault:
                 yield _cannot(file, name, number, fault, hint=AGAIN)
-            elif not _same_options(loaded.value.detector.options, settings.options):
+            elif not _same_options(with_environment(loaded.value.detector.options, env), settings.options):
                 message = "it was made with other options than this policy gives the detector."
                 yield _cannot(file, name, number, message, hint=AGAIN)
 

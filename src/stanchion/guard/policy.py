@@ -181,7 +181,9 @@ class _Reader:
         if calibrated:
             self._registry = self._registry or Registry()
             in_use = {name: one for name, one in calibrated.items() if merged.detectors[name].enabled}
-            self._problems.extend(problems_with(loaded, in_use, merged.detectors, self._registry))
+            self._problems.extend(
+                problems_with(loaded, in_use, merged.detectors, self._registry, env=self._env)
+            )
         self._problems.extend(_problems(loaded, merged, self._known))
         merged = self._check_looser(loaded, merged, parents)
         own = loaded.value.redaction.key if loaded.value.redaction is not None else None

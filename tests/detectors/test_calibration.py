@@ -21,6 +21,7 @@ from stanchion.detectors.calibration_rows import LabelledText, RowFields, RowSou
 from stanchion.detectors.calibration_slices import slices_at
 from stanchion.detectors.scoring import Scored
 from stanchion.evals.report.calibration_page import render_calibrations
+from stanchion.stats.judges import corrected_rate
 from stanchion.stats.thresholds import Costs
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,6 +99,15 @@ def test_both_promises_stand_in_the_file_and_half_the_error_is_each_ones() -> No
     ]
     assert made.evidence.recall_at_least is not None
     assert made.evidence.recall_at_least > 0.97
+
+
+def test_a_calibration_corrects_the_rate_that_its_detector_measures() -> None:
+    made = file_of(scored((benign(400), {}), ([0.9] * 45 + [0.0] * 5, {"label": 1})))
+    error = made.evidence.judge_error()
+    assert (error.caught, error.unsafe, error.safe) == (45, 50, 400)
+    assert corrected_rate(90, 1000, error).rate == pytest.approx(0.1, abs=0.01)
+    with pytest.raises(UsageError, match="no row is labelled unsafe"):
+        file_of(scored((benign(400), {}))).evidence.judge_error()
 
 
 def test_a_file_comes_back_as_it_was_written(tmp_path: Path) -> None:

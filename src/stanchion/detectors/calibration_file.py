@@ -21,6 +21,7 @@ from stanchion.core.origin import Origin
 from stanchion.files.document import YamlDocument
 from stanchion.files.schema import FieldError, FileModel, Loaded, load_file
 from stanchion.stats.drift import ScoreSketch
+from stanchion.stats.judges import JudgeError
 from stanchion.stats.score_maps import MapKind, ScoreMap
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -62,6 +63,20 @@ class Evidence(FileModel):
     caught: Count = 0
     recall_at_least: Fraction | None = None
     errors: Count = 0
+
+    def judge_error(self) -> JudgeError:
+        """How often the detector was right on each kind of row, to correct a rate that it measures.
+
+        The threshold was chosen on these benign rows, which flatters the specificity a little; other labelled
+        rows are better where there are some.
+
+        Raises:
+            UsageError: when no row is labelled unsafe.
+        """
+        if not self.unsafe:
+            raise UsageError("no row is labelled unsafe, so the sensitivity is not known.")
+        passed = self.benign - self.false_alarms
+        return JudgeError(caught=self.caught, unsafe=self.unsafe, passed=passed, safe=self.benign)
 
 
 class DataSource(FileModel):

@@ -188,3 +188,52 @@ def test_look_alikes_of_the_reporting_rows_stay_below_two_percent() -> None:
         fired = [bool(read("pii", json.loads(line)["text"])) for line in rows]
     assert len(fired) > 600
     assert sum(fired) / len(fired) <= 0.02
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "電話番号は+81 3-1250-7823です。",
+        "휴대폰 번호는 010-2004-8882입니다.",
+        "Tel.: 01/234538635",
+        "Tél. : 01/23/46/08/84",
+        "Мой телефон 8 912 585 41 81.",
+        "You can text 0505947062 any time.",
+        "- 071 714 1094",
+    ],
+)
+def test_telephone_numbers_in_the_writing_of_their_countries(text: str) -> None:
+    assert [f.category for f in read("pii", text)] == ["pii.phone"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Please send it to 55, Linden Nagar, Pune 560707.",
+        "ул. Садовая, д. 11, кв. 250, Москва",
+        "〒150-0041 東京都渋谷区神南1-2-3",
+        "2-11-3 Meguro, Meguro-ku, Tokyo 150-9055",
+        "Lindenova 706/6, 110 00 Praha",
+        "Av. Kessel, 6826, apto 61, Santos",
+        "Villacher Strasse 89",
+        "서울시 종로구 세종대로 110",
+    ],
+)
+def test_addresses_of_more_countries(text: str) -> None:
+    assert "pii.address" in {f.category for f in read("pii", text)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "order 0123456789 has shipped",
+        "The population was 12 345 678.",
+        "version 12.4.1100.7",
+        "978-3-1614-8410-0 is the ISBN",
+        "Tel Aviv, 32.085300, 34.781768",
+        "2, 4, 8, 16, 32, 64, 128, 256, 512, 1024",
+        "took 123456us, 200 4521 bytes",
+    ],
+)
+def test_everyday_numbers_are_nobodys(text: str) -> None:
+    assert read("pii", text) == []

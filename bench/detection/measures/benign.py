@@ -22,4 +22,6 @@ def figures(data: Path) -> Iterator[Figure | Skipped]:
     for name in SOURCES:
         source = read_source(data, name)
         for each in MEASURED:
-            yield from each.figure(source, "rows with a finding", map(each.fires, source.rows))
+            yield from each.figure(
+                source, f"rows with a finding of {each.detector}", map(each.fires, source.rows)
+            )

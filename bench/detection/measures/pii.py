@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import Figure, Measured, Row, Skipped, Source, findings, generated, read_source
+from made.personal import COUNTRIES, addresses, everyday, said_data, telephones
 
 from stanchion.detectors.national_ids import checks, table
 
@@ -24,6 +25,7 @@ ENTITIES = {
     "STREET_ADDRESS": "pii.address",
     "PERSON": "pii.person",
 }
+SEED = 41
 STRUCTURED = ("EMAIL_ADDRESS", "CREDIT_CARD", "IBAN_CODE", "IP_ADDRESS", "US_SSN")
 GOALS = {"structured": ">= 99 %", "PHONE_NUMBER": ">= 90 %", "US_SSN": ">= 90 %", "alarms": "<= 2 %"}
 
@@ -37,6 +39,51 @@ def figures(data: Path) -> Iterator[Figure | Skipped]:
     for source, note in (("pii/lookalikes_a.train.jsonl", "train"), ("pii/lookalikes_b.dev.jsonl", "dev")):
         yield from PII.by_label(read_source(data, source), note=note, goals=("", GOALS["alarms"]))
     yield from national_ids()
+    yield from made()
+
+
+def made() -> Iterator[Figure | Skipped]:
+    """Telephone numbers, addresses and data that a word names, in the writing of their countries."""
+    rows: list[Row] = [
+        {
+            "text": text,
+            "kind": f"{style}, {'beside a word' if is_said else 'without a word'}",
+            "said": is_said,
+        }
+        for _, style, text, is_said in telephones(seed=SEED, each=40)
+    ]
+    source = generated(f"telephone numbers of {len(COUNTRIES)} countries, seed {SEED}", rows)
+    for name, is_said, goal in (("beside a word", True, ">= 90 %"), ("without a word", False, "")):
+        kept = source.where(lambda row, wanted=is_said: row["said"] is wanted)
+        yield from _of_category(kept, f"recall, {name}", "pii.phone", goal=goal)
+    for kind in sorted({row["kind"] for row in rows}):
+        kept = source.where(lambda row, wanted=kind: row["kind"] == wanted)
+        yield from _of_category(kept, f"recall, {kind}", "pii.phone")
+    data = [(kind, category, text) for kind, category, text in said_data(seed=SEED, each=100)]
+    source = generated(f"data that a word names, seed {SEED}", [{"kind": k, "text": t} for k, _, t in data])
+    for kind, category in dict.fromkeys((kind, category) for kind, category, _ in data):
+        kept = source.where(lambda row, wanted=kind: row["kind"] == wanted)
+        yield from _of_category(kept, f"recall, {kind}", category, goal=">= 90 %")
+    streets = [{"country": country, "text": text} for country, text in addresses(seed=SEED, each=20)]
+    source = generated(
+        f"street addresses of {len({r['country'] for r in streets})} countries, seed {SEED}", streets
+    )
+    yield from _of_category(source, "recall", "pii.address")
+    numbers = [{"kind": kind, "text": text} for kind, text in everyday(seed=SEED, each=40)]
+    source = generated(f"everyday numbers of {len({r['kind'] for r in numbers})} kinds, seed {SEED}", numbers)
+    yield from PII.figure(
+        source, "false alarms", map(PII.fires, source.rows), note="synthetic", goal="<= 2 %"
+    )
+
+
+def _of_category(
+    source: Source, measure: str, category: str, *, goal: str = ""
+) -> Iterator[Figure | Skipped]:
+    hits = [
+        any(f.category == category for f in findings("pii", row["text"], threshold=PII.threshold))
+        for row in source.rows
+    ]
+    yield from PII.figure(source, measure, hits, note="synthetic", goal=goal)
 
 
 def spans(source: Source, note: str) -> Iterator[Figure | Skipped]:

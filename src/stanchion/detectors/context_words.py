@@ -14,7 +14,7 @@ from stanchion.detectors.national_ids import table
 
 _FILE = "context_words.yaml"
 _TOKEN = re.compile(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+")
-_SPACELESS = re.compile(
+SPACELESS = re.compile(
     r"[\u0590-\u05ff\u0600-\u06ff\u0900-\u097f\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 )
 BEFORE = 64  # characters that are read in front of a place
@@ -38,7 +38,7 @@ def _words() -> _Words:
     phrases: dict[tuple[str, ...], tuple[str, ...]] = {}
     spaceless: dict[str, tuple[str, ...]] = {}
     for kind, word in (*_pairs(kinds.items()), *_pairs((entry.id, entry.words) for entry in table())):
-        if _SPACELESS.search(word):
+        if SPACELESS.search(word):
             spaceless[word] = (*spaceless.get(word, ()), kind)
         else:
             key = tuple(_TOKEN.findall(word.casefold()))
@@ -90,7 +90,7 @@ def _kinds_in(text: str) -> Iterable[tuple[str, int, int]]:
             kinds = words.phrases.get(tuple(t[0] for t in tokens[index : index + count]))
             for kind in kinds or ():
                 yield kind, first, tokens[index + count - 1][2]
-    if not text.isascii() and _SPACELESS.search(text):
+    if not text.isascii() and SPACELESS.search(text):
         for word, kinds in words.spaceless.items():
             place = text.find(word)
             for kind in kinds if place >= 0 else ():

@@ -13,7 +13,7 @@ import msgspec
 
 from stanchion.detectors import phones
 from stanchion.detectors.checksums import compact, is_aba_routing, is_card, is_luhn
-from stanchion.detectors.context_words import kinds_near
+from stanchion.detectors.context_words import SPACELESS, kinds_near
 from stanchion.detectors.national_ids import Kind, coded_kinds, kinds_by_length
 
 _TRIM = " .-/\u00a0\u2010\u2011\u2012\u2013"
@@ -24,6 +24,7 @@ _AMOUNT = re.compile(r"\d{1,3}(?:[. ]\d{3})+|\d+\.\d{1,3}|\d+\.\d+\.\d+")
 _ARITHMETIC = re.compile(r"\s{0,2}(?:[=*^]|[+\-/]\s)\s{0,2}-?\d")
 _GROUP = re.compile(r"\d+")
 _CARD_FORMS = ((4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3), (4, 4, 4, 4, 2))
+_MOST_GROUPS = max(map(len, _CARD_FORMS))
 _MANY = 12  # groups; more is a table, where only single groups are looked at
 _NEVER_BEFORE = frozenset("_#@$€£¥")
 _NEVER_AFTER = frozenset("_%@")
@@ -72,12 +73,17 @@ def _is_part_of_code(text: str, start: int, end: int) -> bool:
     A word that names the number (`0203 555 0142-office`) is no code.
     """
     before, after = text[start - 1 : start], text[end : end + 1]
-    if before.isalnum() or after.isalnum() or before in _NEVER_BEFORE or after in _NEVER_AFTER:
+    if _is_letter(before) or _is_letter(after) or before in _NEVER_BEFORE or after in _NEVER_AFTER:
         return bool(before or after)
     hangs = (bool(before) and before in "-/.\\" and text[start - 2 : start - 1].isalnum()) or (
         bool(after) and after in "-/" and text[end + 1 : end + 2].isalnum()
     )
     return hangs and min(kinds_near(text, start, end).values(), default=_TOUCHING + 1) > _TOUCHING
+
+
+def _is_letter(sign: str) -> bool:
+    """A letter or digit that a number can hang on; scripts without spaces write words right beside it."""
+    return sign.isalnum() and (sign.isascii() or SPACELESS.match(sign) is None)
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -92,7 +98,7 @@ def _cards(text: str, start: int, end: int) -> Iterator[Number]:
     widths = [last - first for first, last in groups]
     at = 0
     while at < len(groups):
-        count = _card_groups(text, groups[at:], widths[at:])
+        count = _card_groups(text, groups[at : at + _MOST_GROUPS], widths[at : at + _MOST_GROUPS])
         if count:
             yield _card(text, groups[at][0], groups[at + count - 1][1], grouped=count > 1)
         at += max(count, 1)

@@ -15,7 +15,8 @@ from stanchion.core.target import Target
 from stanchion.detectors.scan import Scanner, packaged_scanner
 
 ENTRY_POINT_GROUP = "stanchion.detectors"
-FILE_OPTIONS = frozenset({"files", "rubric"})  # options whose paths start at the file that gives them
+# Options whose paths start at the file that gives them.
+FILE_OPTIONS = frozenset({"files", "rubric", "folder", "configuration"})
 AnyDetector = Detector | AsyncDetector
 Factory = Callable[..., AnyDetector]
 ModelFactory = Callable[[str], Target]
@@ -34,6 +35,14 @@ BUILTIN: Mapping[str, str] = {
     "content.judge": "stanchion.detectors.judge:create_content",
     "grounding.judge": "stanchion.detectors.judge:create_grounding",
     "refusal.judge": "stanchion.detectors.judge:create_refusal",
+    "content": "stanchion.detectors.content:create",
+    "model.generative_guard": "stanchion.detectors.generative_guard:create",
+    "model.sequence_classifier": "stanchion.detectors.sequence_classifier:create",
+    "moderation.azure": "stanchion.detectors.moderation:create_azure",
+    "moderation.openai": "stanchion.detectors.moderation:create_openai",
+    "ner.spacy": "stanchion.detectors.ner_spacy:create",
+    "pii.presidio": "stanchion.detectors.pii_presidio:create",
+    "code": "stanchion.detectors.code:create",
     "custom": "stanchion.detectors.custom:create",
 }
 
@@ -45,10 +54,19 @@ class Registry:
     its value `module:factory`. A packaged id cannot be taken over.
     """
 
-    def __init__(self, scanner: Scanner | None = None, *, models: ModelFactory | None = None) -> None:
-        """`models` makes the models of the detectors that ask one, by name."""
+    def __init__(
+        self,
+        scanner: Scanner | None = None,
+        *,
+        models: ModelFactory | None = None,
+        services: Callable[[str], Any] | None = None,
+    ) -> None:
+        """`models` makes the models of the detectors that ask one, by name.
+
+        `services` gives address and key of a provider's service (`moderation.Service`) by the detector's id.
+        """
         self._scanner = scanner
-        self._models = models
+        self._given = {"models": models, "services": services}
 
     @property
     def scanner(self) -> Scanner:
@@ -81,7 +99,7 @@ class Registry:
         """
         factory = self.factory(detector_id)
         signature = inspect.signature(factory)
-        own = {"models": self._models} if "models" in signature.parameters and self._models else {}
+        own = {name: one for name, one in self._given.items() if one and name in signature.parameters}
         arguments = {"scanner": self.scanner, **own, **options}
         try:
             signature.bind(**arguments)

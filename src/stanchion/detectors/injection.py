@@ -21,6 +21,7 @@ from stanchion.core.finding import (
 from stanchion.core.origin import Origin
 from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
+from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.views import TextViewSet
 
@@ -160,9 +161,14 @@ def _reinforced(found: Sequence[Finding]) -> Iterable[Finding]:
     if len(found) < 2:
         return found
     raised = []
+    places = Overlaps()
+    for number, finding in enumerate(found):
+        places.add(number, finding.location.start, finding.location.end)
     for finding in found:
         others: dict[str, float] = {}
-        for other in found:
+        start, end = finding.location.start, finding.location.end
+        for number in places.near(max(0, start - NEIGHBOURHOOD - 1), end + NEIGHBOURHOOD + 1):
+            other = found[number]
             if other.rule != finding.rule and _is_near(finding.location, other.location):
                 others[other.rule] = max(others.get(other.rule, 0.0), other.score)
         doubt = 1.0 - finding.score

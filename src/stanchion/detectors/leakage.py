@@ -28,6 +28,7 @@ from stanchion.detectors import canaries, links
 from stanchion.detectors.incremental import PatternReach, wary
 from stanchion.detectors.incremental_marks import begun_mark
 from stanchion.detectors.matching import findings_from_hits
+from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.scan import Hit, Scanner
 from stanchion.detectors.shingles import Source
 from stanchion.detectors.views import TextViewSet
@@ -183,8 +184,11 @@ class LeakageDetector:
         judged = [kept for hit in hits for kept in self._judged(hit, known)]
         ranked = sorted(findings_from_hits(ID, self.version, judged, view_set), key=lambda f: -f.score)
         kept: list[Finding] = []
+        places = Overlaps()
         for finding in ranked:
-            if not any(finding.location.overlaps(other.location) for other in kept):
+            start, end = finding.location.start, finding.location.end
+            if not any(finding.location.overlaps(kept[other].location) for other in places.near(start, end)):
+                places.add(len(kept), start, end)
                 kept.append(finding)
         return kept
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from stanchion.core.finding import Finding, Location
+from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.patterns import ContextRule
 from stanchion.detectors.scan import Hit
 from stanchion.detectors.views import TextViewSet
@@ -22,12 +23,15 @@ def findings_from_hits(
     place of the earliest view, the highest score.
     """
     order = {view.name: rank for rank, view in enumerate(view_set.readings)}
-    kept: dict[str, list[Finding]] = {}
+    kept: dict[str, _Kept] = {}
     for hit in sorted(hits, key=lambda h: order.get(h.view.name, len(order))):
         score = score_of(hit)
         if score is not None:
-            _add(kept.setdefault(hit.pattern.id, []), _finding(detector_id, version, hit, score))
-    found = [finding for findings in kept.values() for finding in findings]
+            of_pattern = kept.get(hit.pattern.id)
+            if of_pattern is None:
+                of_pattern = kept[hit.pattern.id] = _Kept()
+            of_pattern.add(_finding(detector_id, version, hit, score))
+    found = [finding for of_pattern in kept.values() for finding in of_pattern.findings]
     return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
 
 
@@ -80,13 +84,26 @@ def _finding(detector_id: str, version: str, hit: Hit, score: float) -> Finding:
     )
 
 
-def _add(findings: list[Finding], new: Finding) -> None:
-    for index, old in enumerate(findings):
-        if old.location.overlaps(new.location) and old.view != new.view:
-            if new.score > old.score:
-                findings[index] = _with_score(old, new.score)
-            return
-    findings.append(new)
+class _Kept:
+    """The findings of one pattern so far."""
+
+    __slots__ = ("_places", "findings")
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self._places = Overlaps()
+
+    def add(self, new: Finding) -> None:
+        """Keep the finding, or raise the score of the one that it repeats in another view."""
+        start, end = new.location.start, new.location.end
+        for index in self._places.near(start, end):
+            old = self.findings[index]
+            if old.location.overlaps(new.location) and old.view != new.view:
+                if new.score > old.score:
+                    self.findings[index] = _with_score(old, new.score)
+                return
+        self._places.add(len(self.findings), start, end)
+        self.findings.append(new)
 
 
 def _with_score(finding: Finding, score: float) -> Finding:

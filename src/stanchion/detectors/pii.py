@@ -16,6 +16,7 @@ from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits, score_of
 from stanchion.detectors.national_ids import table, table_digest
 from stanchion.detectors.numbers import Number, code_in, numbers_in
+from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.scan import Hit, Scanner
 
@@ -120,8 +121,11 @@ def _without_rivals(findings: Sequence[Finding]) -> list[Finding]:
     """Of overlapping findings the most certain, then the longest; an address may hold other findings."""
     ranked = sorted(findings, key=lambda f: (-f.score, f.location.start - f.location.end, f.location.start))
     kept: list[Finding] = []
+    places = Overlaps()
     for finding in ranked:
-        if not any(_is_covered(finding, by=other) for other in kept):
+        start, end = finding.location.start, finding.location.end
+        if not any(_is_covered(finding, by=kept[other]) for other in places.near(start, end)):
+            places.add(len(kept), start, end)
             kept.append(finding)
     return sorted(kept, key=lambda f: (f.location.start, f.location.end, f.rule))
 

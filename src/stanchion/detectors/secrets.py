@@ -15,6 +15,7 @@ from stanchion.core.resources import read_data_text
 from stanchion.detectors import assignments
 from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
+from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.scan import Hit, Scanner
 from stanchion.detectors.token_checks import (
@@ -48,6 +49,10 @@ _GENERIC = frozenset(
     }
 )
 _OWNED = re.compile(r"\(\?i[):]((?:\((?:[^()]|\([^()]*\))*\)|[^\[(])+)\[\\w")
+_CUT = re.compile(
+    r"\.{0,3}\s?[\[<(]?(?:redacted|masked|removed|hidden|truncated)\b|\*{3}|\u2026", re.IGNORECASE
+)
+_PLURALS = frozenset({"secrets", "tokens", "credentials"})
 _NAME = re.compile(r"[\w.\-]+")
 _NAME_REACH = 120  # characters before a value in which its name stands
 _BARE_KEY_BITS = 3.5  # of a value after a name that says `key` and not whose
@@ -93,8 +98,11 @@ def most_certain(findings: Iterable[Finding]) -> list[Finding]:
         key=lambda f: (f.rule in _GENERIC, -f.score, f.location.start - f.location.end, f.location.start),
     )
     kept: list[Finding] = []
+    places = Overlaps()
     for finding in ranked:
-        if not any(_gives_way(finding, to=other) for other in kept):
+        start, end = finding.location.start, finding.location.end
+        if not any(_gives_way(finding, to=kept[other]) for other in places.near(start, end)):
+            places.add(len(kept), start, end)
             kept.append(finding)
     return sorted(kept, key=lambda f: (f.location.start, f.location.end, f.rule))
 
@@ -122,6 +130,8 @@ def _is_published_example(value: str) -> bool:
 def _refine(hit: Hit, text: str) -> Hit | None:
     refined = _refined(hit)
     if refined is None or _is_published_example(refined.text) or not _names_its_owner(refined):
+        return None
+    if _CUT.match(refined.view.text, refined.end):
         return None
     if refined.pattern.id in _GENERIC and refined.view.name != "raw":
         start, end = refined.original
@@ -202,8 +212,11 @@ def _assigned_secret(hit: Hit, found: assignments.Assignment | None) -> Hit | No
     name = assignments.name_before(hit.view.text, hit.start) + found.name
     if not assignments.asks_for_secret(name):
         return None
-    is_bare_key = assignments.words_of(name)[-1] in {"key", "keys"} and not assignments.owns_key(name)
-    if is_bare_key and not (is_random_token(found.value) and shannon_bits(found.value) >= _BARE_KEY_BITS):
+    last = assignments.words_of(name)[-1]
+    is_bare_key = last in {"key", "keys"} and not assignments.owns_key(name)
+    if (is_bare_key or last in _PLURALS) and not (
+        is_random_token(found.value) and shannon_bits(found.value) >= _BARE_KEY_BITS
+    ):
         return None
     return Hit(hit.pattern, hit.view, hit.start + found.start, hit.start + found.end)
 

@@ -159,6 +159,23 @@ async def test_a_judge_is_calibrated_from_the_command_line(
     assert value.evidence.caught == 40
 
 
+async def test_a_policy_with_a_judge_is_tried_from_the_command_line(
+    settings_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\ndetectors:\n  content.judge: {options: {model: openai/judge-1}, deadline_ms: 20000}\n"
+        "rules:\n- {id: harm, when: {category: content.*}, effect: block}\n"
+    )
+    endpoint = Endpoint()
+    async with serving(endpoint.answer) as url:
+        asked = ["--config", str(settings_file(url)), "policy", "test", str(policy)]
+        for text, effect in ((BAD, "block"), ("Where is my parcel?", "allow")):
+            code = await asyncio.to_thread(main, [*asked, "--text", text, "--expect", effect])
+            assert code == 0, capsys.readouterr()
+    assert len(endpoint.bodies) == 2
+
+
 async def test_an_endpoint_that_answers_something_else_is_an_error(settings_file: Any) -> None:
     async def chats(request: web.Request) -> web.StreamResponse:
         message = {"role": "assistant", "content": "Harmless."}

@@ -13,12 +13,14 @@ from stanchion.core.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from stanchion.core.decision import Decision
+    from stanchion.detectors.registry import Registry
     from stanchion.guard.describe import PolicyDescription
     from stanchion.guard.pipeline import Guard
     from stanchion.guard.policy import LoadedPolicy
     from stanchion.guard.policy_cases import CaseOutcome
 
 app = typer.Typer(help="Show, test and compare guard policies.", rich_markup_mode=None, add_completion=False)
+_CLOSING_S = 5.0
 PolicyArgument = Annotated[str, typer.Argument(help="A policy file (.yaml), or a packaged policy's name.")]
 
 
@@ -50,6 +52,7 @@ def list_policies(output_format: FormatOption = OutputFormat.TEXT) -> None:
 
 @app.command()
 def show(
+    ctx: typer.Context,
     name: PolicyArgument,
     output_format: FormatOption = OutputFormat.TEXT,
 ) -> None:
@@ -60,8 +63,8 @@ def show(
     """
     from stanchion.guard.describe import describe
 
-    loaded = _loaded(name)
-    description = describe(_guard(name), loaded.policy)
+    loaded = _loaded(ctx, name)
+    description = describe(_guard(ctx, name), loaded.policy)
     for warning in loaded.warnings:
         note(f"warning: {warning.render()}")
     if output_format is OutputFormat.JSON:
@@ -72,6 +75,7 @@ def show(
 
 @app.command("test")
 def try_texts(
+    ctx: typer.Context,
     name: PolicyArgument,
     text: Annotated[str | None, typer.Option("--text", help="One text to try.")] = None,
     cases: Annotated[Path | None, typer.Option("--cases", help="A file of cases to try.")] = None,
@@ -88,21 +92,25 @@ def try_texts(
     """
     if (text is None) == (cases is None):
         raise UsageError("give either --text or --cases.", hint="See `stanchion policy test --help`.")
-    guard = _guard(name)
-    if text is not None:
-        decision = guard.check(text, surface=surface).decision
-        _print_decision(decision, output_format)
-        is_wrong = expect is not None and _effect(expect) != decision.effect.value
-        if is_wrong:
-            note(f"expected {expect}, got {decision.effect.value}")
-    else:
-        is_wrong = _try_cases(guard, cases, output_format)
+    guard = _guard(ctx, name)
+    try:
+        if text is not None:
+            decision = guard.check(text, surface=surface).decision
+            _print_decision(decision, output_format)
+            is_wrong = expect is not None and _effect(expect) != decision.effect.value
+            if is_wrong:
+                note(f"expected {expect}, got {decision.effect.value}")
+        else:
+            is_wrong = _try_cases(guard, cases, output_format)
+    finally:
+        _let_go(guard)
     if is_wrong:
         raise typer.Exit(ExitCode.FOUND)
 
 
 @app.command()
 def diff(
+    ctx: typer.Context,
     old: PolicyArgument,
     new: PolicyArgument,
     fail_on_looser: Annotated[
@@ -117,7 +125,7 @@ def diff(
     """
     from stanchion.guard.describe import changes
 
-    before, after = _loaded(old).policy, _loaded(new).policy
+    before, after = _loaded(ctx, old).policy, _loaded(ctx, new).policy
     found = changes(before, after)
     if output_format is OutputFormat.JSON:
         print_json({"before": before.digest, "after": after.digest, "changes": found})
@@ -130,22 +138,38 @@ def diff(
         raise typer.Exit(ExitCode.FOUND)
 
 
-def _loaded(name: str) -> LoadedPolicy:
+def _loaded(ctx: typer.Context, name: str) -> LoadedPolicy:
     from stanchion.config import process_environment
-    from stanchion.detectors.registry import Registry
     from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 
-    known, source = Registry().ids(), _source(name)
+    registry, source = _registry(ctx), _source(name)
     if isinstance(source, Path):
-        return read_policy(source, env=process_environment(), detectors=known)
-    return LoadedPolicy(policy=packaged_policy(source, detectors=known))
+        return read_policy(source, env=process_environment(), detectors=registry.ids(), registry=registry)
+    return LoadedPolicy(policy=packaged_policy(source, detectors=registry.ids()))
 
 
-def _guard(name: str) -> Guard:
+def _guard(ctx: typer.Context, name: str) -> Guard:
     from stanchion.config import process_environment
     from stanchion.guard.pipeline import Guard
 
-    return Guard.load(_source(name), env=process_environment())
+    return Guard.load(_source(name), env=process_environment(), registry=_registry(ctx))
+
+
+def _let_go(guard: Guard) -> None:
+    """Close the connections of detectors that ask somebody, on the loop that opened them."""
+    from stanchion.guard.workers import start_on_background_loop
+
+    detectors = {id(check.detector): check.detector for surface in Surface for check in guard.checks(surface)}
+    for detector in detectors.values():
+        if hasattr(detector, "aclose"):
+            start_on_background_loop(detector.aclose()).result(timeout=_CLOSING_S)
+
+
+def _registry(ctx: typer.Context) -> Registry:
+    from stanchion.bootstrap import make_registry
+    from stanchion.config import load_settings
+
+    return make_registry(load_settings(file=ctx.obj))
 
 
 def _source(name: str) -> Path | str:

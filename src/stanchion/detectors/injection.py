@@ -35,6 +35,7 @@ ORIGIN_FACTOR = dict.fromkeys(Origin, 1.0) | {Origin.SYSTEM: 0.3, Origin.MODEL: 
 
 _OBFUSCATION = "injection.obfuscation"
 _LATIN = "A-Za-z\u00c0-\u024f"
+_TURNING = "\u202d\u202e\u2066-\u2068"
 _HIDDEN = {
     "tags": (re.compile("[\U000e0020-\U000e007e]{3,}"), 1, 0.9, "words in invisible tag characters"),
     "zero_width": (
@@ -44,7 +45,7 @@ _HIDDEN = {
         "invisible characters inside words",
     ),
     "bidi": (
-        re.compile(rf"[\u202d\u202e\u2066-\u2068](?=[^\n]*[{_LATIN}])"),
+        re.compile(rf"(?<![{_TURNING}])[{_TURNING}]++(?=[^\n]{{0,400}}[{_LATIN}])"),
         1,
         0.5,
         "reversed reading order",

@@ -11,6 +11,7 @@ from stanchion.core.clock import Clock, SystemClock
 if TYPE_CHECKING:
     from stanchion.config import Settings
     from stanchion.core.target import Target
+    from stanchion.detectors.moderation import ServiceFactory
     from stanchion.detectors.registry import Registry
     from stanchion.evals.cache import AnswerCache
     from stanchion.evals.scorers.build import ModelFactory
@@ -35,7 +36,7 @@ def make_registry(settings: Settings) -> Registry:
 
     folder = settings.cache_dir
     scanner = Scanner(packaged_catalogues(cache_dir=folder), cache_dir=folder)
-    return Registry(scanner, models=judge_factory(settings))
+    return Registry(scanner, models=judge_factory(settings), services=service_factory(settings))
 
 
 def make_guard(
@@ -110,6 +111,23 @@ def make_target(
         return build_target(model, folder=folder, detectors=registry.create, factories=made)
 
     return build(model)
+
+
+def service_factory(settings: Settings) -> ServiceFactory:
+    """What gives address and key of a provider's moderation service, by the detector's id."""
+    from stanchion.core.errors import UsageError
+    from stanchion.detectors.moderation import AZURE, Service
+
+    def service(detector_id: str) -> Service:
+        if detector_id != AZURE:
+            return Service(settings.openai_base_url, settings.openai_api_key)
+        if not settings.azure_content_safety_endpoint:
+            raise UsageError(
+                f"detector {detector_id!r} has no address.", hint="Set `azure_content_safety_endpoint`."
+            )
+        return Service(settings.azure_content_safety_endpoint, settings.azure_content_safety_key)
+
+    return service
 
 
 def judge_factory(settings: Settings) -> ModelFactory:

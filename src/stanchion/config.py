@@ -107,6 +107,12 @@ class Settings(FileModel):
         "https://api.anthropic.com",
         description="Address of the endpoint in Anthropic's format; also read from `ANTHROPIC_BASE_URL`.",
     )
+    azure_content_safety_endpoint: str = pydantic.Field(
+        "", description="Address of an Azure AI Content Safety resource; `moderation.azure` asks it."
+    )
+    azure_content_safety_key: Secret | None = pydantic.Field(
+        None, description="Key for that resource. Masked in every output."
+    )
     local_model: Path | None = pydantic.Field(
         None, description="A GGUF file for the local model; default: the packaged one, when it is installed."
     )

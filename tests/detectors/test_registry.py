@@ -29,7 +29,13 @@ patterns:
 """
 
 
-NEEDS = {"injection.encoder": ("onnxruntime", "tokenizers", "stanchion_ml_weights")}
+NEEDS = {
+    "injection.encoder": ("onnxruntime", "tokenizers", "stanchion_ml_weights"),
+    "model.sequence_classifier": ("onnxruntime", "tokenizers"),
+    "ner.spacy": ("spacy",),
+    "pii.presidio": ("presidio_analyzer", "spacy"),
+}
+NEEDS_FOLDER = frozenset({"model.sequence_classifier", "ner.spacy"})
 
 
 @pytest.fixture(params=BUILTIN)
@@ -47,7 +53,7 @@ def test_every_packaged_detector_keeps_the_protocol(packaged: str) -> None:
     assert detector.id == packaged
     assert detector.version
     assert set(detector.categories) <= set(taxonomy())
-    if not isinstance(detector, Detector):
+    if not isinstance(detector, Detector) or packaged in NEEDS_FOLDER:
         return  # a judge without a model has nobody to ask
     view_set = build_views("An ordinary sentence about the weather in Rome.")
     assert list(detector.detect(DetectorInput(view_set=view_set, origin=Origin.USER))) == []

@@ -47,10 +47,10 @@ def list_detectors(ctx: typer.Context, output_format: FormatOption = OutputForma
         return
     for row in rows:
         if "error" in row:
-            typer.echo(f"{row['id']:<20} cannot be loaded: {row['error']}")
+            typer.echo(f"{row['id']:<26} cannot be loaded: {row['error']}")
         else:
             typer.echo(
-                f"{row['id']:<20} {row['version']:<28} {row['reach']:<10} {row['cost']:<13}"
+                f"{row['id']:<26} {row['version']:<28} {row['reach']:<10} {row['cost']:<13}"
                 f" {counted(row['patterns'], 'pattern')}"
             )
 

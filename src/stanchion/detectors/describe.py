@@ -10,7 +10,7 @@ from stanchion.core.finding import Reach, ReachKind
 from stanchion.core.taxonomy import taxonomy
 from stanchion.detectors.registry import Registry
 
-_GIVEN = frozenset({"scanner", "models", "base", "detector_id"})  # what a policy does not give
+_GIVEN = frozenset({"scanner", "models", "services", "base", "detector_id"})  # what a policy does not give
 
 
 def describe(registry: Registry, name: str, *, in_detail: bool = False) -> dict[str, Any]:

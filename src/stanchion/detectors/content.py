@@ -1,0 +1,270 @@
+"""`content`: what policies of use speak of (hate, self-harm, weapons, ...), by patterns and a linear model.
+
+The two complement each other: patterns know forms of high severity exactly (a threat, a request for
+instructions), the model generalises from examples. Both read wording only. A text may have several
+categories; each finding says how bad it is by category and intensity, see `content_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stanchion.core.codec import digest, short
+from stanchion.core.errors import UnknownNameError, UsageError
+from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
+from stanchion.core.taxonomy import matches
+from stanchion.detectors.classifier import LONG_WINDOW, Windows, allowance, windows_of
+from stanchion.detectors.content_model import (
+    ANY,
+    ContentModel,
+    load_content,
+    margin_of_score,
+    read_content_manifest,
+    score_of_margin,
+)
+from stanchion.detectors.content_rules import Intensity, content_rules
+from stanchion.detectors.hashing import shared_n_grams
+from stanchion.detectors.linear import readings
+from stanchion.detectors.matching import findings_from_hits
+from stanchion.detectors.scan import Scanner
+from stanchion.detectors.views import TextView, TextViewSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ID = "content"
+CODE_VERSION = 1
+BLOCK = 1 << 16  # characters read at once; blocks overlap by the longest window
+MAX_FINDINGS = 4  # of the model, for each category
+
+Minima = Mapping[str, Mapping[str, float]]
+
+
+class _Suspect(NamedTuple):
+    margin: float
+    category: str
+    view: str
+    start: int  # offsets in the original
+    end: int
+    intensity: Intensity
+    is_any: bool  # found as "something", and given the nearest category
+
+
+class ContentDetector:
+    """Reports patterns and windows of a text by category.
+
+    Args:
+        scanner: holds the `content.` patterns.
+        minimum: the lowest score that is reported; 0.5 is the operating point at which the model was frozen.
+        categories: what is reported: ids or `content.*`.
+        locales: lowest scores by locale (`de-AT`, `de`) and category, where a rule of a country asks for more
+            or less than `minimum`.
+    """
+
+    id = ID
+    reach = Reach(ReachKind.MESSAGE)
+    cost = Cost.MICROSECONDS
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        *,
+        minimum: float = 0.5,
+        categories: Sequence[str] = ("content.*",),
+        locales: Minima | None = None,
+    ) -> None:
+        self._scanner = scanner
+        self._rules = content_rules()
+        known = self._rules.categories
+        self._minimum = _checked_score(minimum, "minimum")
+        self._locales = {
+            locale.lower(): {
+                _one_of(name, known): _checked_score(v, f"{locale}: {name}") for name, v in m.items()
+            }
+            for locale, m in (locales or {}).items()
+        }
+        for selector in categories:
+            if not any(matches(selector, name) for name in known):
+                raise UnknownNameError(
+                    "category", selector, known, where=f"detector {ID!r}, option 'categories'"
+                )
+        self.categories = tuple(c for c in known if any(matches(s, c) for s in categories))
+        manifest = read_content_manifest()
+        data = digest([scanner.digest_for(ID), manifest.digest, self._rules.digest])
+        self.version = f"{CODE_VERSION}.{manifest.version}+{short(data)}"
+
+    def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        """Findings by position: those of patterns, and of the model at most `MAX_FINDINGS` a category."""
+        minima = self._minima(detector_input.locale)
+        found = [*self._of_patterns(detector_input), *self._of_model(detector_input.view_set, minima)]
+        kept = [f for f in found if f.category in minima and f.score >= minima[f.category]]
+        return sorted(kept, key=lambda f: (f.location.start, f.location.end, f.category, f.rule))
+
+    def _minima(self, locale: str) -> dict[str, float]:
+        """The lowest score of each category: the tag's own, then its language's, then `minimum`."""
+        tag = locale.replace("_", "-").lower()
+        of_tag, of_language = self._locales.get(tag, {}), self._locales.get(tag.partition("-")[0], {})
+        return {c: of_tag.get(c, of_language.get(c, self._minimum)) for c in self.categories}
+
+    def _of_patterns(self, detector_input: DetectorInput) -> Sequence[Finding]:
+        view_set = detector_input.view_set
+        hits = self._scanner.hits_for(view_set, ID)
+        if not hits:
+            return ()
+        spoken: dict[str, frozenset[str]] = {}
+        believed = []
+        for hit in hits:
+            if hit.view.name not in spoken:
+                spoken[hit.view.name] = self._rules.languages_of(hit.view.text, detector_input.locale)
+            if pattern_language(hit.pattern.id) in spoken[hit.view.name]:
+                believed.append(hit)
+        return findings_from_hits(ID, self.version, believed, view_set)
+
+    def _of_model(self, view_set: TextViewSet, minima: Mapping[str, float]) -> Iterator[Finding]:
+        model = load_content()
+        limits = {c: margin_of_score(minimum) for c, minimum in minima.items()}
+        suspects = [
+            suspect
+            for view in readings(view_set)
+            for suspect in self._suspects(model, view, limits, memo=view_set.memo)
+        ]
+        for name in self.categories:
+            for suspect in _apart([s for s in suspects if s.category == name]):
+                yield self._finding(suspect)
+
+    def _suspects(
+        self, model: ContentModel, view: TextView, limits: Mapping[str, float], *, memo: dict[str, Any]
+    ) -> Iterator[_Suspect]:
+        allowed = allowance(len(view.text))
+        for offset in range(0, max(len(view.text), 1), BLOCK):
+            text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
+            grams = shared_n_grams(memo, f"{view.name}:{offset}", text)
+            if grams.letters.size == 0:
+                continue
+            windows = windows_of(text)
+            margins = model.margins(model.logits(grams, windows), allowed)
+            for margin, name, window, is_any in _worst(model, margins, windows, limits):
+                start, end = int(windows.starts[window]), int(windows.ends[window])
+                start, end = _trimmed(text, start, end)
+                intensity = self._rules.intensity(text[start:end])
+                place = view.to_original(offset + start, offset + end)
+                yield _Suspect(margin, name, view.name, *place, intensity, is_any)
+
+    def _finding(self, suspect: _Suspect) -> Finding:
+        reason = (
+            "wording of harmful content, nearest category" if suspect.is_any else "wording of such content"
+        )
+        return Finding(
+            detector=ID,
+            version=self.version,
+            category=suspect.category,
+            score=round(score_of_margin(suspect.margin), 6),
+            location=Location(start=suspect.start, end=suspect.end),
+            severity=self._rules.severity(suspect.category, suspect.intensity),
+            rule=f"{suspect.category}.{suspect.intensity.value}",
+            view=suspect.view,
+            reason=reason,
+        )
+
+
+def pattern_language(pattern_id: str) -> str:
+    """`en` of `content.hate.insult.en.slur`; `en` for ids of another form."""
+    parts = pattern_id.split(".")
+    return parts[3] if len(parts) > 4 else "en"
+
+
+def highest_margins(model: ContentModel, view_set: TextViewSet) -> dict[str, float]:
+    """For each output of the model, the margin of the worst window of a text; what training measures."""
+    best = dict.fromkeys(model.categories, float("-inf"))
+    for view in readings(view_set):
+        allowed = allowance(len(view.text))
+        for offset in range(0, max(len(view.text), 1), BLOCK):
+            text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
+            grams = shared_n_grams(view_set.memo, f"{view.name}:{offset}", text)
+            if grams.letters.size:
+                highest = model.margins(model.logits(grams, windows_of(text)), allowed).max(axis=0)
+                for name, value in zip(model.categories, highest.tolist(), strict=True):
+                    best[name] = max(best[name], value)
+    return best
+
+
+def _worst(
+    model: ContentModel, margins: NDArray[np.float64], windows: Windows, limits: Mapping[str, float]
+) -> Iterator[tuple[float, str, int, bool]]:
+    """(margin, category, window, is_any) of the worst windows of each category that do not overlap.
+
+    Where no category reaches its limit but the output "any" does, the category nearest to its threshold in
+    that window is reported with the margin of "any".
+    """
+    columns = {name: index for index, name in enumerate(model.categories)}
+    highest = margins.max(axis=0)
+    named = False
+    for name, limit in limits.items():
+        if name in columns and highest[columns[name]] >= limit:
+            named = True
+            for window in _peaks(margins[:, columns[name]], windows, limit):
+                yield float(margins[window, columns[name]]), name, window, False
+    if named or not limits or highest[columns[ANY]] < min(limits.values()):
+        return
+    window = int(margins[:, columns[ANY]].argmax())
+    margin = float(margins[window, columns[ANY]])
+    nearest = max((c for c in limits if c in columns), key=lambda c: margins[window, columns[c]], default="")
+    if nearest:
+        yield margin, nearest, window, True
+
+
+def _peaks(column: NDArray[np.float64], windows: Windows, limit: float) -> Iterator[int]:
+    import numpy as np
+
+    left = column.copy()
+    for _ in range(MAX_FINDINGS):
+        index = int(left.argmax())
+        if left[index] < limit or left[index] == -np.inf:
+            return
+        yield index
+        left[(windows.starts < windows.ends[index]) & (windows.starts[index] < windows.ends)] = -np.inf
+
+
+def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:
+    """The worst suspects of all readings that do not overlap in the original."""
+    kept: list[_Suspect] = []
+    for suspect in sorted(suspects, key=lambda s: (-s.margin, s.start)):
+        if all(suspect.start >= other.end or other.start >= suspect.end for other in kept):
+            kept.append(suspect)
+    return kept[:MAX_FINDINGS]
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    left = len(piece) - len(piece.lstrip())
+    return (start, end) if left == len(piece) else (start + left, start + len(piece.rstrip()))
+
+
+def _one_of(name: str, known: Sequence[str]) -> str:
+    if name not in known:
+        raise UnknownNameError("category", name, known, where=f"detector {ID!r}, option 'locales'")
+    return name
+
+
+def _checked_score(value: float, what: str) -> float:
+    if not 0.0 <= value <= 1.0:
+        raise UsageError(f"detector {ID!r}: {what} {value} is not a score.", hint="Give 0 to 1.")
+    return value
+
+
+def create(
+    *,
+    scanner: Scanner,
+    minimum: float = 0.5,
+    categories: Sequence[str] = ("content.*",),
+    locales: Minima | None = None,
+) -> ContentDetector:
+    """The detector over the scanner's `content.` patterns and the packaged model.
+
+    Raises:
+        UsageError: when a score is not in [0, 1].
+        UnknownNameError: for a category that the detector does not report.
+    """
+    return ContentDetector(scanner, minimum=minimum, categories=categories, locales=locales)

@@ -35,9 +35,10 @@ def check(
     from stanchion.detectors.registry import Registry
     from stanchion.governance.checks import check_paths
 
+    registry = Registry()
     wanted = paths or [load_settings(file=ctx.obj).safety_folder]
     try:
-        report = check_paths(wanted, clock=SystemClock(), detectors=Registry().ids())
+        report = check_paths(wanted, clock=SystemClock(), detectors=registry.ids(), registry=registry)
     except OSError as error:
         raise UsageError(
             f"{error.filename or wanted[0]}: cannot be read: {error.strerror or type(error).__name__}.",
@@ -51,9 +52,13 @@ def check(
 def _print(report: CheckReport, output_format: ReportFormat) -> None:
     match output_format:
         case ReportFormat.TEXT:
+            from stanchion.guard.hold_back import route_lines
+
             for problem in report.problems:
                 mark = "" if problem.severity == "error" else f"{problem.severity}: "
                 typer.echo(problem.render().replace(": ", f": {mark}", 1))
+            for line in route_lines(report.routes):
+                note(line)
             read = f"{counted(report.files, 'file')} of {counted(len(report.features), 'feature')}"
             note(f"{read}: {counted(report.errors, 'problem')}, {counted(report.warnings, 'warning')}")
         case ReportFormat.JSON:
@@ -65,6 +70,7 @@ def _print(report: CheckReport, output_format: ReportFormat) -> None:
                     "errors": report.errors,
                     "warnings": report.warnings,
                     "problems": report.problems,
+                    "routes": report.routes,
                 }
             )
         case ReportFormat.SARIF:

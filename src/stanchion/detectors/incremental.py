@@ -173,6 +173,10 @@ class PatternReach:
             self._watch = Watch(self._scanner.patterns_for(self.id.partition(".")[0]))
         return self._watch
 
+    def extent(self) -> tuple[int, int]:
+        """The longest match of the patterns that have a bound, in characters, and how many have none."""
+        return bounds(self._scanner.patterns_for(self.id.partition(".")[0]))
+
     def settled(self, detector_input: DetectorInput, start: int) -> int:
         """Up to where the findings are final, whatever follows: `start` or an offset behind it."""
         view_set = detector_input.view_set

@@ -13,10 +13,12 @@ from stanchion.core.codec import digest_stream
 from stanchion.core.components import ComponentKind
 from stanchion.core.errors import DatasetError, FilesError, Problem, StanchionError, UsageError, did_you_mean
 from stanchion.core.taxonomy import matches, taxonomy
+from stanchion.detectors.registry import Registry, with_base
 from stanchion.files.document import attempt_document
 from stanchion.files.references import project_root, resolve_inside
 from stanchion.governance.folder import Feature, SafetyFolder, find_safety_folder, read_folder
 from stanchion.governance.links import feature_problems, organisation_problems
+from stanchion.guard.hold_back import Route, buffers, routes
 from stanchion.guard.policy import LoadedPolicy, read_policy
 
 
@@ -27,6 +29,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...]
     files: int
     problems: tuple[Problem, ...]
+    routes: tuple[Route, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -55,16 +58,19 @@ class AnyVariable(Mapping[str, str]):
         return 0
 
 
-def check_paths(paths: Sequence[Path], *, clock: Clock, detectors: Collection[str]) -> CheckReport:
+def check_paths(
+    paths: Sequence[Path], *, clock: Clock, detectors: Collection[str], registry: Registry | None = None
+) -> CheckReport:
     """Check the safety folders of some paths; a path inside one narrows the report to what lies below it.
 
-    A policy or a suite that lies in no safety folder is checked by itself.
+    A policy or a suite that lies in no safety folder is checked by itself. With a `registry` the report tells
+    what each policy holds back of a streamed answer.
 
     Raises:
         UsageError: for a path that is missing, or belongs to no safety folder and is no policy or suite.
     """
     folders: dict[Path, list[Path]] = {}
-    checker = _Checker(clock, frozenset(detectors))
+    checker = _Checker(clock, frozenset(detectors), registry)
     for path in paths:
         if path.is_file() and checker.check_loose(path):
             continue
@@ -75,8 +81,10 @@ def check_paths(paths: Sequence[Path], *, clock: Clock, detectors: Collection[st
 
 
 class _Checker:
-    def __init__(self, clock: Clock, detectors: frozenset[str]) -> None:
+    def __init__(self, clock: Clock, detectors: frozenset[str], registry: Registry | None) -> None:
         self._clock = clock
+        self._registry = registry
+        self._routes: dict[str, tuple[Route, ...]] = {}
         self._detectors = detectors
         self._problems: list[Problem] = []
         self._files: set[Path] = set()
@@ -90,6 +98,7 @@ class _Checker:
             features=tuple(self._features),
             files=len(self._files),
             problems=tuple(unique),
+            routes=tuple(route for file in sorted(self._routes) for route in self._routes[file]),
         )
 
     def check_loose(self, path: Path) -> bool:
@@ -118,7 +127,7 @@ class _Checker:
 
     def check_folder(self, path: Path, wanted: Sequence[Path]) -> None:
         """Check one safety folder; problems outside the wanted paths are not reported."""
-        found = _Checker(self._clock, self._detectors)
+        found = _Checker(self._clock, self._detectors, self._registry)
         folder = read_folder(path, env=AnyVariable())
         found._files.update(folder.files)
         found._problems.extend(folder.problems)
@@ -134,6 +143,11 @@ class _Checker:
             problem
             for problem in found._problems
             if is_all or any(Path(problem.file).resolve().is_relative_to(root) for root in roots)
+        )
+        self._routes.update(
+            (file, of_policy)
+            for file, of_policy in found._routes.items()
+            if is_all or any(Path(file).resolve().is_relative_to(root) for root in roots)
         )
         self._files |= found._files
         self._folders.append(str(path))
@@ -161,7 +175,31 @@ class _Checker:
             self._problems.append(_whole(path, "policy", error))
             return None
         self._problems.extend(loaded.warnings)
+        if self._registry is not None:
+            self._stream(path, loaded, self._registry)
         return loaded
+
+    def _stream(self, path: Path, loaded: LoadedPolicy, registry: Registry) -> None:
+        """What the policy holds back of a streamed answer; who cannot be made is told elsewhere."""
+        try:
+            detectors = {
+                name: registry.create(name, **with_base(settings.creation_options, path.parent))
+                for name, settings in loaded.policy.enabled_detectors.items()
+            }
+        except StanchionError:
+            return
+        found = self._routes[str(path)] = routes(loaded.policy, detectors)
+        self._problems.extend(
+            Problem(
+                file=str(path),
+                rule="buffered-answer",
+                message=buffers(route),
+                hint="Leave 'stream' out if its verdict may come after the words.",
+                severity="warning",
+            )
+            for route in found
+            if buffers(route)
+        )
 
     def _enforcement_problems(
         self, feature: Feature, policies: dict[Path, LoadedPolicy | None]

@@ -55,6 +55,7 @@ RULES = {
     "unknown-tier": "A tier that does not exist",
     "unknown-rule": "A link to a policy rule that does not exist",
     "unknown-detector": "A detector that is not registered",
+    "buffered-answer": "A policy that makes a streamed answer wait as a whole",
     "calibration": "A calibration that does not hold for the detector of a policy",
     "calibration-digest": "A calibration that was changed after it was made",
     "unknown-category": "A category that the taxonomy does not have",

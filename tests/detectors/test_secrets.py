@@ -166,6 +166,7 @@ PASSWORD = "kV9tPw2qRz"
         f"mysqlPwd: {PASSWORD}",
         f"| root password | `{PASSWORD}` |",
         f"docker login -u robot -p {PASSWORD} registry.internal.test",
+        f"curl -H 'Authorization: Api-Token {PASSWORD}' https://api.internal.test",
     ],
 )
 def test_a_password_is_found_in_the_syntaxes_that_carry_one(text: str) -> None:
@@ -193,6 +194,9 @@ def test_a_password_is_found_in_the_syntaxes_that_carry_one(text: str) -> None:
         f'rookTable = "00{DRAWN[:36]}aB3x"',
         "auth = CRAM-MD5",
         "Pass `capture_output=False2` to the call",
+        f"token: {DRAWN[:20]}..[Redacted]",
+        f'publicToken = "{DRAWN}"',
+        "curl -i -u 'test:test' https://api.internal.test",
     ],
 )
 def test_what_only_stands_in_a_passwords_place_is_nothing(text: str) -> None:

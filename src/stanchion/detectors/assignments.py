@@ -76,6 +76,7 @@ _KEY_OWNERS = _word_set(
     "anthropic"
 )
 _TOKEN_DISOWNERS = _word_set(
+    "public publishable "
     "csrf xsrf csrfmiddleware authenticity antiforgery forgery verification page pagination continuation "
     "next previous sync cursor idempotency request client resume start end cancellation cancel lock fencing "
     "upload delta special pad eos bos unk sep cls mask stop"

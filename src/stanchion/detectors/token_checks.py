@@ -43,7 +43,7 @@ _FILLER_VALUES = _word_set(
     "null none nil undefined true false yes no on off empty string integer secret password passwd token "
     "passphrase credential credentials required optional default unknown invalid missing expired "
     "encrypted hidden masked removed admin root guest user username postgres mysql localhost enabled "
-    "disabled"
+    "disabled test demo"
 )
 _WORD = re.compile(r"[A-Z]?[a-z]{3,}|[A-Z]{4,}")
 # The commonest pairs of letters in English words; of drawn letters about a quarter are among them.
@@ -277,6 +277,7 @@ def is_basic_auth(value: str) -> bool:
 def is_userinfo(value: str) -> bool:
     """`user:password` of an address or of `curl -u`, where the password is no placeholder."""
     user, separator, password = value.partition(":")
+    password = password.strip("\"'{}")
     if not separator or len(password) < 3 or is_placeholder(password):
         return False
     return not _REFERENCE.search(user) and password.casefold() not in {"pass", "pwd", "pw"}

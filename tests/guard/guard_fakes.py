@@ -22,6 +22,9 @@ from stanchion.guard.policy_model import DetectorSettings
 from stanchion.guard.rules import Rule, Selector
 
 
+WHOLE = Reach(ReachKind.MESSAGE)
+
+
 class PlainViews:
     """Only the raw reading."""
 
@@ -44,11 +47,12 @@ class Words:
         score: float = 0.9,
         severity: Severity = Severity.MEDIUM,
         cost: Cost = Cost.MICROSECONDS,
+        reach: Reach = WHOLE,
     ) -> None:
         self.id = id
         self.version = "1"
         self.categories = (category,)
-        self.reach = Reach(ReachKind.MESSAGE)
+        self.reach = reach
         self.cost = cost
         self.seen: list[DetectorInput] = []
         self._pattern = re.compile(pattern)

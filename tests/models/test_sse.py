@@ -72,6 +72,14 @@ def test_what_is_encoded_is_parsed_again(data: str, name: str) -> None:
     assert event.data == data.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def test_a_character_cut_in_its_bytes_comes_whole() -> None:
+    stream = "data: caf\u00e9 \U0001f600 \u4f60\u597d\n\n".encode()
+    for place in range(len(stream)):
+        parser = SseParser()
+        events = [*parser.feed(stream[:place]), *parser.feed(stream[place:])]
+        assert [event.data for event in events] == ["caf\u00e9 \U0001f600 \u4f60\u597d"]
+
+
 def test_limits_hold_for_lines_and_events() -> None:
     limits = SseLimits(max_line_bytes=100, max_event_bytes=150)
     with pytest.raises(UnavailableError, match="line longer than 100 bytes"):

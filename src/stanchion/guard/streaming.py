@@ -54,7 +54,8 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
     `at_end` are the detectors that decide about the whole answer when its words have left: the guarantee does
     not cover them. `buffered_for` are those that made the answer wait. `most_held` and `mean_held` are what
     waited after an event. `undecided` left before it was decided (`bounded` only); `escaped` belongs to
-    findings that came too late, and is 0 unless a detector's reach is not what it says.
+    findings that came too late, and is 0 unless a detector's reach is not what it says. `work` counts the
+    characters that checks were given, each as often as it was.
     """
 
     guarantee: Guarantee
@@ -65,6 +66,7 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
     mean_held: float = 0.0
     undecided: int = 0
     escaped: int = 0
+    work: int = 0
 
 
 class _Block:
@@ -142,6 +144,7 @@ class StreamGuard:
             mean_held=held / events if events else 0.0,
             undecided=sum(text.undecided for text in texts),
             escaped=sum(text.escaped for text in texts),
+            work=sum(text.work for text in texts),
         )
 
     async def feed(self, event: StreamEvent) -> tuple[StreamEvent, ...]:

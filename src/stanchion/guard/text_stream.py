@@ -67,6 +67,11 @@ class TextStream:
         return len(self._kept)
 
     @property
+    def work(self) -> int:
+        """How many characters its checks were given, each as often as it was."""
+        return self._scan.work
+
+    @property
     def is_stopped(self) -> bool:
         """Whether nothing behind `stop_at` may leave."""
         return self.stop_at is not None

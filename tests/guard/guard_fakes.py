@@ -21,7 +21,6 @@ from stanchion.guard.policy import Policy
 from stanchion.guard.policy_model import DetectorSettings
 from stanchion.guard.rules import Rule, Selector
 
-
 WHOLE = Reach(ReachKind.MESSAGE)
 
 

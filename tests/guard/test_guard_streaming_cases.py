@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -310,6 +312,23 @@ def test_a_live_match_is_never_taken_for_a_dead_one() -> None:
                     if wary(given.view_set).readings and detector.clear(given, 0) > partial.start():
                         early.append((pattern.id, text))
     assert early == []
+
+
+def test_the_documentation_tells_the_reach_of_every_detector() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "streaming.md").read_text()
+    table = page.split("## Reach", 1)[1].split("## ", 1)[0]
+    told = re.findall(r"^\| (`[^|]*?) \| (\w+) \|", table, re.MULTILINE)
+    registry = Registry()
+    for names, reach in told:
+        for name in re.findall(r"`([\w.]+)`", names):
+            made_one: Any = registry.create(name)
+            parts = [made_one] if reach == "message" and ":" not in names else parts_of_detector(made_one)
+            assert any(part.reach.kind.value == reach for part in parts), (name, reach)
+    assert {"secrets", "pii", "leakage", "custom", "refusal"} <= set(re.findall(r"`([\w.]+)`", table))
+
+
+def parts_of_detector(detector: Any) -> Sequence[Any]:
+    return getattr(detector, "parts", (detector,))
 
 
 def test_no_packaged_policy_makes_an_answer_wait_and_one_that_does_is_told() -> None:

@@ -21,7 +21,7 @@ from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.scan import Hit, Scanner
 
 ID = "pii"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 
 _NUMBER = "pii.number"
 _CODES = frozenset({"pii.code", "pii.code_digits_first", "pii.code_spaced"})

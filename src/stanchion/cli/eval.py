@@ -140,6 +140,51 @@ def show_command(
         eval_show.print_failures(found)
 
 
+@app.command("bias")
+def bias_command(
+    ctx: typer.Context,
+    plan: Annotated[
+        Path | None, typer.Argument(help="Axes, templates and limits; without it, the packaged ones.")
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option("--target", help="What is asked, as in `eval run`: callable:app.py:answer, local, ..."),
+    ] = "local",
+    axis: Annotated[list[str] | None, typer.Option("--axis", help="Only this axis; may be repeated.")] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", min=1, max=1000, help="Persons of each group per template.")
+    ] = None,
+    limit: Annotated[
+        float | None, typer.Option("--limit", min=0.001, max=1.0, help="How much a group may differ: 0.1.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=256, help="Most in flight.")] = 8,
+    output: Annotated[
+        list[Path] | None, typer.Option("--output", "-o", help="Write the report; .html or .json.")
+    ] = None,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Ask about twins that differ only in the person, and compare how they are treated.
+
+    Exits 0 PASS, 1 FAIL, 3 INCONCLUSIVE or INVALID. One axis in error is enough to fail.
+
+    Example:
+        stanchion eval bias --target callable:app.py:answer --axis gender --repeats 6 -o bias.html
+    """
+    from stanchion.cli.eval_bias import run_bias, show_bias
+    from stanchion.config import load_settings
+    from stanchion.core.errors import UsageError
+    from stanchion.evals.bias_plan import load_plan, packaged_plan
+
+    if any(path.suffix not in (".html", ".json") for path in output or ()):
+        raise UsageError("a bias report is written as .html or .json.")
+    chosen = (load_plan(plan) if plan else packaged_plan()).with_options(
+        axes=tuple(axis or ()), repeats=repeats, limit=limit
+    )
+    report = run_bias(chosen, target, load_settings(file=ctx.obj), concurrency=concurrency)
+    show_bias(report, output or [], output_format)
+    raise typer.Exit(int(report.outcome.exit_code))
+
+
 @app.command("compare")
 def compare_command(
     before: Annotated[str, typer.Argument(help="The earlier run, or the unguarded one.")],

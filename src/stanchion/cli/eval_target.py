@@ -28,12 +28,21 @@ def target_model(given: str | None, suite: Suite) -> AnyTargetModel:
         UsageError: when there is none, or it cannot be understood.
     """
     own = suite.file.target
-    if given is None:
-        if own is None:
-            raise UsageError(
-                f"suite {suite.id!r} names no target.", hint="Add `target:` to the suite, or give --target."
-            )
-        return own
+    if given is not None:
+        return parse_target(given, own)
+    if own is None:
+        raise UsageError(
+            f"suite {suite.id!r} names no target.", hint="Add `target:` to the suite, or give --target."
+        )
+    return own
+
+
+def parse_target(given: str, own: AnyTargetModel | None = None) -> AnyTargetModel:
+    """A target from its short form; `own` is what a guard would be put around.
+
+    Raises:
+        UsageError: when it cannot be understood.
+    """
     import pydantic
 
     from stanchion.evals.target_file import AnyTargetModel

@@ -123,7 +123,12 @@ def is_ripple_address(text: str) -> bool:
     return _holds_base58(text, _BASE58_RIPPLE)
 
 
+_LONGEST_BASE58 = 128  # an extended key has 111; the arithmetic grows with the square of the length
+
+
 def _holds_base58(text: str, alphabet: str) -> bool:
+    if len(text) > _LONGEST_BASE58:
+        return False
     value = 0
     for character in text:
         index = alphabet.find(character)

@@ -9,6 +9,8 @@ from stanchion.detectors.patterns import Pattern
 
 MAX_MATCHES = 4096  # of one pattern in one view
 MAX_ATTEMPTS = 16_384  # of one pattern in one view, refused matches included
+_READ_AGAIN = 16  # times that the bytes of a view may be in refused matches of one pattern
+_FREE = 65_536  # bytes on top
 
 
 class PlaceFinder:
@@ -29,6 +31,7 @@ class PlaceFinder:
             self._prepare()
         spans: list[tuple[int, int]] = []
         position = 0
+        left = _FREE + _READ_AGAIN * len(data)
         for _ in range(MAX_ATTEMPTS):
             match = self._regex.search(data, position)
             if match is None:
@@ -46,6 +49,9 @@ class PlaceFinder:
                     position = max(end, start + 1)
                     continue
             position = _next_character(data, start)
+            left -= end - start
+            if left < 0:
+                break
         return spans, self._regex.search(data, position) is None
 
     def _accepts(self, data: bytes, start: int, end: int) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from stanchion.core.codec import digest, short
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
@@ -92,7 +94,7 @@ class ContentDetector:
                 )
         self.categories = tuple(c for c in known if any(matches(s, c) for s in categories))
         manifest = read_content_manifest()
-        data = digest([scanner.digest_for(ID), manifest.digest, self._rules.digest])
+        data = digest([scanner.digest_for(ID), msgspec.to_builtins(manifest), self._rules.digest])
         self.version = f"{CODE_VERSION}.{manifest.version}+{short(data)}"
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:

@@ -131,10 +131,12 @@ class _Onnx:
     """ONNX Runtime on one thread, on the processor."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
+        from stanchion.detectors.encoder_model import _runtime as quiet_runtime
 
+        onnxruntime = quiet_runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is an exception
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._inputs = {entry.name for entry in self._session.get_inputs()}
         unknown = self._inputs - {"input_ids", "attention_mask", "token_type_ids"}

@@ -28,10 +28,8 @@ CODE_VERSION = "2"
 _OPENING, _BODY = 220, 900  # characters: the opening of an answer, and where a phrase has lost its weight
 _LEAST_WEIGHT = 0.3
 _STRONG = 0.6  # a phrase that declines by itself
-_LOWEST, _LOWEST_ALONE = (
-    0.1,
-    0.4,
-)  # below, an answer is not reported: with a phrase that declines, without one
+_LOWEST = 0.1  # answers below are not reported
+_LOWEST_ALONE = 0.4  # nor are these, when no phrase declines
 _EVIDENCE_OF_WORK = re.compile(
     r"```|^\s{0,3}(?:\d{1,2}[.)]|[-*\u2022])\s|\bstep (?:1|one)\b|\bhere(?:['\u2019]s| is| are)\b|"
     r"^\W{0,3}(?:sure|certainly|of course|absolutely)\b|\bfirst(?:ly)?,",

@@ -80,7 +80,7 @@ def environment(folder: Path, name: str, *, install: bool) -> Path | None:
 
 def ask(python: Path, peer: str, request: dict[str, Any]) -> dict[str, Any] | str:
     """The worker's answer, or why there is none."""
-    command = [str(python), str(HERE / "peer_worker.py"), peer]
+    command = [str(python), str(HERE / "workers" / "peer.py"), peer]
     done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()

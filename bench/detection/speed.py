@@ -5,9 +5,11 @@
 Latencies are p50 and p90 in microseconds of one call, throughput is MB per CPU second of this process.
 `views + scan` makes the views of a text and finds all hits of the packaged patterns that read inputs. `re
 loop` searches the same texts once with every such pattern that Python's `re` can compile, without views,
-validators or decoding. `scan rows` is what `stanchion scan --tier deterministic` does with JSONL rows of
-2 KB; its floor is reading and decoding the same rows. Texts are made from a fixed seed: prose that fires
-nothing, prose that fires triggers, and prose in which every third word is one that the patterns look for.
+validators or decoding. `base check` is views, patterns, secrets, personal data and the linear model on one
+input, asked directly, and through `Guard` with the default policy: CPU time. `scan rows` is what `stanchion
+scan --tier deterministic` does with JSONL rows of 2 KB; its floor is reading and decoding the same rows.
+Texts are made from a fixed seed: prose that fires nothing, prose with numbers in it, prose that fires
+triggers, and prose in which every third word is one that the patterns look for.
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ from typing import Any
 
 import msgspec
 
+from stanchion.core.finding import DetectorInput
+from stanchion.core.origin import Origin
 from stanchion.detectors.registry import Registry
 from stanchion.detectors.scan import ON_DEMAND, Scanner, packaged_scanner
 from stanchion.detectors.views import build_views
 from stanchion.guard.bulk import BulkScanner, Tier, bulk_policy
 from stanchion.guard.bulk_files import json_records
+from stanchion.guard.pipeline import Guard
 
 STORY = """
 the report of last year shows that sales of garden tools rose in spring and fell in autumn while customers
@@ -45,6 +50,9 @@ phone license bearer authorization private session access client street passport
 PLAIN = STORY.split()
 KEYWORDS = SUSPECT.split()
 TRIGGERS = ["caf%C3%A9", "&amp;", "1gn0re", "a\\u0062c", "ZXZlcnl0aGluZyBpcyBmaW5l", "t r e e s", "x=3D4=3D"]
+NUMBERS = ["12", "2024", "3.5", "no. 7", "10:30", "100 %", "1,250", "4th"]
+BASE = ("secrets", "pii", "injection.patterns", "injection.linear")
+KINDS = ("prose", "numbers", "triggers", "keywords")
 LATENCY_SIZES = (100, 500, 2_000, 50_000)
 
 
@@ -63,20 +71,29 @@ def prose(size: int, *, extra: list[str], every: int, seed: int = 7) -> str:
 
 def texts(kind: str, size: int, count: int) -> list[str]:
     """Different texts of one kind."""
-    extra, every = {"prose": ([], 0), "triggers": (TRIGGERS, 9), "keywords": (KEYWORDS, 3)}[kind]
+    kinds = {
+        "prose": ([], 0), "numbers": (NUMBERS, 12), "triggers": (TRIGGERS, 9), "keywords": (KEYWORDS, 3),
+    }  # fmt: skip
+    extra, every = kinds[kind]
     return [prose(size, extra=extra, every=every, seed=seed * 1000) for seed in range(count)]
 
 
-def latency(call: Callable[[str], Any], samples: list[str], repeat: int) -> tuple[float, float]:
+def latency(
+    call: Callable[[str], Any],
+    samples: list[str],
+    repeat: int,
+    *,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> tuple[float, float]:
     """p50 and p90 in microseconds over all samples."""
     for sample in samples:
         call(sample)
     taken = []
     for turn in range(repeat):
         sample = samples[turn % len(samples)]
-        started = time.perf_counter_ns()
+        started = clock()
         call(sample)
-        taken.append((time.perf_counter_ns() - started) / 1000)
+        taken.append((clock() - started) / 1000)
     return statistics.median(taken), statistics.quantiles(taken, n=10)[8]
 
 
@@ -150,6 +167,31 @@ def rows_table(count: int) -> list[dict[str, Any]]:
     ]
 
 
+def base_table(repeat: int) -> list[dict[str, Any]]:
+    """CPU time of the whole check of one input, without and with the guard around it."""
+    registry = Registry(packaged_scanner())
+    detectors = [registry.create(name) for name in BASE]
+    guard = Guard.load("default")
+
+    def plain(text: str) -> None:
+        given = DetectorInput(view_set=build_views(text), origin=Origin.USER)
+        for detector in detectors:
+            detector.detect(given)
+
+    rows = []
+    for kind in KINDS:
+        for size in (500, 50_000):
+            samples = texts(kind, size, 8)
+            turns = repeat if size == 500 else max(16, repeat // 10)
+            row: dict[str, Any] = {"text": kind, "bytes": size}
+            for name, call in (("detectors", plain), ("guard", guard.check)):
+                row[f"{name}_p50_us"], row[f"{name}_p90_us"] = latency(
+                    call, samples, turns, clock=time.process_time_ns
+                )
+            rows.append(row)
+    return rows
+
+
 def measure(repeat: int, rows: int) -> dict[str, Any]:
     """All tables."""
     scanner = packaged_scanner()
@@ -159,7 +201,7 @@ def measure(repeat: int, rows: int) -> dict[str, Any]:
         return scanner.hits(build_views(text))
 
     latencies = []
-    for kind in ("prose", "triggers", "keywords"):
+    for kind in KINDS:
         for size in LATENCY_SIZES:
             samples = texts(kind, size, 8)
             turns = repeat if size < 50_000 else max(16, repeat // 10)
@@ -176,7 +218,7 @@ def measure(repeat: int, rows: int) -> dict[str, Any]:
                 }
             )
     through = []
-    for kind in ("prose", "keywords"):
+    for kind in ("prose", "numbers", "keywords"):
         samples = texts(kind, 2_000, 400)
         ours, peer = throughput(scan, samples, 2.0), throughput(search, samples[:20], 1.0)
         through.append({"text": kind, "mb_per_s": ours, "re_mb_per_s": peer, "ratio": ours / peer})
@@ -186,6 +228,7 @@ def measure(repeat: int, rows: int) -> dict[str, Any]:
         "patterns_of_re_loop": searchable,
         "latency": latencies,
         "throughput": through,
+        "base": base_table(repeat),
         "rows": rows_table(rows),
     }
 
@@ -202,6 +245,12 @@ def show(result: dict[str, Any]) -> None:
     print(f"\n{'2 KB texts':<12}{'MB/CPU s':>10}{'re':>10}{'ours / re':>11}")
     for row in result["throughput"]:
         print(f"{row['text']:<12}{row['mb_per_s']:>10.1f}{row['re_mb_per_s']:>10.2f}{row['ratio']:>11.0f}")
+    print(f"\n{'base check':<12}{'bytes':>7}{'detectors p50 us':>18}{'p90':>9}{'guard p50 us':>15}{'p90':>9}")
+    for row in result["base"]:
+        print(
+            f"{row['text']:<12}{row['bytes']:>7}{row['detectors_p50_us']:>18.0f}{row['detectors_p90_us']:>9.0f}"
+            f"{row['guard_p50_us']:>15.0f}{row['guard_p90_us']:>9.0f}"
+        )
     scan, floor = result["rows"]
     print(f"\n{scan['what']:<34}{scan['mb_per_s']:>8.1f} MB/CPU s, {scan['rows']} rows")
     print(f"{floor['what']:<34}{floor['mb_per_s']:>8.1f} MB/CPU s")

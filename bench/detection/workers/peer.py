@@ -1,6 +1,6 @@
 """Runs one peer in its own environment; started by `peers.py`, speaks JSON, imports nothing of Stanchion.
 
-    python peer_worker.py PEER < request.json > answer.json
+    python workers/peer.py PEER < request.json > answer.json
 
 The request holds `speed` (texts), `repeat` and `rows` (texts); the answer the peer's parts and version, CPU
 microseconds per text (p50 over all calls) and, for each row, the best score of a finding (0 without any).

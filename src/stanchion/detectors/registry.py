@@ -43,6 +43,7 @@ BUILTIN: Mapping[str, str] = {
     "ner.spacy": "stanchion.detectors.ner_spacy:create",
     "pii.presidio": "stanchion.detectors.pii_presidio:create",
     "code": "stanchion.detectors.code:create",
+    "context": "stanchion.detectors.context_signals:create",
     "custom": "stanchion.detectors.custom:create",
 }
 

@@ -57,7 +57,13 @@ class FieldScan:
     """The frames of one text. `add` pieces, `step` until there is none due, `finish` at the end."""
 
     def __init__(
-        self, runner: CheckRunner, views: Views, checks: Sequence[Check], like: CheckInput, given_up: set[str]
+        self,
+        runner: CheckRunner,
+        checks: Sequence[Check],
+        like: CheckInput,
+        *,
+        views: Views,
+        given_up: set[str],
     ) -> None:
         """`checks` must all settle (see `parts_of`); `like` is what they are given, its text left out."""
         self._views = _LastViews(views)

@@ -30,7 +30,7 @@ class FramedChecks:
     def scan(self, surface: Surface, like: CheckInput, given_up: set[str]) -> FieldScan:
         """The frames of one text that will come in pieces."""
         passing = [check for parts in self._parts[surface] for check in parts.passing]
-        return FieldScan(self._runner, self._views, passing, like, given_up)
+        return FieldScan(self._runner, passing, like, views=self._views, given_up=given_up)
 
     def whole(self, surface: Surface) -> tuple[Check, ...]:
         """The checks of a framed surface, or parts of them, that need the whole text."""

@@ -44,9 +44,9 @@ class Bandit:
 
         with self._lock:
             measured = self._metrics()
-            measured.begin("answer.py")
+            measured.begin("answers/answer.py")
             visitor = node_visitor.BanditNodeVisitor(
-                "answer.py", io.BytesIO(code.encode()), self._meta, self._tests, False, {}, measured
+                "answers/answer.py", io.BytesIO(code.encode()), self._meta, self._tests, False, {}, measured
             )
             try:
                 visitor.process(code.encode())

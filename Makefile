@@ -26,9 +26,10 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml requirements/demo.txt requirements/m
 	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt
+$(VENV)/.dev: $(VENV)/.demo requirements/dev.txt packages/stanchion-ml-weights/pyproject.toml
 	@echo "Installing the development parts (hash-pinned) into $(VENV) ..."
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-build-isolation --no-deps -e ./packages/stanchion-ml-weights
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt

@@ -140,6 +140,12 @@ def _results(report: Report) -> str:
     return "\n".join([*lines, ""])
 
 
+def _differences(own: dict[str, float], published: dict[str, float]) -> str:
+    """What a training was set to otherwise than the published one."""
+    found = [f"{name} {value}" for name, value in own.items() if published.get(name) != value]
+    return f"set differently: {', '.join(found)}" if found else "the same settings"
+
+
 def _linear_version(report: Report) -> str:
     return f"{report.linear.manifest.version}+{short(report.linear.manifest.digest)}"
 
@@ -182,7 +188,8 @@ def _left_out(report: Report) -> str:
     for fold in report.left_out:
         name = fold["rates"][0]["fold"]
         lines += [
-            f"**Without** {', '.join(f'`{source}`' for source in GROUPS[name])} (rows {fold['data'][:23]}):",
+            f"**Without** {', '.join(f'`{source}`' for source in GROUPS[name])}",
+            f"(rows {fold['data'][:23]}; {_differences(fold['settings'], report.taught.settings)}):",
             "",
             "| source | rows | above the threshold |",
             "|---|---|---|",
@@ -192,6 +199,8 @@ def _left_out(report: Report) -> str:
                 rate = Rate(entry["source"], entry["label"], entry["k"], entry["n"])
                 lines.append(f"| {rate.source} | {kinds[rate.label]} | {share(rate)} |")
         lines.append("")
-    if not report.left_out:
-        lines += ["Not computed in this run.", ""]
+    computed = {fold["rates"][0]["fold"] for fold in report.left_out}
+    for name, sources in GROUPS.items():
+        if name not in computed:
+            lines += [f"Without {', '.join(f'`{source}`' for source in sources)}: not computed.", ""]
     return "\n".join(lines)

@@ -28,10 +28,10 @@ class Settings:
     layers: int = 4
     vocabulary: int = 12_000
     epochs: int = 3
-    rows: int = 26_000  # drawn in each epoch, beside `documents`
-    documents: int = 6_000  # made in each epoch: a text inside others
+    rows: int = 24_000  # drawn in each epoch, beside `documents`
+    documents: int = 5_000  # made in each epoch: a text inside others
     tokens: int = 2048  # in a batch
-    rate: float = 1.5e-4  # of learning, at its highest, in the uppermost layer
+    rate: float = 2.5e-4  # of learning, at its highest, in the uppermost layer
     decay_by_layer: float = 0.85
     smoothing: float = 0.05
     hidden_words: float = 0.06  # share of tokens replaced by [MASK]

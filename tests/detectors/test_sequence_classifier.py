@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,33 @@ def test_the_folder_of_a_policy_stays_in_its_project(tmp_path: Path) -> None:
     write_folder(tmp_path / "outside", WORDS, LABELS)
     with pytest.raises(UsageError):
         made(**with_base({"folder": "../../outside"}, policies))
+
+
+def test_the_default_labels_that_transformers_leaves_out_are_known(folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"architectures": ["BertForSequenceClassification"]}))
+    assert found(made(folder=str(folder)), "ignore")
+    (folder / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
+    with pytest.raises(IntegrityError, match="id2label"):
+        found(made(folder=str(folder)), "ignore")
+
+
+@pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("torch", "transformers")),
+    reason="torch and transformers are needed",
+)
+def test_safetensors_are_read_by_transformers_and_a_pickle_is_not(folder: Path) -> None:
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    network = BertForSequenceClassification(BertConfig(vocab_size=7, num_labels=2, **shape)).eval()
+    (folder / "config.json").unlink()
+    network.save_pretrained(str(folder))
+    model = open_folder(folder, runtime="transformers")
+    with torch.no_grad():
+        expected = network(input_ids=torch.tensor([[2, 4, 3]])).logits[0].tolist()
+    assert model.logits([2, 4, 3]) == pytest.approx(expected, abs=1e-6)
+    (folder / "model.safetensors").unlink()
+    torch.save(network.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(IntegrityError, match="is missing"):
+        open_folder(folder, runtime="transformers")

@@ -13,8 +13,8 @@ from content.corpus import ABUSE, CATEGORIES, HEADS, ContentRow, SourceFile, map
 from stanchion.detectors.content_model import ANY, ContentManifest
 from stanchion.stats.intervals import wilson
 
-# Of ordinary harmless rows above the threshold of `any`; a source weighs as the root of its size, so that neither
-# one large source nor one row of a small one decides alone.
+# Of ordinary harmless rows above the threshold of `any`; a source weighs as the root of its size, so that
+# neither one large source nor one row of a small one decides alone.
 ORDINARY_RATE = 0.002
 HARD_RATE = 0.03  # the same of rows that look harmful
 HEAD_RATES = {name: (0.001, 0.04) if name in ABUSE else (0.0006, 0.006) for name in CATEGORIES}
@@ -161,9 +161,11 @@ def card(report: Report) -> str:
         "",
         "Written by `python training/train_content.py`; do not edit.",
         "",
-        f"* Detector version `{report.version}`, weights `{report.manifest.file}`, {report.size:,} bytes, int8,",
+        f"* Detector version `{report.version}`, weights `{report.manifest.file}`, "
+        f"{report.size:,} bytes, int8,",
         f"  digest `{report.manifest.digest}`.",
-        f"* {len(report.manifest.heads)} outputs over hashed n-grams (character 4- and 5-grams, words, pairs of",
+        f"* {len(report.manifest.heads)} outputs over hashed n-grams (character 4- and 5-grams, words, "
+        "pairs of",
         "  words): one for each category, and `any`, for requests and acts that some policy forbids.",
         "* Reads wording only. It does not understand irony, quotation, or who speaks to whom.",
         "* **Dialect bias.** One training source (davidson) is known to label African American English as",
@@ -172,9 +174,11 @@ def card(report: Report) -> str:
         "",
         "## Thresholds",
         "",
-        "Frozen on the calibration half of the development rows (hash of the text is even): of ordinary harmless",
+        "Frozen on the calibration half of the development rows (hash of the text is even): of "
+        "ordinary harmless",
         f"rows at most {100 * ORDINARY_RATE:.1f} % are above the one of `any`, of look-alikes at most",
-        f"{100 * HARD_RATE:.0f} % (sources weighed by the root of their size); the other outputs have smaller shares",
+        f"{100 * HARD_RATE:.0f} % (sources weighed by the root of their size); "
+        "the other outputs have smaller shares",
         "(hate and harassment: 0.1 % and 4 %, others: 0.06 % and 0.6 %). A score of 0.5 is the threshold.",
         "",
         "## Reporting half: patterns and model together, score >= 0.5",
@@ -195,7 +199,12 @@ def card(report: Report) -> str:
         "|---|---|---|",
     ]
     lines += _side_by_side(by_source(m.flags, m.rows, 0), by_source(m.of_model, m.rows, 0))
-    lines += [
+    return "\n".join([*lines, *_tables(report)]) + "\n"
+
+
+def _tables(report: Report) -> list[str]:
+    m = report.measured
+    lines = [
         "",
         "## By category",
         "",
@@ -233,7 +242,7 @@ def card(report: Report) -> str:
     lines += [f"| {name} | {count} |" for name, count in sorted(report.counts.items())]
     lines += ["", "Files (sha256):", ""]
     lines += [f"* `{f.name}` {f.digest[:16]}, {f.rows} rows" for f in (*report.files, *report.dev_files)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _side_by_side(left: Sequence[Rate], right: Sequence[Rate]) -> list[str]:

@@ -196,6 +196,8 @@ def _json(path: Path) -> Any:
 def _labels(config: Any) -> list[str]:
     """The names of the outputs, in order."""
     named = config.get("id2label") if isinstance(config, dict) else None
+    if named is None and isinstance(config, dict) and _is_classifier(config):
+        return ["LABEL_0", "LABEL_1"]  # transformers leaves out what is its default
     if not isinstance(named, dict) or not named:
         raise IntegrityError("the model's config.json has no 'id2label'.", hint="Is it a classifier?")
     try:
@@ -205,6 +207,11 @@ def _labels(config: Any) -> list[str]:
     if sorted(by_number) != list(range(len(by_number))):
         raise IntegrityError("'id2label' of the model's config.json has gaps.")
     return [by_number[number] for number in range(len(by_number))]
+
+
+def _is_classifier(config: dict[str, Any]) -> bool:
+    named = config.get("architectures")
+    return isinstance(named, list) and any(str(one).endswith("ForSequenceClassification") for one in named)
 
 
 def _special_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -90,6 +90,14 @@ class CheckRunner:
         """The same runner over other readings of a text."""
         return CheckRunner(build_views, pool=self._pool)
 
+    def start(self, work: Callable[[], None]) -> None:
+        """Do some work on a worker thread, without waiting for it.
+
+        Raises:
+            UnavailableError: when too many threads hang already.
+        """
+        self._pool.submit(work)
+
     async def run(
         self,
         door: Door,

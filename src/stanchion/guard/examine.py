@@ -213,6 +213,10 @@ class Examiner:
                 texts.append(field)
         return texts
 
+    def prepare_streams(self) -> None:
+        """Get ready for texts that come in pieces, in the background."""
+        self._checks.prepare()
+
     def whole(self, surface: Surface) -> tuple[Check, ...]:
         """The checks of a surface that streams, or parts of them, that need the whole text."""
         return self._checks.whole(surface)

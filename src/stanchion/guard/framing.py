@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from stanchion.core.decision import CheckStatus, Surface
+from stanchion.core.errors import UnavailableError
 from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Results
 from stanchion.guard.frames import FieldScan, Views, parts_of
 from stanchion.guard.plan import Plan
@@ -25,7 +28,19 @@ class FramedChecks:
         self._plan = plan
         self._runner = runner
         self._views = views
+        self._is_prepared = False
         self._parts = {surface: [parts_of(check) for check in plan.on(surface)] for surface in sorted(FRAMED)}
+
+    def prepare(self) -> None:
+        """Compile in the background what the first piece of an answer would compile; once."""
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        passing = [check for parts in self._parts.values() for one in parts for check in one.passing]
+        watches = [check.detector.watch for check in passing if hasattr(check.detector, "watch")]
+        if watches:
+            with suppress(UnavailableError):  # too busy to hurry: the first piece compiles it then
+                self._runner.start(lambda: _prepare(watches))
 
     def scan(self, surface: Surface, like: CheckInput, given_up: set[str]) -> FieldScan:
         """The frames of one text that will come in pieces."""
@@ -79,6 +94,11 @@ class FramedChecks:
             of_parts = [*(next(first) for _ in parts.passing), *(next(second) for _ in parts.whole)]
             joined.append(_one(of_parts))
         return joined
+
+
+def _prepare(watches: Sequence[Any]) -> None:
+    for watch in watches:
+        watch.prepare()
 
 
 def _one(results: Sequence[CheckResult]) -> CheckResult:

@@ -36,6 +36,7 @@ class PassingAnswer:
         self._passing = Passing()
         self.door = AsyncDoor()
         self.limits = policy.limits
+        exchange.examiner.prepare_streams()
 
     @property
     def streaming(self) -> Streaming:

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stream_texts import CANARY, cut, places, texts
+from stream_texts import CANARY, PROSE, cut, places, texts
 
 from stanchion.core.clock import CountingIds, ManualClock
 from stanchion.core.decision import Effect, Surface
@@ -114,6 +114,16 @@ EFFECTS = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
+@example(  # a row of codes that begins inside a word
+    text="16a 61 6e 65 2e 64 6f 65 40 6d 61 69 6c 2e 65 78 61 6d 70 6c 65 2e 63 6f 6d",
+    at=[],
+    how=("redact", "replace", 0),
+)
+@example(  # a match whose reported group begins behind its first word
+    text=PROSE[3] + "My password is \u4eca\u5929\u5929\u6c14| a | b |\n" + PROSE[3] + "thank you",
+    at=[],
+    how=("redact", "replace", 0),
+)
 @given(text=texts, at=places, how=EFFECTS)
 async def test_every_chunking_shows_the_same_and_finds_the_same(
     text: str, at: list[int], how: tuple[str, str, int]

@@ -35,6 +35,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WARY = _FORWARDS & ~Trigger.CONTROLS
 _WORD_SIGNS = "".join(map(chr, range(0x21, 0x7F)))
 _BREAKS = " \t\r\n,;"
+_CODE_BREAK = re.compile(r"[,;:-]")
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _LONGEST_BREAK = 3
 _WRAPPED = 20  # characters of a line from which an encoded run may go on in the next one
@@ -331,13 +332,18 @@ def _row_start(text: str, start: int) -> int:
             end -= 1
         begin = _word_start(text, end) if 0 < end < first else end
         if begin == end or not _is_code(text[begin:end]):
-            return first
+            return begin if _ends_in_code(text[begin:end]) else first
         first = begin
     return first
 
 
+def _ends_in_code(word: str) -> bool:
+    """Whether a row of codes may begin at the end of a word: `16a 61 6e` holds `6a 61 6e`."""
+    return len(word) > 2 and _HEX_DIGITS.issuperset(word[-2:])
+
+
 def _is_code(word: str) -> bool:
-    parts = word.replace(";", ",").split(",")
+    parts = _CODE_BREAK.split(word)
     return all(
         len(part) <= 1
         or (len(part) == 2 and _HEX_DIGITS.issuperset(part))

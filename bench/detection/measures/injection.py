@@ -44,6 +44,9 @@ DEVELOPMENT = (  # file, whether its rows come from outside, goal for recall, go
 )
 ALL_HARMLESS = frozenset({"grounding/q2_wow.dev.jsonl", "toxicity/openai_moderation.dev.jsonl"})
 SAFE_ONLY = frozenset({"overrefusal/xstest.dev.jsonl"})  # its unsafe rows are plain harmful requests
+MOST = (
+    3000  # rows of a source and a label, by the hash of their text: the encoder takes milliseconds for each
+)
 LONG = 1500  # characters from which harmless writing counts as long
 TRAIN = (
     "injection/deepset.train.jsonl", "injection/neuralchemy.train.jsonl.gz",
@@ -86,7 +89,7 @@ def by_label(
         yield Skipped(source.name, source.absent)
         return
     for label, measure, goal in ((1, "recall", goals[0]), (0, "false alarms", goals[1])):
-        rows = [row for row in source.rows if row["label"] == label]
+        rows = sorted((row for row in source.rows if row["label"] == label), key=_hashed)[:MOST]
         if not rows:
             continue
         fired = {one: [fires(one, row["text"], origin) for row in rows] for one in ids}
@@ -111,7 +114,11 @@ def by_label(
 
 def is_reported(row: Row) -> bool:
     """Whether a development row is of the half that set no threshold (as in `training/`)."""
-    return hashlib.sha256(row["text"].encode("utf-8", "surrogatepass")).digest()[0] % 2 == 1
+    return _hashed(row)[0] % 2 == 1
+
+
+def _hashed(row: Row) -> bytes:
+    return hashlib.sha256(row["text"].encode("utf-8", "surrogatepass")).digest()
 
 
 def fires(name: str, text: str, origin: Origin) -> bool:

@@ -47,7 +47,7 @@ def presidio() -> tuple[list[str], str, Check]:
 
 
 def detect_secrets() -> tuple[list[str], str, Check]:
-    from detect_secrets.core.scan import scan_line
+    from detect_secrets.core import scan
     from detect_secrets.settings import default_settings, get_plugins, get_settings
 
     settings = default_settings()  # a context manager, which ends when nobody holds it
@@ -55,7 +55,9 @@ def detect_secrets() -> tuple[list[str], str, Check]:
     assert not any("verification" in name for name in get_settings().filters), "it must not ask a network"
 
     def check(text: str, *, _held: Any = settings) -> float:
-        return float(any(True for line in text.splitlines() for _ in scan_line(line)))
+        # as in a file: `scan_line` is for one string that is known to be a value, and reports every word
+        lines = list(enumerate(text.splitlines(), start=1))
+        return float(any(True for _ in scan._process_line_based_plugins(lines, filename="text.txt")))
 
     return [type(plugin).__name__ for plugin in get_plugins()], version("detect-secrets"), check
 

@@ -50,7 +50,7 @@ def list_detectors(ctx: typer.Context, output_format: FormatOption = OutputForma
             typer.echo(f"{row['id']:<26} cannot be loaded: {row['error']}")
         else:
             typer.echo(
-                f"{row['id']:<26} {row['version']:<28} {row['reach']:<10} {row['cost']:<13}"
+                f"{row['id']:<26} {row['version']:<28} {row['reach']:<19} {row['cost']:<13}"
                 f" {counted(row['patterns'], 'pattern')}"
             )
 

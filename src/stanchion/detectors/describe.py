@@ -24,11 +24,12 @@ def describe(registry: Registry, name: str, *, in_detail: bool = False) -> dict[
     """
     detector = registry.create(name)
     patterns = registry.scanner.patterns_for(name.partition(".")[0]) if _reads_patterns(name) else ()
+    parts = getattr(detector, "parts", (detector,))
     row: dict[str, Any] = {
         "id": name,
         "provider": registry.provider(name),
         "version": detector.version,
-        "reach": _reach(detector.reach),
+        "reach": ", ".join(dict.fromkeys(_reach(part.reach) for part in parts)),
         "cost": detector.cost.value,
         "patterns": len(patterns),
     }

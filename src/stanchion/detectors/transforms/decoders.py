@@ -16,7 +16,9 @@ from stanchion.detectors.transforms.edits import Edit, cut, readable
 from stanchion.detectors.transforms.encodings import base32_edits, base85_edits, binary_edits, code_edits
 from stanchion.detectors.transforms.triggers import Trigger
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{20,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*={0,2}")
+_BASE64 = re.compile(
+    r"[A-Za-z0-9+/_-]{20,}(?:\r?\n[A-Za-z0-9+/_-]{4,})*(?:\r?\n[A-Za-z0-9+/_-]{2,3}(?==))?={0,2}"
+)
 _HEX = re.compile(r"(?<![0-9A-Fa-f])[0-9A-Fa-f]{20,}|[0-9A-Fa-f]{2}(?:[ :,-][0-9A-Fa-f]{2}){9,}")
 _HEX_WORDS = re.compile(r"0x[0-9A-Fa-f]{2}(?:[ ,;]{0,2}0x[0-9A-Fa-f]{2}){5,}")
 _URL = re.compile(r"%(?:[0-9A-Fa-f]{2}(?:%[0-9A-Fa-f]{2})*|u[0-9A-Fa-f]{4})")

@@ -5,7 +5,8 @@
 p50 and p90 of a call, in milliseconds of the processor (other work on the machine counts less that way) and
 of the clock, on English prose of 32 to 2,048 tokens. A text beyond 126 tokens is read
 in overlapping windows, so its cost grows by whole windows. `encoder` is the detector with views made before;
-`linear` is the other tier on the same text. Needs the extra `ml` and stanchion-ml-weights.
+`linear` is the other tier on the same text, whose n-grams were computed before. Needs the extra `ml` and
+stanchion-ml-weights.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from stanchion.core.errors import IntegrityError, JudgementError, MissingExtraEr
 from stanchion.core.finding import Detector, DetectorInput, Finding
 from stanchion.core.origin import Origin
 from stanchion.detectors import encoder_model
-from stanchion.detectors.encoder import EncoderDetector, create
+from stanchion.detectors.encoder import EncoderDetector, allowance, create
 from stanchion.detectors.encoder_model import (
     STRIDE,
     WINDOW,
@@ -98,6 +98,12 @@ def test_a_score_is_the_logistic_function_of_the_distance_to_the_threshold(tiny:
     assert finding.score == pytest.approx(1 / (1 + math.exp(-3.0)), abs=1e-6)
     assert finding.category == "injection.direct"
     assert found_in(tiny, "apple pear") == []
+
+
+def test_the_worst_of_many_windows_must_be_worse() -> None:
+    assert allowance(0) == allowance(1) == 0.0
+    assert allowance(4) == pytest.approx(0.7)
+    assert allowance(10_000) == 1.5
 
 
 def test_the_second_logit_tells_jailbreaks(tiny: EncoderDetector) -> None:

@@ -18,7 +18,7 @@ from pipeline.rows import Row
 from sklearn.linear_model import LogisticRegression
 
 from stanchion.detectors.classifier import LinearModel
-from stanchion.detectors.encoder import window_logits
+from stanchion.detectors.encoder import allowance, window_logits
 from stanchion.detectors.encoder_model import LARGEST_LINEAR, EncoderModel, OperatingPoint
 from stanchion.detectors.linear import highest_logit
 from stanchion.detectors.views import build_views
@@ -26,6 +26,7 @@ from stanchion.detectors.views import build_views
 LOWEST = -30.0  # of a text without words
 UNBOUNDED = 100_000
 TARGET = 0.01  # of harmless texts above the threshold, as the mean over sources
+OUTSIDE_TARGET = 0.01  # the same, of harmless documents
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def logits(
             windows = list(window_logits(model, view_set, most_windows=UNBOUNDED))
             known[key] = (max((window.logit for window in windows), default=LOWEST), len(windows))
         best, count = known[key]
-        found.append((best, max(highest_logit(linear, view_set), LOWEST), count))
+        found.append((best - allowance(count), max(highest_logit(linear, view_set), LOWEST), count))
         if number % 4000 == 0:
             told(f"{number} of {len(rows)} rows scored")
             _write(kept_in, known)
@@ -124,7 +125,7 @@ def operating_point(
 def thresholds(joined: np.ndarray, rows: Sequence[Row], instructions: np.ndarray) -> dict[str, float]:
     """A threshold for each origin; that of a system prompt lies above 99.5 % of harmless instructions."""
     user = evaluate.threshold(joined, rows, USER_HARMLESS, rate=TARGET)
-    outside = min(evaluate.threshold(joined, rows, OUTSIDE_HARMLESS, rate=TARGET), user)
+    outside = min(evaluate.threshold(joined, rows, OUTSIDE_HARMLESS, rate=OUTSIDE_TARGET), user)
     system = max(float(np.quantile(instructions, 0.995)), user + 1.0)
     named = {"system": system, "user": user, "model": user}
     for origin in ("tool_result", "tool_definition", "retrieved", "memory", "unknown"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from pipeline.evaluate import Rate, mean_rate
 
+from encoder.calibrate import OUTSIDE_TARGET, TARGET
 from encoder.folds import GROUPS
 from encoder.report import PATTERN_SCORE, Report
 from stanchion.core.codec import short
@@ -56,7 +57,8 @@ def _identity(report: Report) -> str:
 | operating point with linear | {_point(manifest.with_linear)} |
 | operating point without | {_point(manifest.alone)} |
 
-A logit is the encoder's for the worst window plus the linear weight times the linear model's. A score is the
+A logit is the encoder's for the worst window, less an allowance for the number of windows, plus the linear
+weight times the linear model's. A score is the
 logistic function of slope x (logit - threshold of the origin), so 0.5 is the frozen operating point of every
 origin. int8 weights, int8 activations quantised as it runs; everything here was measured on the int8 network,
 one window per run.
@@ -116,6 +118,13 @@ def _choice(report: Report) -> str:
     ]
     for name, (strict, loose) in report.chosen.items():
         lines.append(f"| {name} | {100 * strict:.1f} % | {100 * loose:.1f} % |")
+    lines += [
+        "",
+        f"The frozen thresholds let {100 * TARGET:.0f} % pass, those of documents",
+        f"{100 * OUTSIDE_TARGET:.0f} %: the encoder is used beside the linear model, and false alarms add up.",
+        "Fewer of the harmless rows of sources left out of training pass (below): the calibration sources",
+        "are harder than most.",
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -179,9 +188,10 @@ def _left_out(report: Report) -> str:
         "## Leaving sources out",
         "",
         "Trained again without a group of public sources and without everything made from them; the",
-        "threshold lets 1 % of the harmless rows of the calibration half pass. The encoder alone, before it",
-        "is made int8. A training costs a third of an hour, so there is one for each group, not one for",
-        "each source: each model learnt from less than the published one, and the rates are lower for it.",
+        f"threshold lets {100 * TARGET:.0f} % of the harmless rows of the calibration half pass, as the",
+        "published one does. The encoder alone, before it is made int8. A training costs a third of an hour,",
+        "so there is one for each group, not one for each source: each model learnt from less than the",
+        "published one, and the rates are lower for it. At most 1,000 rows of a source are scored.",
         "",
     ]
     kinds = {1: "attacks", 0: "harmless"}

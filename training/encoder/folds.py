@@ -14,6 +14,7 @@ from pipeline.recipe import JAILBREAK_SOURCES, USER_HARMLESS, reporting
 from pipeline.rows import Row
 from tokenizers import Tokenizer
 
+from encoder.calibrate import TARGET
 from encoder.learn import Settings, highest_logits, learn
 from encoder.network import Network
 from encoder.windows import prepared
@@ -31,7 +32,6 @@ GROUPS = {
     ),
 }  # fmt: skip
 MOST = 1000  # rows of a source that are scored
-TARGET = 0.01
 
 
 def leave_out(
@@ -56,20 +56,20 @@ def leave_out(
     linear = load_linear("injection-linear")
     told(f"without the {name} group: {len(kept)} of {len(rows)} rows")
     taught = prepared(kept, tokenizer, linear, JAILBREAK_SOURCES)
-    own = _few([row for row in rows if row.source in group])
+    network = learn(start(), taught, settings, told=told)
+    keep(network)
+    return rates(name, network, rows, tokenizer, told=told)
+
+
+def rates(
+    name: str, network: Network, rows: Sequence[Row], tokenizer: Tokenizer, *, told: Callable[[str], None]
+) -> list[dict]:
+    """What a network that was trained without a group makes of it, and of the calibration half."""
+    linear = load_linear("injection-linear")
+    own = _few([row for row in rows if row.source in GROUPS[name]])
     held = _few([row for row in reporting()[0] if evaluate.is_calibration(row)])
     held_texts, own_texts = (prepared(part, tokenizer, linear, JAILBREAK_SOURCES) for part in (held, own))
     held, own = ([_row(text) for text in part] for part in (held_texts, own_texts))
-
-    def show(epoch: int, network: Network) -> None:
-        logits = highest_logits(network, held_texts)
-        for rate in (0.01, 0.02):
-            limit = evaluate.threshold(logits, held, USER_HARMLESS, rate=rate)
-            found = evaluate.rates(logits > limit, held)
-            told(f"epoch {epoch}, {rate}: {evaluate.mean_rate(found, 1):.3f} of held attacks")
-
-    network = learn(start(), taught, settings, told=told, after_epoch=show)
-    keep(network)
     limit = evaluate.threshold(highest_logits(network, held_texts), held, USER_HARMLESS, rate=TARGET)
     found = []
     for kind, part, part_texts in (("left out", own, own_texts), ("calibration", held, held_texts)):

@@ -5,6 +5,7 @@ The second tier after `injection.linear`. It needs the extra `ml` and the packag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ CODE_VERSION = 1
 MOST_WINDOWS = 128
 MOST_CHARACTERS = 400_000  # of all readings together
 MAX_FINDINGS = 16
+DOUBLING = 0.35  # logits that a window must have more for each doubling of the number of windows
+LARGEST_ALLOWANCE = 1.5
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
 
@@ -90,7 +93,9 @@ class EncoderDetector:
         suspects = list(window_logits(model, view_set, most_windows=self._most_windows))
         if not suspects:
             return []
-        added = self._point.added(linear_logit(view_set)) if self._with_linear else 0.0
+        added = -allowance(len(suspects))
+        if self._with_linear:
+            added += self._point.added(linear_logit(view_set))
         suspects = [suspect._replace(logit=suspect.logit + added) for suspect in suspects]
         found = [s for s in suspects if self._point.score(s.logit, origin.value) >= self._minimum]
         kept = sorted(_apart(found), key=lambda s: (s.start, s.end))
@@ -134,6 +139,14 @@ def window_logits(
         attack, jailbreak = logits[ids]
         found = view.to_original(start, end)
         yield _Suspect(attack, view.name, *found, is_jailbreak=jailbreak > 0)
+
+
+def allowance(windows: int) -> float:
+    """By how much the windows of a text must beat the threshold: the worst of many is high by chance.
+
+    The same step as the linear model's, `classifier.allowance`.
+    """
+    return min(DOUBLING * math.log2(max(windows, 1)), LARGEST_ALLOWANCE)
 
 
 def linear_logit(view_set: TextViewSet) -> float:

@@ -121,7 +121,7 @@ def _choice(report: Report) -> str:
     lines += [
         "",
         f"The frozen thresholds let {100 * TARGET:.0f} % pass, those of documents",
-        f"{100 * OUTSIDE_TARGET:.0f} %: the encoder is used beside the linear model, and false alarms add up.",
+        f"{100 * OUTSIDE_TARGET:.0f} %: the encoder is used beside the linear model, and alarms add up.",
         "Fewer of the harmless rows of sources left out of training pass (below): the calibration sources",
         "are harder than most.",
     ]

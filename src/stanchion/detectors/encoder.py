@@ -28,7 +28,7 @@ from stanchion.detectors.views import TextViewSet
 
 ID = "injection.encoder"
 CODE_VERSION = 1
-MOST_WINDOWS = 128
+MOST_WINDOWS = 256
 MOST_CHARACTERS = 400_000  # of all readings together
 MAX_FINDINGS = 16
 DOUBLING = 0.35  # logits that a window must have more for each doubling of the number of windows

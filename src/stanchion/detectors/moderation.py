@@ -24,7 +24,7 @@ from stanchion.models.http_client import Call, HttpClient, HttpLimits, checked_u
 from stanchion.models.retry import Deadline, Retries, RetryPolicy
 
 OPENAI, AZURE = "moderation.openai", "moderation.azure"
-CODE_VERSION = 1
+CODE_VERSION = 2
 AZURE_VERSION = "2024-09-01"
 OPENAI_MODEL = "omni-moderation-latest"
 OTHER = "content.policy"
@@ -114,7 +114,7 @@ class ModerationDetector:
         self._most = max_characters
         self._http = HttpClient(limits, clock=clock or SystemClock())
         self._retries = Retries(RetryPolicy(attempts=3))
-        identity = [CODE_VERSION, detector_id, model, names, AZURE_VERSION, minimum]
+        identity = [CODE_VERSION, detector_id, model, names, AZURE_VERSION]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
     async def adetect(self, detector_input: DetectorInput) -> Sequence[Finding]:

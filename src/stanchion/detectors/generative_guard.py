@@ -8,12 +8,11 @@ off, refused, or of another form than configured is an error of the check, never
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from stanchion.core.clock import Ids, SortableIds, SystemClock
 from stanchion.core.codec import digest, short
@@ -45,6 +44,11 @@ ModelFactory = Callable[[str], Target]
 _MESSAGES: Mapping[str, Callable[[str], Message]] = {"system": system, "user": user, "assistant": assistant}
 _SLOT = re.compile(r"\{\{|\}\}|\{(text|question|risk|mark)\}")
 _WORD = re.compile(r"^[\s\"'*]*([a-z_]+)[\s\"'*.!]*$", re.IGNORECASE)
+_CONFIDENCE = re.compile(r"<confidence>\s*\w+\s*</confidence>")
+_SCORE = re.compile(
+    r"(?:<think>(?P<think>.*?)</think>)?\s*<score>(?P<score>[^<>]*)</score>", re.DOTALL | re.IGNORECASE
+)
+_TAG = re.compile(r"</?(?:score|think)\b", re.IGNORECASE)
 _CODE = re.compile(r"^[A-Za-z][A-Za-z0-9_]{0,40}$")
 _APART = "\u00b7"  # put between the characters of what must not be read as a delimiter
 
@@ -184,7 +188,9 @@ def read_answer(reply: Reply | None, file: GuardModelFile, *, risk: str) -> Sequ
         case "lines":
             return _read_lines(answer, file)
         case "word":
-            return [risk] if _read_word(answer, file) else []
+            return [risk] if _read_word(_CONFIDENCE.sub("", answer), file) else []
+        case "score":
+            return [risk] if _read_word(_score(answer, file), file) else []
         case _:
             return _read_json(answer, file)
 
@@ -201,8 +207,16 @@ def _read_lines(answer: str, file: GuardModelFile) -> Sequence[str]:
     return _codes([code.strip() for code in lines[1].split(",")], file)
 
 
+def _score(answer: str, file: GuardModelFile) -> str:
+    """What stands in the one `<score>`; a `<think>` block may come first, and nothing else beside it."""
+    found = _SCORE.fullmatch(answer)
+    if found is None or _TAG.search(found["score"]) or _TAG.search(found["think"] or ""):
+        raise _no_verdict(file, "it is not one <score>, with at most one <think> before it")
+    return found["score"]
+
+
 def _read_word(answer: str, file: GuardModelFile) -> bool:
-    found = _WORD.match(re.sub(r"<confidence>\s*\w+\s*</confidence>", "", answer))
+    found = _WORD.match(answer)
     word = found[1].lower() if found else ""
     if word not in (file.verdict.safe.lower(), file.verdict.unsafe.lower()):
         raise _no_verdict(file, f"it is neither {file.verdict.safe!r} nor {file.verdict.unsafe!r}")
@@ -211,8 +225,8 @@ def _read_word(answer: str, file: GuardModelFile) -> bool:
 
 def _read_json(answer: str, file: GuardModelFile) -> Sequence[str]:
     try:
-        value = msgspec.json.decode(answer.encode("utf-8", "replace"))
-    except (msgspec.DecodeError, RecursionError):
+        value = json.loads(answer, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
         value = None
     violation = value.get(file.verdict.violation) if isinstance(value, dict) else None
     named = value.get(file.verdict.categories) if isinstance(value, dict) else None
@@ -224,6 +238,13 @@ def _read_json(answer: str, file: GuardModelFile) -> Sequence[str]:
     if bool(violation) is not bool(codes):
         raise _no_verdict(file, "its violation and its categories contradict each other")
     return codes
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is said twice")
+    return found
 
 
 def _codes(named: Sequence[Any], file: GuardModelFile) -> Sequence[str]:

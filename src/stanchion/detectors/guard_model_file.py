@@ -40,11 +40,12 @@ class Verdict(FileModel):
     """The form of the answer.
 
     `lines`: the word `safe`, or the word `unsafe` and on the next line codes with commas between them.
-    `word`: the answer's only word is `safe` or `unsafe`. `json`: an object with the keys `violation` (0 or 1,
-    or a boolean) and `categories` (a list of codes).
+    `word`: the answer's only word is `safe` or `unsafe`. `score`: that word stands in `<score>`, after at
+    most one `<think>`. `json`: an object with the keys `violation` (0 or 1, or a boolean) and `categories` (a
+    list of codes).
     """
 
-    form: Literal["lines", "word", "json"]
+    form: Literal["lines", "word", "score", "json"]
     safe: str = "safe"
     unsafe: str = "unsafe"
     violation: str = "violation"
@@ -52,7 +53,7 @@ class Verdict(FileModel):
 
 
 class GuardModelFile(FileModel):
-    """A whole file: `categories` for forms that name codes, `risks` (one question each) for `word`."""
+    """A whole file: `categories` for forms that name codes, `risks` (one question each) for the others."""
 
     guard_model: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     version: Annotated[int, Field(ge=1)]
@@ -67,11 +68,11 @@ class GuardModelFile(FileModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        is_word = self.verdict.form == "word"
+        is_word = self.verdict.form in ("word", "score")
         if is_word is not bool(self.risks) or is_word is bool(self.categories):
             raise FieldError(
                 f"the verdict's form is {self.verdict.form!r}.",
-                hint="Give 'risks' with the form 'word', and 'categories' with the others, not both.",
+                hint="Give 'risks' with 'word' and 'score', and 'categories' with the others, not both.",
             )
         for name in ("user", "answer"):
             if sum("{text}" in part.text for part in getattr(self, name)) != 1:

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -20,8 +21,9 @@ import numpy as np
 from pipeline import evaluate
 from pipeline.card import Report, card
 from pipeline.fit import Settings, fit, fit_kinds
-from pipeline.instances import Bags, bags
+from pipeline.instances import Bags
 from pipeline.package import NAME, manifest_bytes, packaged
+from pipeline.processes import all_bags, mapped
 from pipeline.recipe import JAILBREAK_SOURCES, corpus, reporting
 from pipeline.rows import Row
 
@@ -35,6 +37,7 @@ from stanchion.detectors.views import build_views
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PATTERN_SCORE = 0.6
+MOST_WINDOWS = 40  # of a reading, in training
 EVERY = 3  # models without some source learn from, and are asked about, every third row
 _INSTRUCTIONS = frozenset({"awesome_prompts", "made:en:system"})
 _STARTED = time.monotonic()
@@ -72,13 +75,23 @@ class Trained:
 def left_out(trained: Trained) -> Report:
     """The report with the models that were taught without some of the rows, on every `EVERY`th row."""
     rows = trained.report.corpus.rows[::EVERY]
-    windows = bags(rows, most_windows=20)
+    windows = all_bags(rows, most_windows=MOST_WINDOWS)
     settings = trained.report.settings
+    data = (windows, rows, trained.held)
+    questions = [
+        partial(evaluate.made_only, *data, settings=settings),
+        partial(evaluate.public_only, *data, settings=settings),
+        *(
+            partial(evaluate.leave_out, *data, group, settings=settings, told=told)
+            for group in evaluate.LEFT_OUT
+        ),
+    ]
+    made, public, *groups = mapped(lambda place: questions[place](), range(len(questions)), processes=2)
     return replace(
         trained.report,
-        made_only=evaluate.made_only(windows, rows, trained.held, settings=settings),
-        public_only=evaluate.public_only(windows, rows, trained.held, settings=settings),
-        left_out=evaluate.leave_one_out(windows, rows, trained.held, settings=settings, told=told),
+        made_only=made,
+        public_only=public,
+        left_out=[rate for found in groups for rate in found],
     )
 
 
@@ -86,7 +99,7 @@ def train(settings: Settings) -> Trained:
     """Rows, features, fit, thresholds, rates."""
     taught = corpus()
     told(f"{len(taught.rows)} rows")
-    windows = bags(taught.rows, most_windows=20)
+    windows = all_bags(taught.rows, most_windows=MOST_WINDOWS)
     told(f"{windows.features.shape[0]} windows")
     fitted = fit(windows, taught.rows, settings=settings)
     kinds = fit_kinds(windows, taught.rows, JAILBREAK_SOURCES, bits=KIND_BITS)
@@ -105,7 +118,7 @@ def train(settings: Settings) -> Trained:
     data, manifest, model = packaged(fitted, kinds, taught.files, slope=slope, thresholds=thresholds)
     told(f"thresholds {thresholds}, slope {slope}")
     found = _logits(model, reported)
-    held = (bags(calibration, most_windows=10_000), calibration)
+    held = (all_bags(calibration, most_windows=10_000), calibration)
     report = Report(
         manifest,
         len(data),
@@ -121,16 +134,17 @@ def train(settings: Settings) -> Trained:
 
 
 def _logits(model: LinearModel, rows: list[Row]) -> np.ndarray:
-    return np.array([highest_logit(model, build_views(row.text)) for row in rows])
+    return np.array(mapped(lambda text: highest_logit(model, build_views(text)), [row.text for row in rows]))
 
 
 def _patterns(rows: list[Row]) -> np.ndarray:
     detector = PatternDetector(packaged_scanner())
-    found = []
-    for row in rows:
-        findings = detector.detect(DetectorInput(view_set=build_views(row.text), origin=Origin.USER))
-        found.append(any(finding.score >= PATTERN_SCORE for finding in findings))
-    return np.array(found)
+
+    def is_found(text: str) -> bool:
+        findings = detector.detect(DetectorInput(view_set=build_views(text), origin=Origin.USER))
+        return any(finding.score >= PATTERN_SCORE for finding in findings)
+
+    return np.array(mapped(is_found, [row.text for row in rows]))
 
 
 def told(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def _data(report: Report) -> str:
             "",
             f"{len(corpus.rows)} rows taught the model, {attacks} attacks among them; {corpus.made} were",
             "made by `training/pipeline` from templates, harmless rows and the documentation and sources of",
-            f"the running Python; {corpus.dropped} copies and near copies were left out before any split.",
+            f"Python {platform.python_version()} (another version gives other rows, and other weights);",
+            f"{corpus.dropped} copies and near copies were left out before any split.",
             "The development rows (`.dev`) were never trained on: half of them, by the hash of the text, set",
             "thresholds and slope, the other half is reported here. Templates were written after a look at",
             "what early models got wrong on the calibration half, so the reported rates, which share its",

@@ -19,6 +19,9 @@ from stanchion.stats.intervals import clopper_pearson
 # were left out of training passed a threshold set elsewhere a third more often.
 TARGET = 0.015
 OUTSIDE_TARGET = 0.01  # the same, of harmless documents
+# Logits from the user's threshold down to that of text from outside: the harmless documents of the data are
+# mails and talk, and technical writing needs a margin of its own.
+FURTHEST_BELOW = 0.3
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def thresholds(logits: np.ndarray, rows: Sequence[Row], instructions: np.ndarray
     """
     user = threshold(logits, rows, USER_HARMLESS)
     outside = min(threshold(logits, rows, OUTSIDE_HARMLESS, rate=OUTSIDE_TARGET), user)
+    outside = max(outside, user - FURTHEST_BELOW)
     system = max(float(np.quantile(instructions, 0.995)), user + 1.0)
     named = {"system": system, "user": user, "model": user}
     for origin in ("tool_result", "tool_definition", "retrieved", "memory", "unknown"):
@@ -118,38 +122,32 @@ LEFT_OUT = (
 )
 
 
-def leave_one_out(
+def leave_out(
     bags: Bags,
     rows: Sequence[Row],
     held: tuple[Bags, Sequence[Row]],
+    group: Sequence[str],
     *,
     settings: Settings,
     told: Callable[[str], None],
 ) -> list[Rate]:
-    """For each group of sources: a model without it, its threshold on `held`, and the group's own rates.
+    """For a group of sources: a model without it, its threshold on `held`, and the group's own rates.
 
     Rows made from the group (long writing, mutations, carriers) are left out with it.
     """
-    sources = np.array([row.source for row in rows])
-    texts = {name: {row.text for row in rows if row.source in name} for name in LEFT_OUT}
-    found: list[Rate] = []
-    for group in LEFT_OUT:
-        own = np.isin(sources, group)
-        if not own.any():
-            continue
-        derived = np.array(
-            [row.source.startswith("made:") and _comes_from(row, group, texts[group]) for row in rows]
-        )
-        keep = ~own & ~derived
-        model = fit(
-            bags.subset(keep), [row for row, kept in zip(rows, keep, strict=True) if kept], settings=settings
-        )
-        limit = threshold(held[0].best(model.logits(held[0])), held[1], USER_HARMLESS)
-        passes = bags.best(model.logits(bags)) > limit
-        own_rows = [row for row, chosen in zip(rows, own, strict=True) if chosen]
-        found += rates(passes[own], own_rows)
-        own_found = [f"{r.source} {r.label} {r.text}" for r in found if r.source in group]
-        told(f"without {group[0]}: " + ", ".join(own_found))
+    own = np.isin(np.array([row.source for row in rows]), group)
+    if not own.any():
+        return []
+    texts = {row.text for row in rows if row.source in group}
+    derived = np.array([row.source.startswith("made:") and _comes_from(row, group, texts) for row in rows])
+    keep = ~own & ~derived
+    model = fit(
+        bags.subset(keep), [row for row, kept in zip(rows, keep, strict=True) if kept], settings=settings
+    )
+    limit = threshold(best_logits(model, held[0]), held[1], USER_HARMLESS)
+    passes = best_logits(model, bags) > limit
+    found = rates(passes[own], [row for row, chosen in zip(rows, own, strict=True) if chosen])
+    told(f"without {group[0]}: " + ", ".join(f"{r.source} {r.label} {r.text}" for r in found))
     return found
 
 

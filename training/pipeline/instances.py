@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,9 +10,9 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.rows import Row
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, allowance, gram_ranges, windows_of
+from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, gram_ranges, windows_of
 from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, n_grams
-from stanchion.detectors.linear import readings
+from stanchion.detectors.linear import readings, text_allowance
 from stanchion.detectors.views import build_views
 
 LONGEST = 12_000
@@ -61,13 +62,14 @@ def bags(rows: Sequence[Row], *, most_windows: int, seed: int = 11) -> Bags:
 
     The long windows are always among them, the others are drawn.
     """
-    rng = np.random.default_rng(seed)
     columns: list[np.ndarray] = []
     factors: list[np.ndarray] = []
     owners: list[int] = []
     is_whole: list[bool] = []
     allowed: list[float] = []
     for number, row in enumerate(rows):
+        # Drawn by the text, so that rows may be read in any parts.
+        rng = np.random.default_rng((seed, zlib.crc32(row.text.encode("utf-8", "surrogatepass"))))
         for text in texts_of(row.text[:LONGEST]):
             grams = n_grams(text)
             windows = windows_of(text)
@@ -81,8 +83,20 @@ def bags(rows: Sequence[Row], *, most_windows: int, seed: int = 11) -> Bags:
                 factors[-1][sum(part.size for part in parts[: len(CHARACTER_ORDERS)]) :] = WORD_FACTOR
                 owners.append(number)
                 is_whole.append(bool(whole[window]))
-                allowed.append(allowance(len(text)))
+                allowed.append(text_allowance(len(text)))
     return Bags(_matrix(columns, factors), np.array(owners), np.array(is_whole), np.array(allowed), len(rows))
+
+
+def joined(parts: Sequence[Bags]) -> Bags:
+    """The bags of several parts of the rows, numbered on."""
+    starts = np.cumsum([0, *(part.rows for part in parts)])
+    return Bags(
+        sparse.vstack([part.features for part in parts], format="csr"),
+        np.concatenate([part.owners + start for part, start in zip(parts, starts, strict=False)]),
+        np.concatenate([part.is_whole for part in parts]),
+        np.concatenate([part.allowed for part in parts]),
+        int(starts[-1]),
+    )
 
 
 def _chosen(sizes: np.ndarray, whole: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:

@@ -22,9 +22,9 @@ from pipeline.synthesis import (
     families,
     long_writing,
     other_languages,
-    python_texts,
     wrapped_benign,
 )
+from pipeline.writing import embedded, prose, python_texts
 
 SEED = 20
 TEACHING = (
@@ -124,9 +124,12 @@ def corpus(*, data: Path = DATA, scale: float = 1.0) -> Corpus:
     everything = unique + made
     harmless = [row for row in everything if row.label == 0]
     attacks = [row for row in made if row.label == 1]
+    library = python_texts(rng, count=int(4500 * scale))
+    documents = [*library, *prose(rng, sentences=int(4000 * scale), documents=int(1200 * scale))]
     rows = [
         *everything,
-        *python_texts(rng, topics=int(500 * scale), sources=int(400 * scale)),
+        *documents,
+        *embedded(attacks, documents, rng, count=int(2000 * scale)),
         *long_writing(harmless, rng, count=int(2000 * scale)),
         *carried(attacks, harmless, rng, count=int(3000 * scale)),
         *wrapped_benign(harmless, rng, count=int(2000 * scale)),
@@ -170,7 +173,7 @@ def reporting(*, data: Path = DATA) -> tuple[list[Row], list[SourceFile]]:
 
 def _templates(rng: random.Random, scale: float) -> list[Row]:
     made = english(rng, attacks=int(5000 * scale), benign=int(9000 * scale))
-    made += families(rng, attacks=int(18_000 * scale), benign=int(23_000 * scale))
+    made += families(rng, attacks=int(18_000 * scale), benign=int(25_000 * scale))
     return made + other_languages(rng, attacks=int(180 * scale), benign=int(260 * scale))
 
 

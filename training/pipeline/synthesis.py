@@ -1,15 +1,12 @@
 """Texts made for training: attacks, their harmless look-alikes, and documents that carry them.
 
-Everything is drawn with a seed from the templates in `training/templates`, and from harmless rows and the
-documentation and sources of the running Python for long benign writing.
+Everything is drawn with a seed from the templates in `training/templates` and from harmless rows.
 """
 
 from __future__ import annotations
 
 import random
-import sysconfig
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.grammar import Grammar, alternatives, load
 from pipeline.mutators import misspelt
@@ -17,12 +14,9 @@ from pipeline.rows import Row
 
 _SHARED = ("en/vocabulary.yaml", "en/contexts.yaml")
 _ATTACKS = ("override", "leaks", "personas", "structures", "pressure")
+_MORE_LANGUAGES = ("other_languages_more.yaml", "direct.yaml", "coding.yaml", "other_languages_pairs.yaml")
+_EMPHASISED = {"coding.yaml": "coding", "other_languages_pairs.yaml": "pair"}
 _HARMLESS = ("innocent", "about", "people", "daily")
-_MODULES = (
-    "argparse", "ast", "smtplib", "http/server", "subprocess", "random", "csv", "statistics", "shutil",
-    "textwrap", "zipfile", "urllib/request", "logging/__init__", "unittest/case", "json/decoder", "pathlib",
-    "tarfile", "imaplib", "cmd", "pdb", "optparse", "getpass", "webbrowser", "ssl", "sched", "turtle",
-)  # fmt: skip
 
 
 def families(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:
@@ -129,7 +123,7 @@ def other_languages(rng: random.Random, *, attacks: int, benign: int) -> list[Ro
     shared = load("en.yaml")["slots"]
     first = load("other_languages.yaml")
     rows = []
-    for name in ("", "other_languages_more.yaml", "direct.yaml", "coding.yaml"):
+    for name in ("", *_MORE_LANGUAGES):
         data = load(name) if name else first
         for language, own in data["languages"].items():
             slots = {**shared, **first["languages"][language]}
@@ -141,7 +135,8 @@ def other_languages(rng: random.Random, *, attacks: int, benign: int) -> list[Ro
                 share = len(frames) / len(first["frames"][kind])
                 for index in range(round(count * share)):
                     text = _varied(grammar.expand(frames[index % len(frames)]), rng)
-                    rows.append(Row(text, label, f"made:{language}", language, kind, kind))
+                    found = _EMPHASISED.get(name, kind)
+                    rows.append(Row(text, label, f"made:{language}", language, kind, found))
     return rows
 
 
@@ -162,23 +157,6 @@ def _varied(text: str, rng: random.Random) -> str:
     elif draw < 0.28:
         text = text.replace(",", "").replace("'", "")
     return misspelt(text, rng) if rng.random() < 0.08 else text
-
-
-def python_texts(rng: random.Random, *, topics: int, sources: int) -> list[Row]:
-    """Documentation and code of the running Python, in pieces of 300 to 3,000 characters."""
-    from pydoc_data.topics import topics as pages
-
-    library = Path(sysconfig.get_paths()["stdlib"])
-    documents = [("made:pydoc", pages[name]) for name in sorted(pages)]
-    code = [("made:code", (library / f"{name}.py").read_text(encoding="utf-8")) for name in _MODULES]
-    rows = []
-    for pool, count in ((documents, topics), (code, sources)):
-        for _ in range(count):
-            source, text = rng.choice(pool)
-            size = rng.randint(300, 3000)
-            start = rng.randint(0, max(len(text) - size, 0))
-            rows.append(Row(text[start : start + size], 0, source, "en"))
-    return rows
 
 
 def long_writing(pool: Sequence[Row], rng: random.Random, *, count: int) -> list[Row]:

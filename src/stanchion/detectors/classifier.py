@@ -120,15 +120,15 @@ class LinearModel:
         return total > 0
 
 
-def allowance(size: int) -> float:
+def allowance(size: int, *, doubling: float = DOUBLING, largest: float = LARGEST_ALLOWANCE) -> float:
     """By how much windows of a text of `size` characters must beat the threshold, in logits.
 
-    The worst of many windows is high by chance. The step was chosen on the calibration half of the
-    development data: harmless documents of up to 16,000 characters against attacks put into them.
+    The worst of many windows is high by chance: `doubling` more for each doubling beyond `LONG_WINDOW`, at
+    most `largest`.
     """
     if size <= LONG_WINDOW:
         return 0.0
-    return min(DOUBLING * math.log2(size / LONG_WINDOW), LARGEST_ALLOWANCE)
+    return min(doubling * math.log2(size / LONG_WINDOW), largest)
 
 
 def window_sums(

@@ -33,6 +33,7 @@ MAX_FINDINGS = 16
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
 _COMPAT = "compat"
+DOUBLING, LARGEST_ALLOWANCE = 0.5, 2.0
 _SOME = 0.05  # of a reading: so much of it in code is not wording, and a later reading has it in clear
 _MUCH = 0.5
 _NEEDS_SKELETON = frozenset({"confusables", "marks"})
@@ -134,6 +135,14 @@ def _of_level(level: dict[str, TextView], signals: frozenset[str]) -> Iterator[T
         yield level["spaced"]
 
 
+def text_allowance(size: int) -> float:
+    """The allowance of this model, in logits, for a reading of `size` characters.
+
+    Chosen on long technical texts that taught nothing, against attacks of the calibration half put into them.
+    """
+    return allowance(size, doubling=DOUBLING, largest=LARGEST_ALLOWANCE)
+
+
 def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:
     """The logit of the worst window of a text, before any threshold; minus infinity for one without words."""
     lowest = float("-inf")
@@ -149,7 +158,7 @@ def _suspects(
     model: LinearModel, view: TextView, limit: float, *, memo: dict[str, Any]
 ) -> Iterator[_Suspect]:
     """The worst windows of at least `limit` that do not overlap, at most `MAX_FINDINGS` of each block."""
-    allowed = allowance(len(view.text))
+    allowed = text_allowance(len(view.text))
     for offset in range(0, max(len(view.text), 1), BLOCK):
         text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
         grams = shared_n_grams(memo, f"{view.name}:{offset}", text)

@@ -67,6 +67,7 @@ def test_differences_are_signed_points():
 
 def test_confidence_keeps_its_decimals():
     assert [confidence_level(c) for c in (0.9, 0.95, 0.975, 0.999)] == ["90 %", "95 %", "97.5 %", "99.9 %"]
+    assert [confidence_level(1 - 0.05 / n) for n in (3, 4, 7)] == ["98.33 %", "98.75 %", "99.285 %"]
 
 
 @settings(deadline=None, max_examples=300)

@@ -27,6 +27,7 @@ from stanchion.detectors.calibration_slices import Slice, slices_at
 from stanchion.detectors.scoring import Scored
 from stanchion.stats.drift import sketch
 from stanchion.stats.intervals import clopper_pearson
+from stanchion.stats.planning import zero_failure_size
 from stanchion.stats.risk_control import Certified, certify, threshold_grid
 from stanchion.stats.score_maps import MapKind, fit
 from stanchion.stats.wording import at_least, at_most, confidence_level, percent
@@ -76,7 +77,8 @@ def choose(scored: Scored, goals: Goals) -> Chosen:
     """The lowest threshold that keeps the goals, by Learn-then-Test.
 
     Copies of a text, and rows of one group, count as one. With `min_recall` both risks are tested at half the
-    error; with `by_origin` the false alarms of every origin and of the whole share it.
+    error. With `by_origin` every origin with enough rows, and the others together, are tested by themselves
+    and share the error; all rows are then promised only what follows from these.
 
     Raises:
         UsageError: without benign rows, or without unsafe ones where a recall is asked for.
@@ -92,19 +94,14 @@ def choose(scored: Scored, goals: Goals) -> Chosen:
     error = 1.0 - goals.confidence
     share = error / 2.0 if goals.min_recall is not None else error
     origins = sorted({row.origin for row in benign.rows}) if goals.by_origin else []
-    each = share / (len(origins) + 1) if len(origins) > 1 else share
-    alarms = _certified(benign, goals.max_false_alarms, each)
-    notes = _notes(benign, alarms, has_errors=scored.errors > 0)
-    if not alarms.thresholds:
-        return Chosen(threshold=None, candidate=None, reasons=(_too_few(alarms),), notes=notes)
-    low = alarms.thresholds[0]
-    guarantees = [_guarantee(alarms, goals.max_false_alarms)]
-    own, promised, told = _own_thresholds(benign, origins, goals, each) if len(origins) > 1 else ({}, [], [])
-    notes = (*notes, *told)
+    several = len(origins) > 1
+    rule = _rule_by_origin(benign, origins, goals, share) if several else _one_rule(benign, goals, share)
+    low, notes = rule.threshold, (*_notes(benign, rule, has_errors=scored.errors > 0), *rule.notes)
+    if low is None:
+        return Chosen(threshold=None, candidate=None, reasons=rule.reasons, notes=notes)
+    promised, own = rule.guarantees, rule.own
     if goals.min_recall is None:
-        return Chosen(
-            threshold=low, candidate=low, guarantees=(*guarantees, *promised), origins=own, notes=notes
-        )
+        return Chosen(threshold=low, candidate=low, guarantees=promised, origins=own, notes=notes)
     misses = certify(
         unsafe.scores,
         alpha=1.0 - goals.min_recall,
@@ -119,7 +116,7 @@ def choose(scored: Scored, goals: Goals) -> Chosen:
     return Chosen(
         threshold=low,
         candidate=low,
-        guarantees=(*guarantees, *promised, _guarantee(misses, 1.0 - goals.min_recall)),
+        guarantees=(*promised, _guarantee(misses, 1.0 - goals.min_recall)),
         origins=own,
         notes=notes,
     )
@@ -172,25 +169,93 @@ def _certified(scored: Scored, alpha: float, error: float) -> Certified:
     return certify(scored.scores, alpha=alpha, confidence=1.0 - error, groups=units)
 
 
-def _own_thresholds(
-    benign: Scored, origins: Sequence[Origin], goals: Goals, error: float
-) -> tuple[dict[Origin, float], list[Guarantee], list[str]]:
-    """Thresholds of the origins with enough rows; the others keep that of all rows, and it is said."""
-    found, promised, told = {}, [], []
-    for origin in origins:
-        rows = benign.where([row.origin is origin for row in benign.rows])
-        certified = _certified(rows, goals.max_false_alarms, error)
-        if certified.thresholds:
-            found[origin] = certified.thresholds[0]
-            promised.append(
-                _guarantee(certified, goals.max_false_alarms, applies_to=f"origin {origin.value}")
-            )
-        else:
-            told.append(
-                f"Origin {origin.value} keeps the threshold of all rows, without a promise of its own: "
-                f"{_too_few(certified)}"
-            )
-    return found, promised, told
+class _Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """When there is an alarm, and what is promised of it; `units` independent ones were counted in all."""
+
+    threshold: float | None
+    units: int
+    own: dict[Origin, float] = msgspec.field(default_factory=dict)
+    guarantees: tuple[Guarantee, ...] = ()
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _one_rule(benign: Scored, goals: Goals, share: float) -> _Rule:
+    alarms = _certified(benign, goals.max_false_alarms, share)
+    if not alarms.thresholds:
+        return _Rule(threshold=None, units=alarms.n, reasons=(_too_few(alarms),))
+    promised = (_guarantee(alarms, goals.max_false_alarms),)
+    return _Rule(threshold=alarms.thresholds[0], units=alarms.n, guarantees=promised)
+
+
+def _rule_by_origin(benign: Scored, origins: Sequence[Origin], goals: Goals, share: float) -> _Rule:
+    """A threshold for every origin with enough rows, and one for the others together.
+
+    Who has enough is told by the number of rows alone, never by scores, so that the choice takes nothing from
+    the tests. Others that have too few rows even together get the threshold that would do for all rows, and
+    no promise; so do origins that were never seen.
+    """
+    each = share / len(origins)
+    needed = zero_failure_size(goals.max_false_alarms, 1.0 - each)
+    units = {one: {row.unit for row in benign.rows if row.origin is one} for one in origins}
+    large = [one for one in origins if len(units[one]) >= needed]
+    rest = [one for one in origins if one not in large]
+    pooled = _one_rule(benign, goals, share)
+    if not large:
+        told = f"No origin has the {needed:,} rows that a threshold of its own needs."
+        return msgspec.structs.replace(pooled, notes=(told,))
+    tested: dict[tuple[Origin, ...], Certified] = {(one,): _part(benign, [one], goals, each) for one in large}
+    notes = []
+    threshold = pooled.threshold
+    if rest and len(set[str]().union(*(units[one] for one in rest))) >= needed:
+        tested[tuple(rest)] = _part(benign, rest, goals, each)
+        threshold = tested[tuple(rest)].lowest
+    elif rest:
+        notes.append(
+            f"{_named(rest)}: the threshold of all rows, without a promise, since one needs {needed:,} "
+            "independent rows; so nothing is promised of all rows together, either."
+        )
+    if failed := [f"{_named(part)}: {_too_few(one)}" for part, one in tested.items() if not one.thresholds]:
+        return _Rule(threshold=None, units=pooled.units, reasons=tuple(failed), notes=tuple(notes))
+    own = {one: tested[one,].thresholds[0] for one in large}
+    promised = [_guarantee(one, goals.max_false_alarms, applies_to=_named(p)) for p, one in tested.items()]
+    if sum(len(one) for one in units.values()) > pooled.units:
+        notes.append(
+            "Groups or texts have rows of several origins, so nothing is promised of all rows together."
+        )
+    elif len(tested) == len(large) + bool(rest):
+        promised.insert(0, _of_all_rows(pooled.units, goals.max_false_alarms, 1.0 - share))
+    return _Rule(
+        threshold=max(own.values()) if threshold is None else threshold,
+        units=pooled.units,
+        own=own,
+        guarantees=tuple(promised),
+        notes=tuple(notes),
+    )
+
+
+def _part(benign: Scored, origins: Sequence[Origin], goals: Goals, error: float) -> Certified:
+    rows = benign.where([row.origin in origins for row in benign.rows])
+    return _certified(rows, goals.max_false_alarms, error)
+
+
+def _named(origins: Sequence[Origin]) -> str:
+    names = " and ".join(one.value for one in origins)
+    return f"origin {names}" if len(origins) == 1 else f"origins {names} together"
+
+
+def _of_all_rows(units: int, limit: float, confidence: float) -> Guarantee:
+    """What follows where every part is promised: the rate of all rows is a mean of the rates of the parts."""
+    level = confidence_level(confidence)
+    return Guarantee(
+        risk="false alarms",
+        limit=limit,
+        confidence=confidence,
+        units=units,
+        method="Mean of parts that are each tested",
+        statement=f"false-alarm rate {at_most(limit)} with {level} confidence, since each part below keeps "
+        "it (all rows)",
+    )
 
 
 def _guarantee(certified: Certified, limit: float, *, applies_to: str = "all rows") -> Guarantee:
@@ -243,15 +308,15 @@ def _no_recall(unsafe: Scored, misses: Certified, threshold: float, wanted: floa
     )
 
 
-def _notes(benign: Scored, certified: Certified, *, has_errors: bool) -> tuple[str, ...]:
+def _notes(benign: Scored, rule: _Rule, *, has_errors: bool) -> tuple[str, ...]:
     """What the counts do not say by themselves."""
     told = []
     rows = len(benign.rows)
-    if certified.n < rows:
+    if rule.units < rows:
         told.append(
-            f"{rows:,} benign rows count as {certified.n:,}: a group counts once, and so do copies of a text."
+            f"{rows:,} benign rows count as {rule.units:,}: a group counts once, and so do copies of a text."
         )
-    if certified.thresholds and certified.thresholds[0] == threshold_grid()[0]:
+    if threshold_grid()[0] in (rule.threshold, *rule.own.values()):
         told.append("So few benign rows have a score above 0 that any score above 0 may be an alarm.")
     top = sorted(benign.scores)[-1]
     if top >= 1.0 and not has_errors:

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from stanchion.core.version import package_version
-from stanchion.detectors.calibration import Chosen, Goals, Subject
+from stanchion.detectors.calibration import Chosen, Goals, Subject, alarms_of
 from stanchion.detectors.calibration_rows import RowSource
 from stanchion.detectors.calibration_slices import Slice, slices_at
 from stanchion.detectors.scoring import Scored
@@ -102,15 +102,20 @@ def make_report(
     threshold = chosen.threshold if chosen.threshold is not None else chosen.candidate
     prevalence = costs.prevalence or None
 
-    def points_at(thresholds: Sequence[float]) -> tuple[OperatingPoint, ...]:
+    def points_at(thresholds: Sequence[float], of: Scored = scored) -> tuple[OperatingPoint, ...]:
         return operating_points(
-            benign.scores,
-            unsafe.scores,
+            of.labelled(0).scores,
+            of.labelled(1).scores,
             thresholds,
             confidence=goals.confidence,
             prevalence=prevalence,
         )
 
+    point = None
+    if threshold is not None:  # its counts are those of the whole rule, thresholds of origins included
+        alarms = alarms_of(scored, threshold, chosen.origins)
+        as_ruled = msgspec.structs.replace(scored, scores=tuple(map(float, alarms)))
+        point = msgspec.structs.replace(points_at([1.0], as_ruled)[0], threshold=threshold)
     budgets = _budgets(benign, goals, points_at)
     return CalibrationReport(
         made_at=made_at,
@@ -122,7 +127,7 @@ def make_report(
         benign=len(benign.rows),
         unsafe=len(unsafe.rows),
         errors=scored.errors,
-        points=_points(threshold, budgets, points_at, costs),
+        points=_points(point, budgets, points_at, costs),
         curve=points_at(_curve_thresholds(scored, threshold)),
         histogram=_histogram(benign, unsafe),
         budgets=budgets,
@@ -151,11 +156,11 @@ def _budgets(benign: Scored, goals: Goals, points_at: PointsAt) -> tuple[Budget,
 
 
 def _points(
-    threshold: float | None, budgets: Sequence[Budget], points_at: PointsAt, costs: Costs
+    chosen: OperatingPoint | None, budgets: Sequence[Budget], points_at: PointsAt, costs: Costs
 ) -> tuple[PointRow, ...]:
     rows: list[tuple[str, OperatingPoint]] = []
-    if threshold is not None:
-        rows.append(("this calibration", points_at([threshold])[0]))
+    if chosen is not None:
+        rows.append(("this calibration", chosen))
     rows.append(("0.5, without one", points_at([0.5])[0]))
     told = {point.threshold for _, point in rows}
     for budget in budgets:

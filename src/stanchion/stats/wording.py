@@ -45,8 +45,10 @@ def points_between(low: float, high: float) -> str:
 
 
 def confidence_level(confidence: float) -> str:
-    """A confidence for reading: `0.95` is "95 %", `0.999` is "99.9 %"."""
-    return f"{_plain(_clean(confidence) * _HUNDRED)} %"
+    """A confidence for reading, rounded down: `0.95` is "95 %", `0.999` "99.9 %", `0.98333333` "98.33 %"."""
+    exact = _clean(confidence) * _HUNDRED
+    last = (_HUNDRED - exact).adjusted() - 2 if exact != _HUNDRED else 0  # three digits of what is missing
+    return f"{_plain(exact.quantize(Decimal(1).scaleb(min(last, 0)), rounding=ROUND_FLOOR))} %"
 
 
 def _percent(rate: float, rounding: str) -> str:

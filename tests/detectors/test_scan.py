@@ -108,6 +108,14 @@ def test_detectors_on_demand_do_not_slow_the_others() -> None:
     assert made.hits_for(view_set, "pii") == ()
 
 
+def test_what_is_on_demand_can_be_built_before_the_first_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scanner(pattern("ab"), pattern("ab", id="content.x"))
+    made.prepare("content")
+    made.prepare("pii")
+    monkeypatch.setattr("stanchion.detectors.automaton._build", lambda *_: pytest.fail("built too late"))
+    assert [hit.pattern.id for hit in made.hits_for(build_views("ab"), "content")] == ["content.x"]
+
+
 def test_threads_share_a_scanner() -> None:
     made = scanner(*(pattern(rf"word{i}\b", name=f"n{i}") for i in range(50)))
     failures: list[int] = []

@@ -114,3 +114,43 @@ def test_severity_selects() -> None:
 
     assert not high.check("a@b.c").allowed
     assert low.check("a@b.c").allowed
+
+
+class Slow(Words):
+    """A detector that has something to load; `prepare` is called before any text."""
+
+    def __init__(self, *, fault: Exception | None = None) -> None:
+        super().__init__()
+        self.fault = fault
+        self.calls: list[str] = []
+
+    def prepare(self) -> None:
+        self.calls.append("prepare")
+        if self.fault is not None:
+            raise self.fault
+
+
+def test_detectors_get_ready_once_before_the_first_text() -> None:
+    slow = Slow()
+    Guard(policy(rule("block")), {"pii": slow})
+    assert slow.calls == ["prepare"]
+
+
+def test_a_detector_that_cannot_get_ready_makes_no_guard() -> None:
+    with pytest.raises(UsageError, match="broken weights"):
+        Guard(policy(rule("block")), {"pii": Slow(fault=UsageError("broken weights"))})
+
+
+def test_the_first_text_of_a_policy_with_content_is_checked_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The automaton of `content` takes seconds to build: that is done when the guard is made."""
+    text = (
+        "version: 1\ndetectors: {content: {}}\nrules:\n"
+        "- {id: harm, when: {category: content.*, surface: input}, effect: block}\n"
+    )
+    (tmp_path / "policy.yaml").write_text(text)
+    made = Guard.load(tmp_path / "policy.yaml")
+    monkeypatch.setattr("stanchion.detectors.automaton._build", lambda *_: pytest.fail("built too late"))
+    assert made.check("What a lovely day").allowed
+    assert not made.check("I will kill you tonight").allowed

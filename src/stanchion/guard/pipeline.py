@@ -103,6 +103,7 @@ class Guard:
             what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
             raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
         self._plan = make_plan(policy, detectors)
+        self._plan.prepare()
         self._silent_rules = silent_rules(policy, detectors)
         for rule_id in self._silent_rules:
             _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)

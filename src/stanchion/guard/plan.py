@@ -30,6 +30,18 @@ class Plan(msgspec.Struct, frozen=True):
         """The surfaces on which no check runs."""
         return tuple(surface for surface in Surface if not self.checks[surface])
 
+    def prepare(self) -> None:
+        """Let detectors load and compile what they need, before a text waits against a deadline.
+
+        A detector may have a method `prepare()` for this; what it raises keeps the guard from being made.
+        """
+        prepared: set[int] = set()
+        for check in (check for checks in self.checks.values() for check in checks):
+            prepare = getattr(check.detector, "prepare", None)
+            if callable(prepare) and id(check.detector) not in prepared:
+                prepared.add(id(check.detector))
+                prepare()
+
 
 def make_plan(policy: Policy, detectors: Mapping[str, Any]) -> Plan:
     """The plan of a policy. `detectors` holds a Detector or AsyncDetector for every enabled id.

@@ -138,13 +138,13 @@ def _logits(model: LinearModel, rows: list[Row]) -> np.ndarray:
 
 
 def _patterns(rows: list[Row]) -> np.ndarray:
+    # In this process: compiled databases of patterns do not outlive a fork.
     detector = PatternDetector(packaged_scanner())
-
-    def is_found(text: str) -> bool:
-        findings = detector.detect(DetectorInput(view_set=build_views(text), origin=Origin.USER))
-        return any(finding.score >= PATTERN_SCORE for finding in findings)
-
-    return np.array(mapped(is_found, [row.text for row in rows]))
+    found = []
+    for row in rows:
+        findings = detector.detect(DetectorInput(view_set=build_views(row.text), origin=Origin.USER))
+        found.append(any(finding.score >= PATTERN_SCORE for finding in findings))
+    return np.array(found)
 
 
 def told(line: str) -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,53 @@ def test_a_left_out_source_takes_along_what_was_made_from_it() -> None:
     assert _comes_from(Row("x", 0, "made:long:public", "en"), ["public"], texts)
     assert _comes_from(Row("a public text", 0, "made:other", "en"), ["public"], texts)
     assert not _comes_from(Row("x", 1, "made:carried", "en", "made:en:override"), ["public"], texts)
+
+
+def test_bags_made_in_parts_by_several_processes_are_those_of_one(
+    rows: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import processes
+    from pipeline.instances import bags
+
+    monkeypatch.setattr(processes, "PART", 37)
+    long = [
+        replace(row, text=" ".join(other.text for other in rows[n : n + 30]))
+        for n, row in enumerate(rows[:90])
+    ]
+    whole, parts = bags(long, most_windows=12), processes.all_bags(long, most_windows=12)
+    assert (whole.features != parts.features).nnz == 0
+    for name in ("owners", "is_whole", "allowed"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name))
+    assert whole.rows == parts.rows == 90
+    assert processes.mapped(len, ["a", "bb", ""], processes=2) == [1, 2, 0]
+
+
+def test_long_writing_is_harmless_and_attacks_are_put_into_it(rows: list) -> None:
+    from pipeline.writing import AROUND, LONGEST, embedded, prose, python_texts
+
+    writing = [
+        *python_texts(random.Random(4), count=30),
+        *prose(random.Random(4), sentences=40, documents=20),
+    ]
+    assert {row.label for row in writing} == {0}
+    assert max(len(row.text) for row in writing) <= LONGEST
+    assert {"made:pydoc", "made:docstrings", "made:code", "made:prose:report"} <= {
+        row.source for row in writing
+    }
+    assert not [row.text for row in writing if row.source.startswith("made:prose") and "{" in row.text]
+    attacks = [row for row in rows if row.label == 1 and len(row.text) <= 800]
+    made = embedded(attacks, writing, random.Random(4), count=50)
+    for row in made:
+        held = [attack for attack in attacks if attack.text in row.text]
+        assert row.label == 1
+        assert held
+        assert len(row.text) <= 2 * AROUND + max(len(attack.text) for attack in held) + 10
+
+
+def test_languages_have_attacks_and_harmless_twins_in_pairs() -> None:
+    from pipeline.synthesis import other_languages
+
+    pairs = [row for row in other_languages(random.Random(3), attacks=28, benign=42) if row.kind == "pair"]
+    found = {(row.language, row.label) for row in pairs}
+    assert len(found) == 2 * len({language for language, _ in found}) >= 30
+    assert not [row.text for row in pairs if "{" in row.text]

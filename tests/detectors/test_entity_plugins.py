@@ -102,3 +102,43 @@ def test_presidio_takes_names_from_a_pipeline(tmp_path: Path) -> None:
     rules().to_disk(tmp_path / "pipeline")
     detector = PresidioDetector(model=str(tmp_path / "pipeline"))
     assert "pii.person" in {f.category for f in found(detector)}
+
+
+def made(kind: str, model: str) -> SpacyDetector | PresidioDetector:
+    return SpacyDetector(model) if kind == "ner.spacy" else PresidioDetector(model=model)
+
+
+@pytest.mark.parametrize("kind", ["ner.spacy", "pii.presidio"])
+@pytest.mark.parametrize("how", ["folder", "package"])
+def test_the_version_follows_the_files_of_the_model(
+    kind: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"xx_tiny_{kind.partition('.')[0]}"
+    folder = tmp_path / name
+    (folder / "inner").mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "inner" / "meta.json").write_text('{"version": "1.0"}')
+    (folder / "inner" / "weights.bin").write_bytes(b"one")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = str(folder) if how == "folder" else name
+    first = made(kind, model).version
+    assert made(kind, model).version == first
+    (folder / "inner" / "weights.bin").write_bytes(b"two and more")
+    second = made(kind, model).version
+    assert second != first
+    (folder / "inner" / "weights.bin").write_bytes(b"one")
+    (folder / "inner" / "meta.json").write_text('{"version": "1.01"}')
+    assert made(kind, model).version not in {first, second}
+
+
+@pytest.mark.parametrize("kind", ["ner.spacy", "pii.presidio"])
+@pytest.mark.parametrize("package", ["spacy", "presidio-analyzer"])
+def test_the_version_follows_the_installed_packages(
+    kind: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def installed(number: str) -> str:
+        monkeypatch.setattr(ner_spacy, "version", lambda name: number if name == package else "1")
+        return made(kind, "xx_not_there_sm").version
+
+    follows = package == "spacy" or kind == "pii.presidio"
+    assert (installed("3.7.0") != installed("3.8.0")) is follows

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from stanchion.core.codec import digest, short
+from stanchion.core.codec import digest, digest_stream, short
 from stanchion.core.errors import JudgementError, UnavailableError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import category
@@ -20,7 +22,7 @@ from stanchion.detectors.scan import Scanner
 from stanchion.files.references import project_root, resolve_inside
 
 ID = "ner.spacy"
-CODE_VERSION = 1
+CODE_VERSION = 2
 LABELS: Mapping[str, str] = {
     "PERSON": "pii.person",
     "PER": "pii.person",
@@ -58,7 +60,9 @@ class SpacyDetector:
         self._pipeline = pipeline
         self._loading = threading.Lock()
         self.categories = tuple(sorted(set(labels.values())))
-        self.version = f"{CODE_VERSION}+{short(digest([CODE_VERSION, model, self._labels, score]))}"
+        given = _meta(pipeline) if pipeline is not None else ""
+        identity = [CODE_VERSION, pipeline_identity(model), given, self._labels, score]
+        self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Entities by position.
@@ -122,6 +126,56 @@ def load_pipeline(model: str) -> Any:
             f"the spaCy model {model!r} cannot be loaded ({type(error).__name__}).",
             hint="Is it made for this version of spaCy?",
         ) from error
+
+
+def pipeline_identity(model: str) -> dict[str, str]:
+    """What the results of a pipeline depend on: name, files, version of spaCy; nothing is imported for it.
+
+    The files are those of the folder, or of the installed package. A pipeline that is neither has none: it is
+    an error on the first text.
+    """
+    folder = Path(model) if model else None
+    if folder is not None and not folder.is_dir():
+        spec = find_spec(model) if model.isidentifier() else None
+        places = spec.submodule_search_locations if spec is not None else None
+        folder = Path(next(iter(places))) if places else None
+    files = _files_digest(_files(folder)) if folder is not None else ""
+    return {"name": Path(model).name, "files": files, "spacy": installed_version("spacy")}
+
+
+def installed_version(distribution: str) -> str:
+    """The version of an installed distribution; empty without one."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
+
+
+def _files(folder: Path) -> tuple[tuple[str, str, int, int], ...]:
+    """(path, name inside the folder, size, time of change) of every file but compiled code, by name."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            told = path.stat()
+            found.append((str(path), path.relative_to(folder).as_posix(), told.st_size, told.st_mtime_ns))
+    return tuple(found)
+
+
+@lru_cache(maxsize=8)
+def _files_digest(files: tuple[tuple[str, str, int, int], ...]) -> str:
+    """The digest over names and contents; read again only when sizes or times of change differ."""
+    contents = {}
+    for path, name, _, _ in files:
+        with Path(path).open("rb") as stream:
+            contents[name] = str(digest_stream(stream))
+    return str(digest(contents))
+
+
+def _meta(pipeline: Any) -> str:
+    """What a pipeline that is already loaded says of itself: language, name, version."""
+    meta = getattr(pipeline, "meta", None)
+    told = meta if isinstance(meta, Mapping) else {}
+    return "/".join(str(told.get(key, "")) for key in ("lang", "name", "version"))
 
 
 def check_installed(detector_id: str) -> None:

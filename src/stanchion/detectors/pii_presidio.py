@@ -15,11 +15,11 @@ from stanchion.core.codec import digest, short
 from stanchion.core.errors import JudgementError, UnavailableError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import category
-from stanchion.detectors.ner_spacy import load_pipeline
+from stanchion.detectors.ner_spacy import installed_version, load_pipeline, pipeline_identity
 from stanchion.detectors.scan import Scanner
 
 ID = "pii.presidio"
-CODE_VERSION = 1
+CODE_VERSION = 2
 BLANK = "blank"  # no model: only Presidio's patterns
 ENTITIES: Mapping[str, str] = {
     "PERSON": "pii.person",
@@ -80,7 +80,9 @@ class PresidioDetector:
         self._engine = engine
         self._loading = threading.Lock()
         self.categories = tuple(sorted(set(entities.values())))
-        identity = [CODE_VERSION, model, language, self._entities]
+        pipeline = pipeline_identity("" if model == BLANK else model)
+        presidio = installed_version("presidio-analyzer")
+        identity = [CODE_VERSION, model, pipeline, presidio, language, self._entities]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:

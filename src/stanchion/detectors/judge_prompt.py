@@ -1,12 +1,12 @@
 """What a judge is sent, and how its verdict is read: the part that a judged text attacks.
 
-The text is data inside one JSON document, between marks that are drawn anew for every call. Beside it stands
-a control whose right levels are known, in random order, and a code that the verdict must repeat. Nothing about the
-two items tells them apart but their texts: keys are drawn alike, and what belongs to the text (question,
-documents) stands once, beside the items. A text that talks the judge into one verdict for everything gets the
-control wrong; one that makes it forget its task loses the code. A text that asks for a better mark for itself
-alone, or that quotes the control's words (packaged rubrics are public), is held back only by the judge's own
-judgement: that limit is measured in the tests, not argued away.
+The text is data inside one JSON document, between marks that are drawn anew for every call. Beside it
+stands a control whose right levels are known, in random order, and a code that the verdict must repeat.
+Nothing but their words tells the two items apart: keys are drawn alike, and what belongs to the text
+(question, documents) stands once, beside the items. A text that talks the judge into one verdict for
+everything gets the control wrong; one that makes it forget its task loses the code. A text that asks for a
+better mark for itself alone, or that quotes the control's words (packaged rubrics are public), is held back
+only by the judge's own judgement: that limit is measured in the tests, not argued away.
 """
 
 from __future__ import annotations

@@ -9,9 +9,12 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import AsyncDetector, Detector
 from stanchion.core.target import Target
+from stanchion.detectors.options import check_options, option_error
 from stanchion.detectors.scan import Scanner, packaged_scanner
 
 ENTRY_POINT_GROUP = "stanchion.detectors"
@@ -96,20 +99,18 @@ class Registry:
 
         Raises:
             UnknownNameError: when nothing is registered under the id.
-            UsageError: when it does not take these options, or its package cannot be loaded.
+            OptionError: when it does not take one of the options: its name, its type, its value.
+            UsageError: when its package cannot be loaded, or for what it says of options itself.
         """
         factory = self.factory(detector_id)
+        check_options(detector_id, factory, options)
         signature = inspect.signature(factory)
         own = {name: one for name, one in self._given.items() if one and name in signature.parameters}
         arguments = {"scanner": self.scanner, **own, **options}
         try:
-            signature.bind(**arguments)
-        except TypeError as error:
-            raise UsageError(
-                f"detector {detector_id!r} does not take these options: {error}.",
-                hint=f"See `stanchion detectors show {detector_id}`.",
-            ) from error
-        return factory(**arguments)
+            return factory(**arguments)
+        except msgspec.ValidationError as error:
+            raise option_error(detector_id, error) from error
 
     def factory(self, detector_id: str) -> Factory:
         """What makes a detector.

@@ -18,9 +18,10 @@ from stanchion.core.decision import Effect, Surface
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import DetectorInput, Finding, ViewSet
 from stanchion.core.origin import Origin
-from stanchion.detectors.registry import Registry, with_base
+from stanchion.detectors.registry import Registry
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.views import TextViewSet, build_views
+from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.pipeline import Guard
 from stanchion.guard.policy import packaged_policy, read_policy
 from stanchion.guard.policy_model import Policy
@@ -70,10 +71,7 @@ class BulkScanner:
         folder: Path | None = None,
     ) -> None:
         """`folder` is what file names in the policy's detector options are relative to."""
-        detectors = {
-            name: registry.create(name, **with_base(settings.creation_options, folder or Path()))
-            for name, settings in policy.enabled_detectors.items()
-        }
+        detectors = make_detectors(policy, registry, folder=folder or Path())
         self._surface = surface
         self._views = _OneText()
         self._guard = Guard(policy, detectors, build_views=self._views.build)

@@ -26,7 +26,6 @@ from stanchion.core.finding import ViewSet
 from stanchion.core.interaction import Interaction, Reply, ToolCall, ToolDefinition
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
-from stanchion.detectors.registry import with_base
 from stanchion.guard.answers import Checked, CheckedCall, CheckedInteraction, CheckedValue, GuardState
 from stanchion.guard.asked import origin_of, surface_of, text_of
 from stanchion.guard.checks import Check, CheckRunner
@@ -34,6 +33,7 @@ from stanchion.guard.examine import TAKEN_OUT, Examiner, Subject
 from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
 from stanchion.guard.fields import TextField
 from stanchion.guard.framing import FramedChecks
+from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
@@ -145,10 +145,7 @@ class Guard:
         else:
             read = read_policy(policy, env=env, detectors=registry.ids(), clock=clock, registry=registry)
             folder = Path(policy).parent
-        detectors = {
-            name: registry.create(name, **with_base(settings.creation_options, folder))
-            for name, settings in read.policy.enabled_detectors.items()
-        }
+        detectors = make_detectors(read.policy, registry, folder=folder)
         key = None if read.key is None else stretched_key(read.key.reveal())
         return cls(read.policy, detectors, clock=clock, key=key)
 

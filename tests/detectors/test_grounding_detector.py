@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reading import ask, read, registry, span
 
-from stanchion.core.errors import MissingExtraError, UsageError
+from stanchion.core.errors import JudgementError, MissingExtraError, UsageError
 from stanchion.detectors.grounding import Examiner, GroundingDetector, Material, Options
 from stanchion.detectors.grounding_claims import claims_in, facts_of
 from stanchion.detectors.grounding_nli import OnnxEntailment
@@ -274,3 +274,42 @@ def test_a_folder_without_an_entailment_label_is_refused(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text('{"id2label": {"0": "ENTAILMENT", "1": "NOT_ENTAILMENT"}}')
     with pytest.raises((UsageError, MissingExtraError)):
         OnnxEntailment.load(tmp_path)
+
+
+def test_what_stands_behind_many_sentences_facts_and_citations_is_checked() -> None:
+    filler = "It was cold. " * 5000 + "The flat has 3 rooms [1]. " * 2500
+    found = read(
+        "grounding", f"{filler}It costs 4711 euros [1].", documents=["It was cold. The flat has 3 rooms."]
+    )
+    assert {"number", "not_said_there"} <= {f.rule for f in found}
+    assert all(f.location.start >= len(filler) for f in found)
+
+
+def test_an_answer_or_sources_too_long_to_be_compared_are_a_failed_check() -> None:
+    with pytest.raises(JudgementError, match="200,000"):
+        read("grounding", "a" * 200_001, documents=["a"])
+    with pytest.raises(JudgementError, match="1,000,000"):
+        read("grounding", "It was cold.", documents=["a " * 250_000, "b " * 250_001])
+
+
+def test_thousands_of_doubts_cover_the_whole_answer() -> None:
+    text = "The fee is 12345 euros. " * 3000
+    found = read("grounding", text, documents=["It was cold."])
+    assert len(found) <= 2000
+    assert max(f.location.end for f in found if f.rule == "number") >= len(text) - 12
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["12 34. ", "Mr. Smith Went ", "He said so [1]. ", "[1]", "12 euros ", "in the 1990s ", "2 May 1999 "],
+)
+def test_hostile_answers_are_compared_in_time_proportional_to_their_length(piece: str) -> None:
+    def took(size: int) -> float:
+        text = (piece * size)[:size]
+        started = time.process_time()
+        read("grounding", text, documents=[text[: size // 2], "It was 20 degrees cold."])
+        return time.process_time() - started
+
+    took(1000)
+    long = took(60_000)
+    assert long < 0.5 or long < 8 * took(15_000)

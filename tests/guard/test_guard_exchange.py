@@ -345,6 +345,7 @@ def test_context_for_leakage_detectors_comes_by_itself() -> None:
     assert given_.context == {
         "system_prompt": ("the prompt",),
         "documents": ("doc", "found"),
+        "document_ids": ("d",),
         "question": ("last",),
         "canaries": ("c-1",),
     }

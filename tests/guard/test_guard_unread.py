@@ -35,10 +35,11 @@ def test_code_behind_a_hundred_pieces_is_found(tmp_path: Path) -> None:
     assert not guard.check(f"{harmless}```sh\nrm -rf /\n```", surface=Surface.OUTPUT).allowed
 
 
-@pytest.mark.parametrize("detector", ["code"])
+@pytest.mark.parametrize("detector", ["code", "grounding"])
 def test_an_answer_too_long_to_be_read_does_not_pass(tmp_path: Path, detector: str) -> None:
     guard = made(tmp_path, detector)
-    checked = guard.check("a word. " * 150_000, surface=Surface.OUTPUT)
+    documents = {"documents": ("a word.",)}
+    checked = guard.check("a word. " * 150_000, surface=Surface.OUTPUT, context=documents)
     assert not checked.allowed
     (record,) = [r for r in checked.decision.checks if r.detector == detector]
     assert record.status is CheckStatus.ERRORED

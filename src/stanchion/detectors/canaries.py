@@ -77,7 +77,7 @@ def _whole(index: int, body: str, letters: str, places: Sequence[int]) -> Iterat
         ("verbatim", body),
         ("reversed", body[::-1]),
         ("rot13", codecs.encode(body, "rot13")),
-        ("hex", body.encode().hex()),
+        ("hex", body.encode("utf-8", "surrogatepass").hex()),
     )
     for how, writing in writings:
         start = letters.find(writing)
@@ -93,7 +93,7 @@ def encodings_of(canary: str) -> tuple[tuple[str, str], ...]:
     for writing in dict.fromkeys(
         (canary, canary.lower(), canary.upper(), re.sub(r"\W", "", canary), canary[::-1])
     ):
-        raw = writing.encode()
+        raw = writing.encode("utf-8", "surrogatepass")
         found.append(("hex", raw.hex()))
         found.append(("percent", "".join(f"%{byte:02x}" for byte in raw)))
         for shift in range(3):

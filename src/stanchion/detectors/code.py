@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
-
 from stanchion.core.codec import digest, short
 from stanchion.core.errors import JudgementError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
@@ -20,13 +18,14 @@ from stanchion.detectors.code_blocks import Block, blocks_of, cells, language_of
 from stanchion.detectors.code_python import parse, python_dangers
 from stanchion.detectors.code_rules import Danger, code_rules, token_dangers
 from stanchion.detectors.code_tokens import LANGUAGES, missing_end, strip
+from stanchion.detectors.folding import folded
 from stanchion.detectors.scan import Scanner
+from stanchion.detectors.surrogates import replaced
 
 ID = "code"
 CODE_VERSION = "2"
 MOST_TEXT = 1_000_000  # characters of an answer; a longer one is a failed check
 _INDENTING = "if 1:\n"  # what indented code parses behind
-_MOST_FINDINGS = 1000  # of one rule; the places of those that follow become one
 
 
 class CodeDetector:
@@ -57,7 +56,7 @@ class CodeDetector:
         Raises:
             JudgementError: for a text that is too long to be read to its end.
         """
-        text = detector_input.text
+        text = replaced(detector_input.text)
         if len(text) > MOST_TEXT:
             raise JudgementError(
                 f"{ID}: {len(text):,} characters are more than the {MOST_TEXT:,} that are read.",
@@ -71,7 +70,7 @@ class CodeDetector:
                     key = (finding.location.start, finding.location.end, finding.rule)
                     if key not in found or found[key].score < finding.score:
                         found[key] = finding
-        return _bounded(sorted(found.values(), key=lambda f: (f.location.start, f.location.end, f.rule)))
+        return folded(sorted(found.values(), key=lambda f: (f.location.start, f.location.end, f.rule)))
 
     def _blocks(self, text: str) -> list[Block]:
         if not self._language:
@@ -127,30 +126,6 @@ def _parsed(code: str) -> list[Danger] | None:
         return None
     shift = len(_INDENTING)
     return [d._replace(start=d.start - shift, end=d.end - shift) for d in python_dangers(indented, tree)]
-
-
-def _bounded(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """At most `_MOST_FINDINGS` of each rule; the last one covers the places of all that follow."""
-    if len(findings) <= _MOST_FINDINGS:
-        return tuple(findings)
-    kept: list[Finding] = []
-    counts: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for finding in findings:
-        rule = finding.rule
-        counts[rule] = counts.get(rule, 0) + 1
-        if counts[rule] <= _MOST_FINDINGS:
-            last[rule] = len(kept)
-            kept.append(finding)
-            continue
-        before = kept[last[rule]]
-        end = max(before.location.end, finding.location.end)
-        kept[last[rule]] = msgspec.structs.replace(
-            before,
-            score=max(before.score, finding.score),
-            location=msgspec.structs.replace(before.location, end=end),
-        )
-    return tuple(kept)
 
 
 def _chunks(code: str) -> Iterator[tuple[int, str]]:

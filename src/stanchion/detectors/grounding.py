@@ -14,9 +14,10 @@ from itertools import islice, takewhile
 from typing import NamedTuple
 
 from stanchion.core.codec import digest, short
-from stanchion.core.errors import UsageError
+from stanchion.core.errors import JudgementError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import category
+from stanchion.detectors.folding import folded
 from stanchion.detectors.grounding_citations import Cited, citations_in, passages, vouched
 from stanchion.detectors.grounding_claims import Claim, all_facts, claims_in
 from stanchion.detectors.grounding_lexicon import language_of, lexicon
@@ -30,9 +31,10 @@ from stanchion.detectors.grounding_support import (
 )
 from stanchion.detectors.grounding_text import Sentence, is_claim, sentences_of
 from stanchion.detectors.scan import Scanner
+from stanchion.detectors.surrogates import all_replaced, replaced
 
 ID = "grounding"
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 CHECKS = ("sentences", "numbers", "dates", "names", "citations")
 KINDS = {"numbers": {"number"}, "dates": {"date", "time"}, "names": {"name"}}
 NAMES_MEAN_NOTHING = frozenset({"de", "lb"})  # every noun is written with a capital
@@ -41,10 +43,7 @@ _FACT_SCORE = 0.75  # a figure that is nowhere: wrong in 9 of 10 answers of the 
 _NAME_SCORE = 0.45  # a name alone: it may be a title, or the same person otherwise called
 _UNKNOWN_DOCUMENT = 0.9
 _LOWEST = 0.2  # sentences below are not reported
-_MOST_TEXT = 200_000  # characters of an answer
-_MOST_FINDINGS = 200
-_MOST_CITATIONS = 200
-_MOST_FACTS = 2000
+MOST_TEXT = 200_000  # characters of an answer; a longer one is a failed check
 
 
 class Material(NamedTuple):
@@ -105,19 +104,20 @@ class Examiner:
         self.version = f"{CODE_VERSION}+{short(digest([*parts, entailment.version if entailment else '']))}"
 
     def examine(self, text: str, material: Material, *, language: str = "") -> Examination:
-        """Everything checkable in an answer, and what has no support."""
-        text = text[:_MOST_TEXT]
+        """Everything checkable in an answer, and what has no support.
+
+        Raises:
+            JudgementError: when the answer, or what it is compared with, is too long to be read to its end.
+        """
+        text = _readable(text)
+        material = Material(*map(all_replaced, material))
         checks = self._options.checks
-        cited = tuple(
-            islice(citations_in(text, material.ids, count=len(material.documents)), _MOST_CITATIONS)
-        )
+        cited = tuple(citations_in(text, material.ids, count=len(material.documents)))
         plain = _blanked(text, [(one.start, one.end) for one in cited])
-        facts = tuple(islice(self._facts(plain, language), _MOST_FACTS))
+        facts = tuple(self._facts(plain, language))
         sources = read_sources((*material.documents, *material.told))
         sentences = tuple(s for s in sentences_of(plain) if is_claim(plain, s))
-        scores = [
-            self._sentence_score(plain, s, sources) if "sentences" in checks else 0.0 for s in sentences
-        ]
+        scores = self._sentence_scores(plain, sentences, sources)
         doubts = list(self._fact_doubts(facts, material, list(zip(sentences, scores, strict=True))))
         if "sentences" in checks:
             scored = zip(sentences, scores, strict=True)
@@ -134,6 +134,17 @@ class Examiner:
         if (language.partition("-")[0] or language_of(text)) in NAMES_MEAN_NOTHING:
             kinds = kinds - {"name"}
         return (claim for claim in claims_in(text) if claim.kind in kinds)
+
+    def _sentence_scores(self, text: str, sentences: Sequence[Sentence], sources: Sources) -> list[float]:
+        """One score for each sentence, the same for the same words; 0 when sentences are not checked."""
+        if "sentences" not in self._options.checks:
+            return [0.0] * len(sentences)
+        known: dict[str, float] = {}
+        for sentence in sentences:
+            body = text[sentence.start : sentence.end]
+            if body not in known:
+                known[body] = self._sentence_score(text, sentence, sources)
+        return [known[text[sentence.start : sentence.end]] for sentence in sentences]
 
     def _sentence_score(self, text: str, sentence: Sentence, sources: Sources) -> float:
         if self._entailment is not None:
@@ -165,16 +176,18 @@ class Examiner:
         told = all_facts(material.told)
         news = [claim for claim in facts if not told.support(claim, tolerance=self._options.tolerance)]
         sentences = passages(texts[0])
-        scores: dict[tuple[int, int, int], float] = {}
-        for one in cited:
+        scores: dict[tuple[str, int], float] = {}
+        for one in sorted(
+            cited, key=lambda one: (one.document or 0, one.start)
+        ):  # each document is read once
             if one.document is None:
                 reason = "no document of this name or number was given"
                 yield Doubt(
                     "grounding.citation", "unknown_document", one.start, one.end, _UNKNOWN_DOCUMENT, reason
                 )
                 continue
-            place = vouched(texts[0], one.start, sentences)
-            key = (*place, one.document)
+            place = vouched(one.start, sentences)
+            key = (texts[1][place[0] : place[1]], one.document)
             if key not in scores:
                 only = Material((material.documents[one.document],), (), material.told)
                 scores[key] = self._not_said(texts[1], place, news, only)
@@ -229,18 +242,19 @@ class GroundingDetector:
         told = (*context.get("system_prompt", ()), *context.get("question", ()))
         material = Material(documents, context.get("document_ids", ()), told)
         found = self._examiner.examine(text, material, language=detector_input.locale)
-        return tuple(self._finding(doubt) for doubt in found.doubts[:_MOST_FINDINGS])
+        return folded([self._finding(doubt) for doubt in found.doubts])
 
     def _without_documents(self, text: str) -> Sequence[Finding]:
-        claims = (
-            [s for s in sentences_of(text[:_MOST_TEXT]) if is_claim(text, s)]
-            if self._require_documents
-            else []
-        )
+        if not self._require_documents:
+            return ()
+        text = _readable(text)
+        claims = [s for s in sentences_of(text) if is_claim(text, s)]
         reason = "no document was given that could support it"
-        return tuple(
-            self._finding(Doubt("grounding.unsupported", "no_documents", s.start, s.end, 1.0, reason))
-            for s in claims[:_MOST_FINDINGS]
+        return folded(
+            [
+                self._finding(Doubt("grounding.unsupported", "no_documents", s.start, s.end, 1.0, reason))
+                for s in claims
+            ]
         )
 
     def _finding(self, doubt: Doubt) -> Finding:
@@ -249,6 +263,15 @@ class GroundingDetector:
             location=Location(start=doubt.start, end=doubt.end), severity=category(doubt.category).severity,
             rule=doubt.rule, reason=doubt.reason,
         )  # fmt: skip
+
+
+def _readable(text: str) -> str:
+    if len(text) > MOST_TEXT:
+        raise JudgementError(
+            f"{ID}: {len(text):,} characters are more than the {MOST_TEXT:,} that are compared.",
+            hint="Check the answer in parts, or lower the policy's limit output_characters.",
+        )
+    return replaced(text)
 
 
 def _sentence_doubt(sentence: Sentence, score: float, sources: Sources) -> Doubt:

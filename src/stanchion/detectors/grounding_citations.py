@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from stanchion.detectors.grounding_claims import compiled
 _CITATION = (
     r"(?i)[\[【(](?:\s*(documents?|docs?|sources?|refs?)[\s:#]*)?([\p{L}\p{N}][\p{L}\p{N}_./-]*)\s*[\]】)]"
 )
+_LETTER = re.compile(r"[^\W\d_]")
 _SENTENCE = r"[^.!?\n]*(?:[.!?]+(?:[\s\"”)\]】]|$)|[.!?]+|\n|$)"
 
 
@@ -44,15 +46,29 @@ def citations_in(text: str, ids: Sequence[str], *, count: int | None = None) -> 
             yield Cited(match.start(), match.end(), document)
 
 
-def passages(text: str) -> list[tuple[int, int]]:
-    """The half-open sentences that citations stand for, in order; together they are the text."""
-    return [match.span() for match in compiled(_SENTENCE).finditer(text) if match.end() > match.start()]
+class Passage(NamedTuple):
+    """A half-open sentence that citations stand for, and where its first letter is (or its end)."""
+
+    start: int
+    end: int
+    letter: int
 
 
-def vouched(text: str, at: int, sentences: Sequence[tuple[int, int]]) -> tuple[int, int]:
+def passages(text: str) -> list[Passage]:
+    """The sentences that citations stand for, in order; together they are the text."""
+    found = []
+    for match in compiled(_SENTENCE).finditer(text):
+        start, end = match.span()
+        if end > start:
+            letter = _LETTER.search(text, start, end)
+            found.append(Passage(start, end, letter.start() if letter else end))
+    return found
+
+
+def vouched(at: int, sentences: Sequence[Passage]) -> tuple[int, int]:
     """The sentence that a citation stands for; one behind the full stop belongs to the sentence before."""
-    index = bisect_right(sentences, (at, len(text) + 1)) - 1
-    start, end = sentences[index]
-    if index > 0 and not any(c.isalpha() for c in text[start:at]):
-        return sentences[index - 1][0], end
+    index = bisect_right(sentences, at, key=lambda sentence: sentence.start) - 1
+    start, end, letter = sentences[index]
+    if index > 0 and letter >= at:
+        return sentences[index - 1].start, end
     return start, end

@@ -6,8 +6,10 @@ and capitalised words. It knows what was said, not whether it is true.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Set
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -91,25 +93,29 @@ class Facts(NamedTuple):
         if any(self._near(q.value, self._amounts(q.dimension), tolerance) for q in claim.quantities):
             return True
         numbers = self.bare if claim.quantities else self.numbers
-        if claim.is_decade and any(0 <= n - v < 10 for v in claim.readings for n in numbers):
+        if claim.is_decade and any(_is_any_between(numbers, v, v + 10) for v in claim.readings):
             return True
         return any(self._near(value, numbers, tolerance) for value in claim.readings)
 
-    def _amounts(self, dimension: str) -> set[float]:
-        return {q.value for q in self.quantities if q.dimension == dimension}
+    def _amounts(self, dimension: str) -> frozenset[float]:
+        return _by_dimension(self.quantities).get(dimension, frozenset())
 
     @staticmethod
-    def _near(value: float, numbers: Set[float], tolerance: float) -> bool:
+    def _near(value: float, numbers: frozenset[float], tolerance: float) -> bool:
         if value in numbers:
             return True
-        return tolerance > 0 and any(abs(value - n) <= tolerance * abs(n) for n in numbers)
+        if tolerance <= 0:
+            return False
+        ordered = _ordered(numbers)
+        reach = abs(value) * tolerance / (1.0 - tolerance) + 1e-9 if tolerance < 1 else math.inf
+        first, last = bisect_left(ordered, value - reach), bisect_right(ordered, value + reach)
+        return any(abs(value - n) <= tolerance * abs(n) for n in ordered[first:last])
 
     def _has_date(self, date: Date) -> bool:
         year, month, day = date
         return any(
-            (m, d) == (month, day)
-            and (year is None or y == year or (y is None and float(year) in self.numbers))
-            for y, m, d in self.dates
+            year is None or y == year or (y is None and float(year) in self.numbers)
+            for y in _by_day(self.dates).get((month, day), ())
         )
 
     def _has_name(self, words: tuple[str, ...]) -> bool:
@@ -128,6 +134,34 @@ class Facts(NamedTuple):
         return (
             any(stem + ending in self.tokens for ending in ("", "a", "e", "y", *_DEMONYMS)) if stem else False
         )
+
+
+@lru_cache(maxsize=64)
+def _ordered(numbers: frozenset[float]) -> tuple[float, ...]:
+    return tuple(sorted(numbers))
+
+
+def _is_any_between(numbers: frozenset[float], least: float, above: float) -> bool:
+    """Whether a number lies in a half-open range."""
+    ordered = _ordered(numbers)
+    return bisect_left(ordered, least) < bisect_left(ordered, above)
+
+
+@lru_cache(maxsize=64)
+def _by_dimension(quantities: frozenset[Quantity]) -> dict[str, frozenset[float]]:
+    found: dict[str, set[float]] = {}
+    for quantity in quantities:
+        found.setdefault(quantity.dimension, set()).add(quantity.value)
+    return {dimension: frozenset(values) for dimension, values in found.items()}
+
+
+@lru_cache(maxsize=64)
+def _by_day(dates: frozenset[Date]) -> dict[tuple[int, int], tuple[int | None, ...]]:
+    """The years in which a day of a month was named."""
+    found: dict[tuple[int, int], tuple[int | None, ...]] = {}
+    for year, month, day in dates:
+        found[(month, day)] = (*found.get((month, day), ()), year)
+    return found
 
 
 def claims_in(text: str) -> list[Claim]:
@@ -173,6 +207,8 @@ def facts_of(text: str) -> Facts:
 def all_facts(texts: Iterable[str]) -> Facts:
     """The facts of several sources together."""
     parts = [facts_of(text) for text in texts]
+    if len(parts) == 1:
+        return parts[0]
     merged = [frozenset[Any]().union(*column) for column in zip(*parts, strict=True)] if parts else []
     return Facts(*merged) if merged else Facts(frozenset(), frozenset(), frozenset(), frozenset())
 
@@ -293,6 +329,7 @@ def _number(text: str, written: Written) -> Claim:
     return Claim("number", written.start, written.end, written.values, written.quantities, rough, decade)
 
 
+_LINE_HEAD = 80  # characters before a name
 _CAPITAL = rf"\p{{Lu}}[\p{{L}}\p{{M}}{_APOSTROPHES}]*(?:-\p{{L}}+)*"
 _INITIAL = r"(?:\p{Lu}\.[ ]?)+"
 _NAME = rf"(?:{_INITIAL})?{_CAPITAL}(?:[ ](?:{_INITIAL})?{_CAPITAL})*"
@@ -317,7 +354,8 @@ def _names(text: str) -> Iterator[Claim]:
 
 
 def _begins_sentence(text: str, at: int) -> bool:
-    line = text[text.rfind("\n", 0, at) + 1 : at].rstrip(" \t")
+    """Whether a sentence ends, or nothing but a list's number stands, before a place of a line."""
+    line = text[max(text.rfind("\n", max(0, at - _LINE_HEAD), at) + 1, at - _LINE_HEAD, 0) : at].rstrip(" \t")
     return not line.strip("0123456789.) \t") or line[-1] in _SENTENCE_END
 
 

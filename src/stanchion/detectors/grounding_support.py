@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from stanchion.core.codec import digest_bytes
-from stanchion.core.errors import IntegrityError
+from stanchion.core.errors import IntegrityError, JudgementError
 from stanchion.core.resources import read_data_bytes
 from stanchion.detectors.grounding_claims import Facts, all_facts, claims_in
 from stanchion.detectors.grounding_lexicon import lexicon
@@ -39,9 +39,10 @@ _GRAM = 5
 _SYNONYM = 0.75  # what a word counts that is only there by another of the same meaning
 _FAMILY = 0.6  # what a word counts whose first five letters are there
 _UNKNOWN_IDF = 1.0
-_MOST_SOURCE = 400_000  # characters of all sources together that are read
+MOST_SOURCE = 1_000_000  # characters of all sources together; more is a failed check
 _SAME_MATTER = 0.4  # from this share of its words on, a source sentence speaks of the same thing
 _SAME_WORDS = 0.8  # and from this share on it says the same, or the opposite
+_MOST_PLACES = 1000  # of the words of one sentence in the sources, rare words first, that are looked up
 _NEAREST = 12  # source sentences looked at closely
 
 
@@ -101,16 +102,23 @@ def packaged_model() -> tuple[SupportModel, str]:
 
 @lru_cache(maxsize=32)
 def read_sources(documents: tuple[str, ...]) -> Sources:
-    """The texts that claims must be in, read for comparison; at most 400,000 characters of them together."""
-    kept, left = [], _MOST_SOURCE
-    for document in documents:
-        kept.append(document[:left])
-        left -= len(kept[-1])
+    """The texts that claims must be in, read for comparison.
+
+    Raises:
+        JudgementError: when they have more than `MOST_SOURCE` characters together.
+    """
+    size = sum(map(len, documents))
+    if size > MOST_SOURCE:
+        raise JudgementError(
+            f"grounding: {size:,} characters of documents, question and system prompt are more than the "
+            f"{MOST_SOURCE:,} that are compared.",
+            hint="Give the check the passages that the answer was made from.",
+        )
     sentences: list[tuple[str, ...]] = []
     raw: list[frozenset[str]] = []
     texts: list[str] = []
     by_stem: dict[str, list[int]] = defaultdict(list)
-    for document in kept:
+    for document in documents:
         for sentence in sentences_of(document):
             stems = content_stems(sentence.words)
             for each in set(stems):
@@ -122,13 +130,13 @@ def read_sources(documents: tuple[str, ...]) -> Sources:
     return Sources(
         stems=stems_there,
         prefixes=frozenset(s[:5] for s in stems_there if len(s) >= 6),
-        grams=frozenset(gram for document in kept for gram in _grams(words_of(document))),
+        grams=frozenset(gram for document in documents for gram in _grams(words_of(document))),
         sentences=tuple(sentences),
         raw=tuple(raw),
         texts=tuple(texts),
         words=frozenset().union(*raw),
         by_stem={each: tuple(places) for each, places in by_stem.items()},
-        facts=all_facts(kept),
+        facts=all_facts(documents),
     )
 
 
@@ -203,14 +211,17 @@ def _nearest(stems: Sequence[str], weight: Mapping[str, float], sources: Sources
     """The source sentence that carries most of the words, and what it and its neighbour carry together."""
     votes: dict[int, float] = defaultdict(float)
     counts = Counter(stems)
-    for each, count in counts.items():
+    left = _MOST_PLACES
+    by_rarity = sorted(counts.items(), key=lambda item: (len(sources.by_stem.get(item[0], ())), item[0]))
+    for each, count in by_rarity:
         others = (stem(other) for other in _synonyms().get(each, ()))
         places = sources.by_stem.get(each) or next(
             (sources.by_stem[o] for o in others if o in sources.by_stem), ()
         )
         factor = 1.0 if each in sources.by_stem else _SYNONYM
-        for place in places[:2000]:
+        for place in places[:left]:
             votes[place] += weight[each] * factor * count
+        left = max(left - len(places), 0)
     if not votes:
         return None, 0.0
     top = sorted(votes.items(), key=lambda item: (-item[1], item[0]))[:_NEAREST]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from stanchion.detectors.grounding_lexicon import lexicon
 
-MOST_SENTENCES = 2000  # of one text; what follows is read as one sentence
 _ENDING = re.compile(
     r"(?:(?<!\.)[.!?\u2026]{1,4}|[\u3002\uff01\uff1f\u061f\u0964])[\"'\u2019\u201d\u00bb)\]\u3011]{0,3}(?=\s|\Z|[\u3040-\u9fff])|\n+"
 )
@@ -35,7 +34,7 @@ class Sentence(NamedTuple):
 
 
 def sentences_of(text: str) -> list[Sentence]:
-    """The sentences of a text outside code fences, in order; at most `MOST_SENTENCES`."""
+    """The sentences of a text outside code fences, in order."""
     found: list[Sentence] = []
     for start, end in _spans(text):
         while start < end and text[start].isspace():
@@ -50,16 +49,14 @@ def sentences_of(text: str) -> list[Sentence]:
 
 def _spans(text: str) -> Iterator[tuple[int, int]]:
     fences = [match.span() for match in _FENCE.finditer(text)] if "```" in text or "~~~" in text else []
-    at, count = 0, 0
+    at = 0
     for fence_start, fence_end in [*fences, (len(text), len(text))]:
         for match in _ENDING.finditer(text, at, fence_start):
             is_dot = text[match.start()] == "." and match.end() - match.start() == 1
             if is_dot and _ABBREVIATION.search(text, max(at, match.start() - 8), match.start()):
                 continue
-            if count >= MOST_SENTENCES:
-                break
             yield at, match.end()
-            at, count = match.end(), count + 1
+            at = match.end()
         yield at, fence_start
         at = fence_end
 

@@ -274,7 +274,17 @@ def test_a_detector_that_breaks_stops_the_calibration_with_exit_3(capsys: pytest
         (["--detector", "marks", "--benign", "rows.jsonl", "-o", "c.yaml"], ".json"),
         (["--detector", "marks", "--benign", "odd.jsonl"], "odd.jsonl:1: unknown origin"),
         (["--detector", "marks", "--benign", "rows.jsonl", "--score-map", "plat"], "unknown score map"),
-        (["--detector", "marks", "--benign", "rows.jsonl", "--option", "size=3"], "does not take"),
+        (["--detector", "marks", "--benign", "rows.jsonl", "--option", "size=3"], "'marks'"),
+        (["--detector", "marks", "--benign", "rows.jsonl", "--option", "minimum=0.9"], "not yours to set"),
+        (
+            ["--detector", "marks", "--benign", "rows.jsonl", "--context-as", "dokuments"],
+            "Did you mean 'documents'",
+        ),
+        (["--detector", "marks", "--benign", "rows.jsonl", "--confidence", "100%"], "without the ends"),
+        (
+            ["--detector", "marks", "--benign", "number.jsonl"],
+            "number.jsonl:1: what stands in the field 'text' is no text (int)",
+        ),
     ],
 )
 def test_usage_errors_say_what_to_do(
@@ -284,5 +294,33 @@ def test_usage_errors_say_what_to_do(
     write("unlabelled.jsonl", [{"text": "one"}])
     write("unsafe.jsonl", [{"text": "one", "label": 1}])
     write("odd.jsonl", [{"text": "one", "origin": "moon"}])
+    write("number.jsonl", [{"text": 5}])
     assert main(["calibrate", *arguments]) == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in " ".join(error.split())
+    assert "%%" not in error
+    assert "Did you mean 'text'" not in error
+
+
+@pytest.mark.parametrize("name", ["--confidence", "--prevalence", "--max-false-alarms", "--min-recall"])
+@pytest.mark.parametrize("share", ["100%", "200%", "0%", "-1%", "nan", "inf", "0", "1e400"])
+def test_a_share_that_is_none_is_refused_without_a_wrong_guess(
+    name: str, share: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("rows.jsonl", answers(20))
+    assert main(["calibrate", "--detector", "marks", "--benign", "rows.jsonl", name, share]) == 2
+    error = capsys.readouterr().err
+    assert "is no share between 0 and 1" in error
+    assert "Did you mean" not in error
+
+
+def test_a_threshold_that_catches_nothing_is_said_in_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    missed = [{"text": f"Number {n} #0.0", "label": 1} for n in range(60)]
+    write("rows.jsonl", [*answers(400), *missed])
+    assert main(["calibrate", "--detector", "marks", "--rows", "rows.jsonl"]) == 0
+    verdict = capsys.readouterr().out.partition("note:")[0]
+    assert "BUT IT CATCHES 0 OF 60 UNSAFE ROWS" in verdict
+    assert "--min-recall" in verdict
+    write("rows.jsonl", answers(400, unsafe=60))
+    assert main(["calibrate", "--detector", "marks", "--rows", "rows.jsonl"]) == 0
+    assert "catches 60 of 60 unsafe rows" in capsys.readouterr().out.partition("note:")[0]

@@ -357,7 +357,8 @@ def _share(words: str, name: str) -> float:
     except ValueError as error:
         raise UsageError(f"{name}: {words!r} is no share.", hint="Write 1% or 0.01.") from error
     if not 0.0 < value < 1.0:
-        hint = f"Did you mean {number}%?" if 1.0 <= value < 100.0 else "It lies between 0% and 100%."
+        is_plain = 1.0 <= value < 100.0 and not number.endswith("%")
+        hint = f"Did you mean {number}%?" if is_plain else "It lies between 0% and 100%, without the ends."
         raise UsageError(f"{name}: {words!r} is no share between 0 and 1.", hint=hint)
     return value
 
@@ -365,10 +366,12 @@ def _share(words: str, name: str) -> float:
 def _fields(words: _Words, *, origin: str, context_as: str) -> RowFields:
     from stanchion.core.errors import UnknownNameError
     from stanchion.core.origin import Origin
-    from stanchion.detectors.calibration_rows import RowFields
+    from stanchion.detectors.calibration_rows import CONTEXT_TEXTS, RowFields
 
     if origin not in set(Origin):
         raise UnknownNameError("origin", origin, [one.value for one in Origin], where="--origin")
+    if context_as and context_as not in CONTEXT_TEXTS:
+        raise UnknownNameError("context", context_as, CONTEXT_TEXTS, where="--context-as")
     made = RowFields(origin=Origin(origin), context_as=context_as)
     for word in words or ():
         name, _, value = word.partition("=")
@@ -388,6 +391,11 @@ def _options(words: _Words) -> dict[str, Any]:
         name, mark, value = word.partition("=")
         if not name or not mark:
             raise UsageError(f"--option: {word!r} is no option.", hint="Write KEY=VALUE.")
+        if name == "minimum":
+            raise UsageError(
+                "--option: 'minimum' is not yours to set: a calibration looks at all scores.",
+                hint="Leave it out; a policy that names the calibration reports from its threshold on.",
+            )
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:

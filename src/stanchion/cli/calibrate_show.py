@@ -77,10 +77,29 @@ def _verdict(report: CalibrationReport) -> None:
             typer.echo(f"  {guarantee.statement}")
         for origin, threshold in chosen.origins.items():
             typer.echo(f"  origin {origin.value}: threshold {threshold:g}")
+        _caught(report)
         return
     typer.secho("NOT CALIBRATED", bold=True, fg="red")
     for reason in chosen.reasons:
         typer.echo(f"  {reason}")
+
+
+def _caught(report: CalibrationReport) -> None:
+    """What the threshold is worth: a detector that never alarms keeps every limit on false alarms."""
+    point = report.points[0].point
+    if not point.unsafe:
+        return
+    said = f"catches {point.caught:,} of {point.unsafe:,} unsafe rows"
+    if point.caught and point.recall_at_least is not None:
+        promise = "" if report.goals.min_recall is not None else "; no recall is promised"
+        typer.echo(
+            f"  {said} ({percent(point.caught / point.unsafe)}, {at_least(point.recall_at_least)}{promise})"
+        )
+        return
+    typer.secho(
+        f"  BUT IT {said.upper()}: at this threshold the detector is of no use here.", bold=True, fg="red"
+    )
+    typer.echo("  Allow more false alarms, or give --min-recall, which refuses such a threshold.")
 
 
 def _points(report: CalibrationReport) -> Table:

@@ -14,6 +14,8 @@ from stanchion.core.origin import Origin
 from stanchion.files.rows import Row, iter_rows
 
 MOST_ROWS = 1_000_000
+# The names of `DetectorInput.context` that hold texts.
+CONTEXT_TEXTS = ("canaries", "document_ids", "documents", "foreign_markers", "question", "system_prompt")
 _LABELS: Mapping[Any, int] = {
     **dict.fromkeys((1, "1", "unsafe", "true"), 1),
     **dict.fromkeys((0, "0", "benign", "safe", "false"), 0),
@@ -131,6 +133,13 @@ def _text(path: Path, row: Row, names: RowFields) -> str:
     text = row.value.get(names.text)
     if isinstance(text, str):
         return text
+    if text is not None:
+        raise DatasetError(
+            str(path),
+            row.line,
+            f"what stands in the field {names.text!r} is no text ({type(text).__name__}).",
+            hint="Write it in quotes.",
+        )
     hint = did_you_mean(names.text, list(row.value)) if row.value else None
     raise DatasetError(str(path), row.line, f"there is no text in the field {names.text!r}.", hint=hint)
 

@@ -23,11 +23,11 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import msgspec
 import numpy as np
-from content import corpus, learn, report
+from content import corpus, grammars, learn, report
 from content.corpus import HEADS, ContentRow
 
 from stanchion.core.codec import digest_bytes
-from stanchion.core.finding import DetectorInput
+from stanchion.core.finding import DetectorInput, Severity
 from stanchion.core.origin import Origin
 from stanchion.detectors import content, content_model
 from stanchion.detectors.content_model import ANY, ContentHead, ContentManifest, ContentModel
@@ -36,7 +36,7 @@ from stanchion.detectors.scan import packaged_scanner
 from stanchion.detectors.views import build_views
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NAME, VERSION, SEED = "content-linear", "1", 7
+NAME, VERSION, SEED = "content-linear", "2", 7
 _STARTED = time.monotonic()
 
 
@@ -83,7 +83,7 @@ def main() -> None:
 def _taught() -> tuple[list[ContentRow], list[corpus.SourceFile], learn.Windowed]:
     rng = random.Random(SEED)
     rows, files = corpus.teaching()
-    rows += corpus.made(rng)
+    rows += corpus.made(rng) + grammars.grammar_rows(rng)
     rows = _unique(rows)
     rows += corpus.joined(rows, rng, count=1000)
     windows = learn.windowed(rows)
@@ -145,7 +145,8 @@ def _measured(rows: Sequence[ContentRow], model: ContentModel) -> tuple[report.M
     of_model = np.array([any(f.rule not in names for f in findings) for findings in found])
     categories = [frozenset(f.category for f in findings) for findings in found]
     flags = np.array([bool(findings) for findings in found])
-    return report.Measured(rows, flags, of_model, categories), detector.version
+    severe = np.array([any(f.severity.rank >= Severity.HIGH.rank for f in findings) for findings in found])
+    return report.Measured(rows, flags, of_model, severe, categories), detector.version
 
 
 def _left_out(

@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="training needs scikit-learn")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "training"))
 
 import numpy as np
-from content import corpus, learn, report
+from content import corpus, grammars, learn, report
 from content.corpus import CATEGORIES, HEADS, ContentRow
 
 from stanchion.core.taxonomy import taxonomy
@@ -21,6 +21,7 @@ from stanchion.detectors.content_model import ANY, read_content_manifest
 from stanchion.detectors.content_rules import content_rules
 
 MADE = corpus.made(random.Random(3), scale=0.03)
+GRAMMAR = grammars.grammar_rows(random.Random(3))
 
 
 def row(text: str, *positive: str, unknown: tuple[str, ...] = ()) -> ContentRow:
@@ -39,6 +40,7 @@ def test_the_mapping_names_known_categories_only() -> None:
     mapped = corpus.mapping()
     for rules in mapped["teaching"].values():
         for rule in rules.values():
+            assert set(rule) <= {"positive", "unknown", "weak", "leave"}
             assert {*rule.get("positive", ()), *rule.get("unknown", ())} <= {*CATEGORIES, "all"}
     assert set(mapped["weak"]) <= set(CATEGORIES)
     for unknown in mapped["harmless"].values():
@@ -56,6 +58,34 @@ def test_every_language_has_harmful_and_harmless_rows_in_the_same_frames() -> No
         assert 0.2 < sum(labels) / len(labels) < 0.7
     sources = {one.source for one in MADE if one.language == "en"}
     assert {"made:ask", "made:safe", "made:about", "made:identity", "made:fine"} <= sources
+
+
+def test_grammars_are_filled_alike_every_time_and_leave_no_slot() -> None:
+    assert grammars.grammar_rows(random.Random(3)) == GRAMMAR
+    assert not [one.text for one in GRAMMAR if set("{}|") & set(one.text)]
+    assert {"en", "de", "fr", "es", "it", "pt", "ru", "zh"} == {one.language for one in GRAMMAR}
+
+
+def test_who_is_named_in_hate_is_named_as_often_without() -> None:
+    """A group's name alone must tell nothing: it stands in harmless rows as often as in harmful ones."""
+    english = [one for one in GRAMMAR if one.language == "en"]
+    for group in ("gay people", "muslims", "refugees", "black women", "jews", "wheelchair users", "roma"):
+        named = [one for one in english if group in one.text.casefold()]
+        harmless = sum(not one.label for one in named)
+        assert len(named) > 20
+        assert harmless / len(named) > 0.4, group
+
+
+def test_frames_of_requests_carry_harmless_acts_too() -> None:
+    for language in {one.language for one in GRAMMAR}:
+        asked = [one for one in GRAMMAR if one.language == language and one.source.startswith("made:act")]
+        share = sum(one.label for one in asked) / len(asked)
+        assert 0.3 < share < 0.7, language
+
+
+def test_a_slot_within_itself_is_an_error() -> None:
+    with pytest.raises(ValueError, match="contains itself"):
+        grammars.Choices({"a": ["x {a}"]}, random.Random(1)).expand("{a}")
 
 
 def test_abuse_of_people_teaches_no_general_output() -> None:

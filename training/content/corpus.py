@@ -77,8 +77,9 @@ def teaching(data: Path = DATA) -> tuple[list[ContentRow], list[SourceFile]]:
     files = []
     for name, rules in mapping()["teaching"].items():
         found, file = read(name, data)
-        files.append(file)
-        rows += [_taught(value, rules, _short(name)) for value in found]
+        used = [value for value in found if not _rule(rules, value["category"]).get("leave")]
+        files.append(replace(file, rows=len(used)))
+        rows += [_taught(value, rules, _short(name)) for value in used]
     for name, unknown in mapping()["harmless"].items():
         found, file = read(name, data)
         kept = [v for v in found if _is_harmless(name, v["label"])]
@@ -101,16 +102,20 @@ def _short(name: str) -> str:
     return name.partition("/")[2].removesuffix(".train").removesuffix(".dev")
 
 
+def _rule(rules: dict, detail: str) -> dict:
+    return next((rule for key, rule in rules.items() if fnmatch.fnmatch(detail, key)), {})
+
+
 def _taught(value: dict, rules: dict, source: str) -> ContentRow:
     detail = value["category"]
-    rule = next((r for key, r in rules.items() if fnmatch.fnmatch(detail, key)), {})
+    rule = _rule(rules, detail)
     positive, unknown = set(rule.get("positive", ())), set(rule.get("unknown", ()))
     unknown = set(CATEGORIES) if "all" in unknown else unknown
     if rule.get("weak") and value["lang"] == "en":
         positive |= {c for c, expression in _weak().items() if expression.search(value["text"])}
     if value["label"] == 1:
         positive.add(ANY)
-    unknown |= _any_of_abuse(positive)
+    unknown |= any_of_abuse(positive)
     return ContentRow(
         value["text"],
         frozenset(positive),
@@ -121,7 +126,7 @@ def _taught(value: dict, rules: dict, source: str) -> ContentRow:
     )
 
 
-def _any_of_abuse(positive: set[str]) -> set[str]:
+def any_of_abuse(positive: set[str]) -> set[str]:
     """`any` is not learnt from abuse of people: its words are those of harmless talk about people, too.
 
     Hate and harassment have outputs and thresholds of their own.
@@ -166,7 +171,7 @@ def _reported(value: dict, rules: dict, source: str) -> ContentRow:
         positive |= {c for tag, found in TAGS.items() if tag in value["meta"]["tags"] for c in found}
         detail = value["meta"]["tags"]
     else:
-        rule = next((r for key, r in rules.items() if fnmatch.fnmatch(detail, key)), {})
+        rule = _rule(rules, detail)
         positive |= set(rule.get("positive", ()))
     unknown = frozenset() if positive else frozenset(CATEGORIES)
     return ContentRow(value["text"], frozenset({*positive, ANY}), unknown, source, value["lang"], detail)
@@ -225,33 +230,33 @@ def _made_of(
     for category, acts in data["harm"].items():
         for index in range(size):
             act = acts[index % len(acts)]
-            text = _varied(grammar.expand(rng.choice(data["ask"]), act=act), rng)
+            text = varied(grammar.expand(rng.choice(data["ask"]), act=act), rng)
             unknown = frozenset(CATEGORIES) - {category}
             yield ContentRow(text, frozenset({category, ANY}), unknown, "made:ask", language)
             if index % 2 == 0:
-                text = _varied(grammar.expand(rng.choice(data["about"]), act=act), rng)
+                text = varied(grammar.expand(rng.choice(data["about"]), act=act), rng)
                 yield ContentRow(text, nothing, nothing, "made:about", language)
     for names, sayings in data["says"].items():
         positive = frozenset(names.split("+"))
         for index in range(size):
-            text = _varied(grammar.expand(sayings[index % len(sayings)]), rng)
-            unknown = frozenset({"hate", "harassment", "violence", *_any_of_abuse(set(positive))}) - positive
+            text = varied(grammar.expand(sayings[index % len(sayings)]), rng)
+            unknown = frozenset({"hate", "harassment", "violence", *any_of_abuse(set(positive))}) - positive
             yield ContentRow(text, positive | {ANY}, unknown, "made:says", language)
     for kind in ("identity", "chat"):
         for index in range(size * 6 if kind in data else 0):
             text = grammar.expand(data[kind][index % len(data[kind])])
-            yield ContentRow(_varied(text, rng), nothing, nothing, f"made:{kind}", language)
+            yield ContentRow(varied(text, rng), nothing, nothing, f"made:{kind}", language)
     for index in range(size * 7):
         is_ordinary = "chat" in data and index % 3 == 0
         act = "{verb} {noun}" if is_ordinary else rng.choice(data["safe"])
         text = grammar.expand(rng.choice(data["ask"]), act=act)
-        yield ContentRow(_varied(text, rng), nothing, nothing, "made:safe", language)
+        yield ContentRow(varied(text, rng), nothing, nothing, "made:safe", language)
         if index < size * 4:
             text = grammar.expand(data["fine"][index % len(data["fine"])])
-            yield ContentRow(_varied(text, rng), nothing, nothing, "made:fine", language)
+            yield ContentRow(varied(text, rng), nothing, nothing, "made:fine", language)
 
 
-def _varied(text: str, rng: random.Random) -> str:
+def varied(text: str, rng: random.Random) -> str:
     if rng.random() < 0.75:
         text = text[:1].upper() + text[1:]
     if rng.random() < 0.2:

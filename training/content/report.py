@@ -15,9 +15,10 @@ from stanchion.stats.intervals import wilson
 
 # Of ordinary harmless rows above the threshold of `any`; a source weighs as the root of its size, so that
 # neither one large source nor one row of a small one decides alone.
-ORDINARY_RATE = 0.002
-HARD_RATE = 0.03  # the same of rows that look harmful
-HEAD_RATES = {name: (0.001, 0.04) if name in ABUSE else (0.0006, 0.006) for name in CATEGORIES}
+ORDINARY_RATE = 0.004
+HARD_RATE = 0.02  # the same of rows that look harmful
+HEAD_RATES = {name: (0.0005, 0.015) if name in ABUSE else (0.0003, 0.003) for name in CATEGORIES}
+IDENTITY = ("ident_", "counter_", "negate_")  # functions of HateCheck
 LEAST_SLOPE, MOST_SLOPE = 0.3, 2.0
 
 
@@ -136,6 +137,7 @@ class Measured:
     rows: Sequence[ContentRow]
     flags: np.ndarray  # whether anything is reported
     of_model: np.ndarray  # whether the model reports anything
+    severe: np.ndarray  # whether anything of severity high or critical is reported
     categories: Sequence[frozenset[str]]  # what is reported of each row
 
 
@@ -168,9 +170,12 @@ def card(report: Report) -> str:
         "pairs of",
         "  words): one for each category, and `any`, for requests and acts that some policy forbids.",
         "* Reads wording only. It does not understand irony, quotation, or who speaks to whom.",
-        "* **Dialect bias.** One training source (davidson) is known to label African American English as",
-        "  offensive more often; slurs and reclaimed words look alike to a linear model. Do not act on",
-        "  `content.hate` or `content.harassment` alone against people.",
+        "* **Dialect bias.** The labels of one training source (davidson) are known to call African American",
+        "  English offensive more often. Its class `offensive` is left out, its class `hate` is not. Slurs",
+        "  and reclaimed words look alike to a linear model. Do not act on `content.hate` or",
+        "  `content.harassment` alone against people.",
+        "* Most training rows are written here (`training/content/templates`): harmful texts and harmless",
+        "  twins of the same words, in eight languages, and fewer in ten more.",
         "",
         "## Thresholds",
         "",
@@ -179,7 +184,7 @@ def card(report: Report) -> str:
         f"rows at most {100 * ORDINARY_RATE:.1f} % are above the one of `any`, of look-alikes at most",
         f"{100 * HARD_RATE:.0f} % (sources weighed by the root of their size); "
         "the other outputs have smaller shares",
-        "(hate and harassment: 0.1 % and 4 %, others: 0.06 % and 0.6 %). A score of 0.5 is the threshold.",
+        "(hate and harassment: 0.05 % and 1.5 %, others: 0.03 % and 0.3 %). A score of 0.5 is the threshold.",
         "",
         "## Reporting half: patterns and model together, score >= 0.5",
         "",
@@ -195,11 +200,28 @@ def card(report: Report) -> str:
         "",
         "Harmless rows (false alarms):",
         "",
-        "| source | reported | of it by the model |",
+        "| source | reported | of severity high or critical |",
         "|---|---|---|",
     ]
-    lines += _side_by_side(by_source(m.flags, m.rows, 0), by_source(m.of_model, m.rows, 0))
+    lines += _side_by_side(by_source(m.flags, m.rows, 0), by_source(m.severe, m.rows, 0))
+    lines += _identity(m)
     return "\n".join([*lines, *_tables(report)]) + "\n"
+
+
+def _identity(m: Measured) -> list[str]:
+    """Sentences that name a group and say nothing against it, or quote and contradict what is said."""
+    own = [
+        i
+        for i, row in enumerate(m.rows)
+        if row.source == "hatecheck" and not row.label and row.detail.startswith(IDENTITY)
+    ]
+    rate = Rate("", int(m.flags[own].sum()) if own else 0, len(own))
+    return [
+        "",
+        "**Identity terms**: of HateCheck's harmless sentences that name a group (neutral, kind, negated,",
+        f"quoted to contradict) {rate.text} are reported. Its sentences against",
+        "single persons and other groups count as harmless there, though many are threats.",
+    ]
 
 
 def _tables(report: Report) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from stanchion.detectors.automaton import Automaton
 from stanchion.detectors.bytefilter import needs_high, needs_one_of
 from stanchion.detectors.cache import DiskCache
+from stanchion.detectors.literals import required_literals
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.places import PlaceFinder
 from stanchion.detectors.scan import packaged_scanner
@@ -18,6 +19,7 @@ SENTENCE = (
     "the report says that password secret token: api_key = ignore previous instructions system prompt card "
     "account 4111-1111-1111-1111 call 030 1234567 <img src=//a.example> user@example.com 192.0.2.7 Dr. Who"
 )
+FILLER = b"\n" + b"the sun was low " * 60  # long texts are looked at with other databases than short ones
 WORDS = SENTENCE.split(" ")
 
 
@@ -45,13 +47,59 @@ def test_the_automaton_misses_no_pattern_that_a_search_finds() -> None:
     checked = 0
     for text in corpus():
         data = text.encode("utf-8", "replace")
+        long = data + FILLER
         seen = set(automaton.look(data, is_ascii=text.isascii()).patterns)
+        seen_in_long = set(automaton.look(long, is_ascii=text.isascii()).patterns)
         for index, finder in enumerate(finders):
             if index not in seen:
                 assert not finder.find(data)[0], f"{patterns[index].id} in {text!r}"
             else:
                 checked += 1
+                if index not in seen_in_long:
+                    assert not finder.find(long)[0], f"{patterns[index].id} in long {text!r}"
     assert checked > len(patterns)
+
+
+def test_every_example_holds_a_word_that_its_pattern_needs() -> None:
+    worded = 0
+    for made in packaged_scanner().patterns:
+        words = required_literals(made.pattern, made.flags)
+        for text in made.examples if words else ():
+            data, finder = text.lower(), PlaceFinder(made)
+            if finder.find(text.encode())[0]:
+                worded += 1
+                assert any(word in data for word in words or ()), f"{made.id}: {text!r}"
+    assert worded > 300
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        (r"\b(?:ignore|forget)\s+(?:all|the)\s+rules?\b", {"ignore", "forget"}),
+        (r"summari[sz]e this", {"summarise th", "summarize th"}),
+        (r"(?:prompt)?\s(?:system|users?)\d", {"system", "user"}),
+        (r"(?:secret){2,}", {"secret"}),
+        (r"(?:secret)*[a-z]+", None),
+        (r"(?:secret|[a-z]+) of", None),
+        (r"stra\u00dfe", {"stra"}),
+        (r"\p{L}+word\x{e9}", None),
+    ],
+)
+def test_words_that_a_match_needs(expression: str, words: set[str] | None) -> None:
+    assert required_literals(expression, ("caseless",)) == words
+
+
+def test_patterns_behind_words_are_found_in_long_texts_and_short_ones() -> None:
+    names = ["ignore", "forget", "disregard", "override", "bypass", "discard", "reveal", "repeat", "output"]
+    patterns = [pattern(rf"\b{name}\s+[a-z]+ly", "caseless") for name in names]
+    automaton = Automaton([*patterns, pattern("gr[a-z]n x")], DiskCache(None))
+    for size in (0, 200, 5_000):
+        filler = b"the sun was low. " * (size // 17)
+        for index, name in enumerate(names):
+            data = filler + f"then {name.upper()} kindly".encode() + filler
+            assert automaton.look(data, is_ascii=True).patterns == (index,)
+        assert automaton.look(filler + b" green x", is_ascii=True).patterns == ()
+        assert automaton.look(filler + b" gruen xgran x" + filler, is_ascii=True).patterns == (len(names),)
 
 
 def pattern(expression: str, *flags: str) -> Pattern:

@@ -44,9 +44,9 @@ _SIGMAS = frozenset("\u03a3\u03c3\u03c2")  # the one letter with three forms
 def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
     """The wider expression; None when this one uses a syntax that only RE2 knows."""
     try:
-        nodes, final = _tree(pattern, flags)
+        nodes, final = as_tree(pattern, flags)
         body = _Writer(ucp="ucp" in flags).sequence(_core(nodes), final)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     inline = "".join(
         letter
@@ -79,8 +79,8 @@ def needs_one_of(pattern: str, flags: Sequence[str], characters: str) -> bool:
 def _needs(pattern: str, flags: Sequence[str], is_one: Callable[[_Set], bool]) -> bool:
     """Whether every match holds a character of a class that `is_one` accepts."""
     try:
-        return _holds(_tree(pattern, flags)[0], _Writer(ucp="ucp" in flags), is_one)
-    except _UNREADABLE:
+        return _holds(as_tree(pattern, flags)[0], _Writer(ucp="ucp" in flags), is_one)
+    except UNREADABLE:
         return False
 
 
@@ -102,7 +102,7 @@ def _holds(nodes: list[Any], writer: _Writer, is_one: Callable[[_Set], bool]) ->
     return False
 
 
-def _tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
+def as_tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
     """The nodes of an expression, and the flags that hold in it."""
     value = 0
     for name, flag in (("caseless", re.IGNORECASE), ("dotall", re.DOTALL), ("multiline", re.MULTILINE)):
@@ -186,7 +186,7 @@ class _Unsupported(Exception):
     """A node that has no wider form over bytes."""
 
 
-_UNREADABLE = (re.error, Warning, _Unsupported, OverflowError, RecursionError)
+UNREADABLE = (re.error, Warning, _Unsupported, OverflowError, RecursionError)
 
 
 def _as_python(pattern: str) -> str:
@@ -290,7 +290,8 @@ class _Writer:
             members = self.members(str(body[0][0]), body[0][1], flags)
             run = members.some()
             if run is not None:
-                is_open = (members.is_high and most > 1) or most - least > _SPREAD or most > _LONGEST
+                # a character beyond ASCII is several bytes, so even one at most has no upper bound here
+                is_open = members.is_high or most - least > _SPREAD or most > _LONGEST
                 return run + _bounds(min(least, _LONGEST), None if is_open else most)
             return members.one(caseless=bool(flags & re.IGNORECASE)) + _bounds(
                 least, most if most <= _FEW else None

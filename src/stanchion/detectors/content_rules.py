@@ -20,7 +20,7 @@ from stanchion.core.resources import read_data_text
 
 FILE = "content_rules.yaml"
 FEWEST_WORDS = 2  # function words that make a language of a text likely
-LOOKED_AT = 4000  # characters of a text that are looked at to tell its languages
+SAMPLE = 4000  # characters; a language is one of the text's where one such piece holds its words
 
 
 class Intensity(StrEnum):
@@ -85,15 +85,16 @@ class ContentRules:
         those of which the text holds function words. A locale can thus not hide what is said in another
         language, it only stops words that look alike.
         """
-        head = text[:LOOKED_AT]
-        scripts = {name for name, letters in _SCRIPTS.items() if letters.search(head)}
+        scripts = {name for name, letters in _SCRIPTS.items() if letters.search(text)}
         found = {code for code, language in self.languages.items() if language.script in scripts}
         own = locale.replace("_", "-").partition("-")[0].lower()
         latin = {code for code, language in self.languages.items() if language.script == "latin"}
         if not own:
             return frozenset(found | latin)
-        words = set(_WORD.findall(head.lower()))
-        likely = {code for code in latin if len(words & self.languages[code].words) >= FEWEST_WORDS}
+        likely: set[str] = set()
+        for start in range(0, len(text), SAMPLE):
+            words = set(_WORD.findall(text[start : start + SAMPLE].lower()))
+            likely |= {code for code in latin if len(words & self.languages[code].words) >= FEWEST_WORDS}
         return frozenset(found | likely | {"en", own})
 
 

@@ -308,3 +308,29 @@ def test_a_row_that_cannot_be_used_is_an_error_with_its_line(
 def test_a_recall_needs_unsafe_rows() -> None:
     with pytest.raises(UsageError, match="no row is labelled unsafe"):
         choose(scored((benign(300), {})), Goals(min_recall=0.5))
+
+
+def test_labels_may_be_numbers_truth_values_or_words(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    labels: list[Any] = [1, 1.0, True, "1", "unsafe", " Unsafe", 0, 0.0, False, "0", "benign", "safe"]
+    path.write_text(
+        "".join(json.dumps({"text": f"{n}", "label": one}) + "\n" for n, one in enumerate(labels))
+    )
+    assert [row.label for row in read_rows([path]).rows] == [1] * 6 + [0] * 6
+    for wrong in (0.5, 2, "yes", [1], {}):
+        path.write_text(json.dumps({"text": "one", "label": wrong}) + "\n")
+        with pytest.raises(DatasetError, match="the label is no label"):
+            read_rows([path])
+
+
+def test_no_more_rows_are_read_than_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stanchion.detectors.calibration_rows.MOST_ROWS", 10)
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "one"}\n' * 11 + "not JSON, and never reached\n")
+    with pytest.raises(DatasetError, match="more than 10 rows"):
+        read_rows([], [path])
+
+
+def test_a_text_with_two_labels_is_told() -> None:
+    rows = scored((benign(400), {}), ([0.9], {"label": 1, "text": "text 3"}))
+    assert any("1 texts are labelled both" in note for note in report_of(rows).notes)

@@ -230,6 +230,9 @@ def _notes(benign: Scored, unsafe: Scored, scored: Scored) -> tuple[str, ...]:
         told.append("No row is labelled unsafe, so nothing is known of what the threshold lets through.")
     if scored.errors:
         told.append(f"{scored.errors} rows could not be scored; they count against the detector.")
+    both = {row.text for row in benign.rows} & {row.text for row in unsafe.rows}
+    if both:
+        told.append(f"{len(both)} texts are labelled both benign and unsafe: which is right?")
     zeros = sum(score == 0.0 for score in unsafe.scores)
     if zeros:
         told.append(f"{zeros} of {len(unsafe.scores)} unsafe rows score 0: no threshold finds them.")

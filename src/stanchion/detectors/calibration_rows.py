@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def read_rows(
     rows: list[LabelledText] = []
     sources: list[RowSource] = []
     for path, given in [*((p, None) for p in labelled), *((p, 0) for p in benign)]:
-        found = list(_rows(path, names, given=given, needs_label=needs_label))
+        room = MOST_ROWS - len(rows) + 1  # no more are held than are allowed, however long the file is
+        found = list(islice(_rows(path, names, given=given, needs_label=needs_label), room))
         if not found:
             raise DatasetError(str(path), 0, "there are no rows in it.")
         with path.open("rb") as stream:
@@ -156,7 +158,7 @@ def _label(path: Path, row: Row, names: RowFields, *, given: int | None, needs_l
             )
         return given
     plain = said.strip().lower() if isinstance(said, str) else said
-    label = _LABELS.get(plain) if isinstance(plain, str | int) else None
+    label = _LABELS.get(plain) if isinstance(plain, str | int | float) else None
     if label is None:
         kind = type(said).__name__
         raise DatasetError(

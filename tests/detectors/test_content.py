@@ -14,7 +14,7 @@ from stanchion.core.finding import DetectorInput, Finding, Severity
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
 from stanchion.detectors import content_model
-from stanchion.detectors.content import ID, MAX_FINDINGS, ContentDetector, pattern_language
+from stanchion.detectors.content import ID, MAX_FINDINGS, ContentDetector, is_quoted, pattern_language
 from stanchion.detectors.content_rules import Intensity, content_rules
 from stanchion.detectors.linear import LinearDetector
 from stanchion.detectors.views import build_views
@@ -216,3 +216,25 @@ def test_time_grows_with_the_length_only() -> None:
     seconds(2_000)
     short, long = min(seconds(20_000) for _ in range(3)), seconds(400_000)
     assert long < 20 * short * 3
+
+
+def test_hate_that_is_quoted_to_contradict_it_is_left_to_the_model() -> None:
+    said = "refugees are vermin"
+    assert "content.hate" in categories(said)
+    assert "content.hate" not in categories(f'Nobody should ever write "{said}" in our forum.')
+    assert "content.hate" in categories(f'"{said}"'), "quotation marks alone excuse nothing"
+
+
+@pytest.mark.parametrize("marks", ['""', "“”", "„“", "«»", "''", "\u2018\u2019"])
+def test_a_quotation_needs_words_around_it(marks: str) -> None:
+    text = f"we delete {marks[0]}a b{marks[1]} from the forum"
+    place = text.index("a b")
+    assert is_quoted(text, place, place + 3)
+    assert not is_quoted(text, 0, 2)
+    assert not is_quoted(f"{marks[0]}a b{marks[1]}", 1, 4)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="a '\"“”«»\n", max_size=60), st.integers(0, 30), st.integers(0, 30))
+def test_any_span_of_any_text_is_quoted_or_not(text: str, start: int, length: int) -> None:
+    assert is_quoted(text, start, start + length) in {True, False}

@@ -7,6 +7,7 @@ categories; each finding says how bad it is by category and intensity, see `cont
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,10 +38,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ID = "content"
-CODE_VERSION = 2
+CODE_VERSION = 3
 BLOCK = 1 << 16  # characters read at once; blocks overlap by the longest window
 MAX_FINDINGS = 4  # of the model, for each category
 NAMED = 0.0  # the margin from which a category names a text, whatever `minimum` is: the frozen threshold
+
+QUOTED_REACH = 300  # characters around a span in which the ends of its quotation are looked for
+WORDS_AROUND = 3
+_QUOTATION = re.compile(
+    r"\"[^\"\n]{1,300}\"|\u201c[^\u201d\n]{1,300}\u201d|\u201e[^\u201c\n]{1,300}\u201c"
+    r"|\u00ab[^\u00bb\n]{1,300}\u00bb|(?<!\w)['\u2018](?:[^'\u2019\n]|['\u2019](?=\w)){1,300}['\u2019](?!\w)"
+)
 
 Minima = Mapping[str, Mapping[str, float]]
 
@@ -130,8 +138,11 @@ class ContentDetector:
         for hit in hits:
             if hit.view.name not in spoken:
                 spoken[hit.view.name] = self._rules.languages_of(hit.view.text, detector_input.locale)
-            if pattern_language(hit.pattern.id) in spoken[hit.view.name]:
-                believed.append(hit)
+            if pattern_language(hit.pattern.id) not in spoken[hit.view.name]:
+                continue
+            if hit.pattern.category == "content.hate" and is_quoted(hit.view.text, hit.start, hit.end):
+                continue
+            believed.append(hit)
         return findings_from_hits(ID, self.version, believed, view_set)
 
     def _of_model(self, view_set: TextViewSet, minima: Mapping[str, float]) -> Iterator[Finding]:
@@ -179,6 +190,19 @@ class ContentDetector:
             view=suspect.view,
             reason=reason,
         )
+
+
+def is_quoted(text: str, start: int, end: int) -> bool:
+    """Whether a span stands in a quotation, and enough words around it to speak about what is quoted.
+
+    What is quoted may be condemned or meant; patterns cannot tell, so the model alone decides then.
+    """
+    left, right = max(0, start - QUOTED_REACH), end + QUOTED_REACH
+    for match in _QUOTATION.finditer(text, left, right):
+        if match.start() < start and end < match.end():
+            around = text[left : match.start()] + " " + text[match.end() : right]
+            return len(around.split()) >= WORDS_AROUND
+    return False
 
 
 def pattern_language(pattern_id: str) -> str:

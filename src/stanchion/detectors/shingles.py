@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Sequence
 
 import msgspec
@@ -40,26 +41,30 @@ class Source:
 
     def __init__(self, text: str, *, width: int = WIDTH) -> None:
         self._width = width
-        self._words = [word for word, _, _ in _tokens(text)]
+        self._words = _words(text)
         self._places: dict[tuple[str, ...], list[int]] = {}
         for index in range(len(self._words) - width + 1):
             self._places.setdefault(tuple(self._words[index : index + width]), []).append(index)
+        self._vocabulary = frozenset(self._words)
         self.weight = sum(map(_weight, self._words))
 
     def overlap(self, text: str, *, min_words: float) -> Overlap:
         """Runs of at least `min_words` words of the source that the text repeats, and their share."""
         if not self._places:
             return Overlap(0.0, ())
-        tokens = _tokens(text)
-        words = [word for word, _, _ in tokens]
+        words = _words(text)
+        if self._vocabulary.isdisjoint(words):
+            return Overlap(0.0, ())
         shared = [
             tuple(words[i : i + self._width]) in self._places for i in range(len(words) - self._width + 1)
         ]
         runs, disclosed = [], set()
+        spans: tuple[array[int], array[int]] | None = None
         for first, last in _stretches(shared, self._width):
             weight = sum(map(_weight, words[first:last]))
             if weight >= min_words:
-                runs.append(Run(tokens[first][1], tokens[last - 1][2], weight))
+                spans = spans or _spans(text)
+                runs.append(Run(spans[0][first], spans[1][last - 1], weight))
                 disclosed.update(self._positions(words[first:last]))
         share = sum(_weight(self._words[i]) for i in disclosed) / self.weight
         return Overlap(min(1.0, share), tuple(runs))
@@ -71,8 +76,18 @@ class Source:
         return {place + offset for place in starts for offset in range(self._width)}
 
 
-def _tokens(text: str) -> list[tuple[str, int, int]]:
-    return [(_folded(m.group()), m.start(), m.end()) for m in _TOKEN.finditer(text)]
+def _words(text: str) -> list[str]:
+    """The words as they are compared: strings only, which the collector of garbage need not walk through."""
+    return [_folded(word) for word in _TOKEN.findall(text)]
+
+
+def _spans(text: str) -> tuple[array[int], array[int]]:
+    """Where each word begins and ends."""
+    starts, ends = array("L"), array("L")
+    for match in _TOKEN.finditer(text):
+        starts.append(match.start())
+        ends.append(match.end())
+    return starts, ends
 
 
 def _folded(word: str) -> str:

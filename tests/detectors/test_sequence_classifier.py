@@ -195,3 +195,21 @@ def test_safetensors_are_read_by_transformers_and_a_pickle_is_not(folder: Path) 
     torch.save(network.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(IntegrityError, match="is missing"):
         open_folder(folder, runtime="transformers")
+
+
+def test_a_folder_may_be_absolute_but_a_relative_one_stays_inside_the_project(
+    folder: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    write_folder(project / "own", WORDS, LABELS)
+    assert made(folder=str(folder), base=project).version == made(folder="own", base=project).version
+    with pytest.raises(UsageError, match=r"leaves the root folder.*absolute path"):
+        made(folder="../guard", base=project)
+
+
+def test_a_folder_without_a_model_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'folder' holds no model"):
+        made(folder=str(tmp_path))
+    with pytest.raises(UsageError, match="names no folder"):
+        made(folder=str(tmp_path / "none"))

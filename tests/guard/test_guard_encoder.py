@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[1] / "detectors"))
 from tiny_encoder import network, package, tokenizer
 
 from stanchion.core.decision import CheckStatus, Effect, OnFailure
-from stanchion.core.errors import StanchionError
+from stanchion.core.errors import IntegrityError, StanchionError
 from stanchion.detectors import encoder, encoder_model
 from stanchion.guard.pipeline import Guard
 
@@ -49,10 +49,10 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("guarded_weights", None)
 
 
-def guard(folder: Path, fail: tuple[str, str]) -> Guard:
+def guard(folder: Path, fail: tuple[str, str], *, prepare: bool = True) -> Guard:
     file = folder / "policy.yaml"
     file.write_text(POLICY.format(fail=fail[0], stand_in=fail[1]))
-    return Guard.load(str(file))
+    return Guard.load(str(file), prepare=prepare)
 
 
 def changed(file: Path) -> None:
@@ -69,9 +69,18 @@ def test_it_decides_with_the_others(weights: Path, tmp_path: Path) -> None:
     assert "injection.encoder" in {finding.detector for finding in checked.decision.findings}
 
 
+@pytest.mark.parametrize("fail", [CLOSED, DEGRADE])
+def test_changed_weights_are_told_when_the_guard_is_made(
+    weights: Path, tmp_path: Path, fail: tuple[str, str]
+) -> None:
+    changed(weights / "model.onnx")
+    with pytest.raises(IntegrityError, match=r"'model.onnx' .* digest"):
+        guard(tmp_path, fail)
+
+
 def test_changed_weights_block_when_the_policy_fails_closed(weights: Path, tmp_path: Path) -> None:
     changed(weights / "model.onnx")
-    checked = guard(tmp_path, CLOSED).check("An apple, please.")
+    checked = guard(tmp_path, CLOSED, prepare=False).check("An apple, please.")
     assert not checked.allowed
     assert checked.decision.outcome is OnFailure.CLOSED
     (record,) = [r for r in checked.decision.checks if r.detector == "injection.encoder"]
@@ -80,7 +89,7 @@ def test_changed_weights_block_when_the_policy_fails_closed(weights: Path, tmp_p
 
 def test_changed_weights_leave_the_linear_model_to_decide(weights: Path, tmp_path: Path) -> None:
     changed(weights / "model.onnx")
-    made = guard(tmp_path, DEGRADE)
+    made = guard(tmp_path, DEGRADE, prepare=False)
     harmless = made.check("An apple, please.")
     assert harmless.allowed
     assert harmless.decision.outcome is OnFailure.DEGRADE

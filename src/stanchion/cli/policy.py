@@ -64,7 +64,7 @@ def show(
     from stanchion.guard.describe import describe
 
     loaded = _loaded(ctx, name)
-    description = describe(_guard(ctx, name), loaded.policy)
+    description = describe(_guard(ctx, name, prepare=False), loaded.policy)
     for warning in loaded.warnings:
         note(f"warning: {warning.render()}")
     if output_format is OutputFormat.JSON:
@@ -148,11 +148,11 @@ def _loaded(ctx: typer.Context, name: str) -> LoadedPolicy:
     return LoadedPolicy(policy=packaged_policy(source, detectors=registry.ids()))
 
 
-def _guard(ctx: typer.Context, name: str) -> Guard:
+def _guard(ctx: typer.Context, name: str, *, prepare: bool = True) -> Guard:
     from stanchion.config import process_environment
     from stanchion.guard.pipeline import Guard
 
-    return Guard.load(_source(name), env=process_environment(), registry=_registry(ctx))
+    return Guard.load(_source(name), env=process_environment(), registry=_registry(ctx), prepare=prepare)
 
 
 def _let_go(guard: Guard) -> None:

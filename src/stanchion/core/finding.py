@@ -150,7 +150,12 @@ class DetectorInput(msgspec.Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class Detector(Protocol):
-    """A pure function from views of a text to findings."""
+    """A pure function from views of a text to findings.
+
+    A detector that loads or compiles something may have `prepare()`, also when it is an `AsyncDetector`. A
+    guard calls it once when it is made, so that loading never counts against the deadline of a check; what it
+    raises keeps the guard from being made.
+    """
 
     @property
     def id(self) -> str:

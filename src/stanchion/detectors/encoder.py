@@ -81,6 +81,16 @@ class EncoderDetector:
         self._most_windows = most_windows
         self._threads = threads
 
+    def prepare(self) -> None:
+        """Load the weights, those of the linear model too where it is added, so that no text waits for it.
+
+        Raises:
+            IntegrityError: when the weights are not the right ones.
+        """
+        load_encoder(self._threads)
+        if self._with_linear:
+            classifier.load_linear(LINEAR_WEIGHTS)
+
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`.
 

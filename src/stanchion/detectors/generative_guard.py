@@ -34,6 +34,7 @@ from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.core.taxonomy import category
 from stanchion.detectors.guard_model_file import GuardModelFile, PromptPart, read_guard_model
+from stanchion.detectors.model_start import start
 from stanchion.detectors.scan import Scanner
 
 ID = "model.generative_guard"
@@ -81,6 +82,14 @@ class GenerativeGuard:
         identity = [CODE_VERSION, file.model_dump(mode="json"), name]
         self.version = f"{CODE_VERSION}+{file.guard_model}.{file.version}+{short(digest(identity))}"
 
+    def prepare(self) -> None:
+        """Make the model's client, and load a local model, so that no text waits for it.
+
+        Raises:
+            UsageError: when no model is configured, or it cannot be reached from here.
+        """
+        start(self._opened())
+
     async def adetect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """One finding over the whole text for each category that is violated.
 
@@ -112,14 +121,17 @@ class GenerativeGuard:
             await self._model.aclose()
             self._model = None
 
+    def _opened(self) -> Target:
+        if self._model is None:
+            self._model = self._make_model()
+        return self._model
+
     async def _ask(self, given: DetectorInput, risk: str) -> Sequence[str]:
         mark = self._ids.new("mark")
         asked = make_request(self.file, given, risk=risk, mark=mark)
-        if self._model is None:
-            self._model = self._make_model()
         try:
             async with asyncio.timeout(self._deadline_s):
-                done = await self._model.invoke(asked)
+                done = await self._opened().invoke(asked)
         except TimeoutError as error:
             raise DeadlineError(f"the guard model gave no verdict within {self._deadline_s:g} s.") from error
         return read_answer(done.reply, self.file, risk=risk)

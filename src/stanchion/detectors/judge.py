@@ -25,6 +25,7 @@ from stanchion.core.target import Target
 from stanchion.core.taxonomy import category
 from stanchion.detectors.judge_prompt import PROMPT_VERSION, make_question, read_verdict
 from stanchion.detectors.judge_rubric import Criterion, Rubric, read_rubric
+from stanchion.detectors.model_start import start
 from stanchion.detectors.scan import Scanner
 
 ID = "judge"
@@ -115,6 +116,14 @@ class JudgeDetector:
         identity = [CODE_VERSION, PROMPT_VERSION, rubric.digest, name, shaping]
         self.version = f"{CODE_VERSION}+{rubric.rubric}.{rubric.version}+{short(digest(identity))}"
 
+    def prepare(self) -> None:
+        """Make the model's client, and load a local model, so that no text waits for it.
+
+        Raises:
+            UsageError: when no model is configured, or it cannot be reached from here.
+        """
+        start(self._opened())
+
     async def adetect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """The findings.
 
@@ -151,6 +160,11 @@ class JudgeDetector:
             await self._model.aclose()
             self._model = None
 
+    def _opened(self) -> Target:
+        if self._model is None:
+            self._model = self._make_model()
+        return self._model
+
     async def _ask(self, given: DetectorInput, *, reverse: bool) -> Mapping[str, int]:
         options = self._options
         marks = random.Random(self._ids.new("mark"))  # noqa: S311 - seeded with 80 random bits a call
@@ -164,12 +178,10 @@ class JudgeDetector:
             control=marks.choice(controls) if controls else None,
             reverse=reverse,
         )
-        if self._model is None:
-            self._model = self._make_model()
         self.spent.calls += 1
         try:
             async with asyncio.timeout(options.deadline_s):
-                done = await self._model.invoke(question.interaction)
+                done = await self._opened().invoke(question.interaction)
         except TimeoutError as error:
             raise DeadlineError(f"the judge gave no verdict within {options.deadline_s:g} s.") from error
         if done.reply is not None:

@@ -1,7 +1,7 @@
 """`ner.spacy`: names of people and places by a spaCy pipeline that is installed or lies in a folder.
 
-spaCy is a plug-in: it is loaded on the first text, and never asked to download a model. Its models give no
-probabilities, so every entity has the configured score.
+spaCy is a plug-in: it is loaded when a guard is made, or on the first text, and never asked to download a
+model. Its models give no probabilities, so every entity has the configured score.
 """
 
 from __future__ import annotations
@@ -64,6 +64,14 @@ class SpacyDetector:
         identity = [CODE_VERSION, pipeline_identity(model), given, self._labels, score]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
+    def prepare(self) -> None:
+        """Load the pipeline, so that no text waits for it.
+
+        Raises:
+            UsageError: when no model is configured, or it is not installed.
+        """
+        self._opened()
+
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Entities by position.
 
@@ -78,16 +86,20 @@ class SpacyDetector:
                 f"detector {ID!r}: the text has {len(text):,} characters, the limit is {self._most:,}.",
                 hint="Raise its option `max_characters`.",
             )
-        with self._loading:
-            if self._pipeline is None:
-                self._pipeline = load_pipeline(self._model)
+        pipeline = self._opened()
         try:
-            entities = self._pipeline(text).ents
+            entities = pipeline(text).ents
         except Exception as error:  # a pipeline may hold anything
             raise UnavailableError(
                 f"detector {ID!r}: the pipeline failed ({type(error).__name__})."
             ) from error
         return [self._finding(one) for one in entities if one.label_ in self._labels]
+
+    def _opened(self) -> Any:
+        with self._loading:
+            if self._pipeline is None:
+                self._pipeline = load_pipeline(self._model)
+            return self._pipeline
 
     def _finding(self, entity: Any) -> Finding:
         name = self._labels[entity.label_]

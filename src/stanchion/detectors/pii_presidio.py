@@ -1,7 +1,7 @@
 """`pii.presidio`: Presidio's recognisers as a detector of personal data, with the categories of `pii`.
 
-Presidio is a plug-in: it is loaded on the first text. Its own loading of models would download what is
-missing; here a pipeline that is installed (or none: patterns only) is handed to it instead.
+Presidio is a plug-in: it is loaded when a guard is made, or on the first text. Its own loading of models
+would download what is missing; here a pipeline that is installed (or none: patterns only) is handed to it.
 """
 
 from __future__ import annotations
@@ -85,6 +85,14 @@ class PresidioDetector:
         identity = [CODE_VERSION, model, pipeline, presidio, language, self._entities]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
+    def prepare(self) -> None:
+        """Make the analyser, so that no text waits for it.
+
+        Raises:
+            UsageError: when Presidio or the model is not installed.
+        """
+        self._opened()
+
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Entities by position.
 
@@ -99,6 +107,18 @@ class PresidioDetector:
                 f"detector {ID!r}: the text has {len(text):,} characters, the limit is {self._most:,}.",
                 hint="Raise its option `max_characters`.",
             )
+        engine, wanted = self._opened()
+        try:
+            results = engine.analyze(text=text, language=self._language, entities=wanted)
+        except Exception as error:  # recognisers may be anybody's
+            raise UnavailableError(
+                f"detector {ID!r}: the analyser failed ({type(error).__name__})."
+            ) from error
+        found = [self._finding(result) for result in results]
+        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.category))
+
+    def _opened(self) -> tuple[Any, list[str]]:
+        """The analyser, and which of the mapped entities it knows."""
         with self._loading:
             if self._engine is None:
                 self._engine = make_engine(self._model, self._language)
@@ -106,14 +126,7 @@ class PresidioDetector:
         wanted = sorted(offered & self._entities.keys())
         if not wanted:
             raise UsageError(f"detector {ID!r}: the analyser knows none of the mapped entities.")
-        try:
-            results = self._engine.analyze(text=text, language=self._language, entities=wanted)
-        except Exception as error:  # recognisers may be anybody's
-            raise UnavailableError(
-                f"detector {ID!r}: the analyser failed ({type(error).__name__})."
-            ) from error
-        found = [self._finding(result) for result in results]
-        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.category))
+        return self._engine, wanted
 
     def _finding(self, result: Any) -> Finding:
         name = self._entities[result.entity_type]

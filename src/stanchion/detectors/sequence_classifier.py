@@ -22,8 +22,9 @@ from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach
 from stanchion.core.resources import data_path, read_data_text
 from stanchion.core.taxonomy import category
 from stanchion.detectors.linear import readings
+from stanchion.detectors.options import OptionError
 from stanchion.detectors.scan import Scanner
-from stanchion.detectors.sequence_model import SequenceModel, folder_digest, open_folder
+from stanchion.detectors.sequence_model import FILES, SequenceModel, folder_digest, open_folder
 from stanchion.files.references import project_root, resolve_inside
 
 ID = "model.sequence_classifier"
@@ -83,6 +84,15 @@ class SequenceClassifier:
         found = folder_digest(folder) if folder is not None else "unset"
         identity = [CODE_VERSION, msgspec.to_builtins(configuration), runtime, found]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
+
+    def prepare(self) -> None:
+        """Open the model, so that no text waits for it.
+
+        Raises:
+            UsageError: when no folder is configured, or its labels are not mapped.
+            IntegrityError: when the folder is not the pinned one, or cannot be opened.
+        """
+        self._opened()
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """At most one finding for each category and reading.
@@ -198,7 +208,7 @@ def create(
 
     Args:
         scanner: not used; the model has no patterns.
-        folder: where the model is; relative to the policy that names it.
+        folder: where the model is: an absolute path, or one relative to the policy, inside its project.
         digest: the folder's digest as `folder_digest` gives it; "" accepts any (and the version still tells).
         configuration: a packaged one; `custom` has no labels yet, so that `overrides` must give them.
         runtime: `onnx` (extra `ml`) or `transformers`.
@@ -230,11 +240,19 @@ def create(
 
 
 def _path(folder: str, base: Path | None) -> Path:
+    """The folder: absolute anywhere (models rarely live in repositories), relative inside the project."""
     path = Path(folder)
     if base is not None and not path.is_absolute():
-        path = resolve_inside(folder, folder=base, root=project_root(base / "policy.yaml"))
+        try:
+            path = resolve_inside(folder, folder=base, root=project_root(base / "policy.yaml"))
+        except UsageError as error:
+            hint = "A model outside the project is named by its absolute path; pin its digest."
+            raise OptionError(ID, "folder", f"cannot be used: {error.message}", hint=hint) from error
     if not path.is_dir():
-        raise UsageError(f"detector {ID!r}: there is no folder {folder!r}.", hint="Nothing is downloaded.")
+        raise OptionError(ID, "folder", f"names no folder: {folder!r}", hint="Nothing is downloaded.")
+    if not any((path / name).is_file() for name in FILES):
+        hint = "Export the model, or copy its files here; nothing is downloaded."
+        raise OptionError(ID, "folder", f"holds no model (none of {', '.join(FILES)}): {folder!r}", hint=hint)
     return path
 
 

@@ -74,6 +74,7 @@ class Guard:
         key: bytes | None = None,
         build_views: Callable[[str], ViewSet] | None = None,
         pool: WorkerPool | None = None,
+        prepare: bool = True,
     ) -> None:
         """`detectors` holds a Detector or AsyncDetector for every detector that the policy enables.
 
@@ -103,7 +104,8 @@ class Guard:
             what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
             raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
         self._plan = make_plan(policy, detectors)
-        self._plan.prepare()
+        if prepare:
+            self._plan.prepare()
         self._silent_rules = silent_rules(policy, detectors)
         for rule_id in self._silent_rules:
             _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
@@ -127,11 +129,13 @@ class Guard:
         env: Mapping[str, str] | None = None,
         registry: Any = None,
         clock: Clock | None = None,
+        prepare: bool = True,
     ) -> Guard:
         """A guard from a policy file (`.yaml`), a packaged policy's name, or a policy.
 
         `env` is what `${env:NAME}` in the file reads; `registry` makes the detectors (default: the installed
-        ones).
+        ones). Models are loaded now, not within a check's deadline; `prepare=False` is for guards that only
+        describe.
 
         Raises:
             FilesError: when the policy has problems; there is no fallback to an unguarded state.
@@ -147,7 +151,7 @@ class Guard:
             folder = Path(policy).parent
         detectors = make_detectors(read.policy, registry, folder=folder)
         key = None if read.key is None else stretched_key(read.key.reveal())
-        return cls(read.policy, detectors, clock=clock, key=key)
+        return cls(read.policy, detectors, clock=clock, key=key, prepare=prepare)
 
     @classmethod
     def unprotected(cls) -> Guard:

@@ -1,0 +1,120 @@
+"""What a detector loads is loaded when a guard is made: not within the deadline of the first check."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stanchion.core.decision import CheckStatus
+from stanchion.core.errors import UsageError
+from stanchion.detectors import generative_guard, judge, ner_spacy, pii_presidio, sequence_classifier
+from stanchion.detectors.custom import CustomDetector
+from stanchion.detectors.model_start import start
+from stanchion.detectors.pii_presidio import PresidioDetector
+from stanchion.detectors.registry import Registry
+from stanchion.guard.pipeline import Guard
+
+LOADING_S = 0.4  # more than the 250 ms that a check has by default
+
+
+class Slow(CustomDetector):
+    """Loads for longer than a check may take."""
+
+    is_loaded = False
+
+    def prepare(self) -> None:
+        if not self.is_loaded:
+            time.sleep(LOADING_S)
+            self.is_loaded = True
+
+    def detect(self, detector_input: Any) -> Any:
+        self.prepare()
+        return []
+
+
+class SlowRegistry(Registry):
+    """Makes the slow detector for `custom`."""
+
+    made: Slow
+
+    def create(self, detector_id: str, **options: Any) -> Any:
+        if detector_id != "custom":
+            return super().create(detector_id, **options)
+        self.made = Slow(self.scanner)
+        self.made.categories = ("custom.pattern",)  # or no rule speaks of it, and it runs nowhere
+        return self.made
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "version: 1\ndetectors:\n  custom: {threshold: 0.5, fail: closed}\n"
+        "rules:\n- {id: own, when: {detector: [custom]}, effect: block}\n"
+    )
+    return file
+
+
+def test_the_first_check_does_not_wait_for_loading(policy: Path) -> None:
+    registry = SlowRegistry()
+    checked = Guard.load(policy, registry=registry).check("hello")
+    assert registry.made.is_loaded
+    assert [one.status for one in checked.decision.checks] == [CheckStatus.RAN]
+
+
+def test_without_preparing_the_first_check_runs_out_of_time(policy: Path) -> None:
+    """What the switch is not for: a guard that checks."""
+    registry = SlowRegistry()
+    guard = Guard.load(policy, registry=registry, prepare=False)
+    assert not registry.made.is_loaded
+    checked = guard.check("hello")
+    assert [one.status for one in checked.decision.checks] == [CheckStatus.TIMED_OUT]
+
+
+def test_what_cannot_be_loaded_is_told_when_the_guard_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("version: 1\nextends: [default]\ndetectors:\n  content.judge: {fail: closed}\n"
+        "rules:\n- {id: own, when: {detector: [content.judge]}, effect: block}\n")  # fmt: skip
+    with pytest.raises(UsageError, match=r"'content.judge' has no model. Give it the option `model`"):
+        Guard.load(file)
+    assert Guard.load(file, prepare=False).policy is not None
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        generative_guard.GenerativeGuard, judge.JudgeDetector, ner_spacy.SpacyDetector,
+        pii_presidio.PresidioDetector, sequence_classifier.SequenceClassifier,
+    ],
+)  # fmt: skip
+def test_every_detector_that_loads_something_can_be_prepared(detector: Any) -> None:
+    assert callable(detector.prepare)
+
+
+def test_preparing_opens_what_a_text_would_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Engine:
+        def get_supported_entities(self, language: str) -> list[str]:
+            return ["PERSON"]
+
+    monkeypatch.setattr(pii_presidio, "make_engine", lambda model, language: Engine())
+    detector = PresidioDetector()
+    detector.prepare()
+    monkeypatch.setattr(pii_presidio, "make_engine", lambda *_: pytest.fail("loaded twice"))
+    detector.prepare()
+
+
+async def test_a_model_is_started_inside_a_running_loop_too() -> None:
+    class Model:
+        started = 0
+
+        async def start(self) -> None:
+            await asyncio.sleep(0)
+            self.started += 1
+
+    model: Any = Model()
+    start(model)
+    assert model.started == 1

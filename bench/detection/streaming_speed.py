@@ -4,8 +4,9 @@
 
 Prints for several kinds of text, cut into pieces of 20 characters: processor time of one `feed` (median,
 p99), characters held back after a piece (mean, median, p99, most), and characters looked at for each
-character of the answer at two lengths, which is the same where the work is linear. The last line of a kind is
-the time of the same answer checked whole.
+character of the answer at two lengths, which is the same where the work is linear. The last lines of
+a kind are for the same answer checked whole: all of it, one look by the detectors that stream, and what they
+check as it is and by frames alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import asyncio
 import re
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from stanchion.core.interaction import (
     End,
@@ -26,10 +29,19 @@ from stanchion.core.interaction import (
     system,
     user,
 )
+from stanchion.core.origin import Origin
+from stanchion.detectors.incremental import WindowViews
+from stanchion.detectors.registry import Registry
+from stanchion.guard.checks import Check, CheckInput, CheckRunner
+from stanchion.guard.frames import FieldScan, settles
 from stanchion.guard.pipeline import Guard
+from stanchion.guard.policy_model import DetectorSettings
+from stanchion.guard.workers import AsyncDoor
 
 ROOT = Path(__file__).parents[2]
 PIECE = 20
+WHOLE = (500, 2_000, 16_000)
+RUNNER, DOOR = CheckRunner(WindowViews), AsyncDoor()
 ASKED = Interaction(
     messages=(
         system("You help customers of a shop for lamps. Discount codes are for staff only."),
@@ -88,6 +100,47 @@ def percentile(values: list[float] | list[int], share: float) -> float:
     return float(sorted(values)[min(len(values) - 1, int(len(values) * share))])
 
 
+def fastest(work: Callable[[], object]) -> float:
+    """Milliseconds of processor time, the least of nine."""
+    taken = []
+    for _ in range(9):
+        started = time.process_time()
+        work()
+        taken.append(time.process_time() - started)
+    return 1e3 * min(taken)
+
+
+def whole_cost(guard: Guard, text: str) -> str:
+    """What an answer costs that is checked whole, and what one look by the detectors that stream costs."""
+    prepared = guard.prepare(ASKED)
+    registry = Registry()
+    whole: list[Any] = [registry.create(name) for name in ("secrets", "pii", "leakage", "injection.patterns")]
+    parts = [part for one in whole for part in (getattr(one, "parts", None) or (one,)) if settles(part)]
+
+    checks = [Check(detector=part, settings=DetectorSettings()) for part in parts]
+    like = CheckInput(field="text", text=text, origin=Origin.MODEL)
+
+    async def look() -> None:
+        await RUNNER.run(DOOR, checks, [like])
+
+    async def frames(*, is_at_once: bool) -> None:
+        scan = FieldScan(RUNNER, checks, like, views=WindowViews, given_up=set())
+        scan.add(text)
+        while not (is_at_once and await scan.at_once(DOOR)) and await scan.step(DOOR) is not None:
+            pass
+        await scan.finish(DOOR)
+
+    guard.finish(prepared, Reply(message=assistant(text)))
+    all_of_it = fastest(lambda: guard.finish(prepared, Reply(message=assistant(text))))
+    one = fastest(lambda: asyncio.run(look()))
+    slow = fastest(lambda: asyncio.run(frames(is_at_once=False)))
+    quick = fastest(lambda: asyncio.run(frames(is_at_once=True)))
+    return (
+        f"{len(text):,} characters {all_of_it:.2f} ms in all; one look {one:.2f} ms, "
+        f"what streams checked {quick:.2f} ms (x{quick / one:.1f}), by frames alone {slow:.2f} ms"
+    )
+
+
 def main() -> None:
     """Print the table."""
     guard = Guard.load()
@@ -105,10 +158,8 @@ def main() -> None:
         print(f"  characters held back: mean {mean:.1f}, median {median:.0f}, p99 {worst:.0f}, most {most}")
         first, last = short.work / 4_000, whole.work / len(long)
         print(f"  looked at per character: {first:.2f} in 4,000, {last:.2f} in {len(long):,}")
-        prepared = guard.prepare(ASKED)
-        started = time.process_time()
-        guard.finish(prepared, Reply(message=assistant(long)))
-        print(f"  checked whole: {1e3 * (time.process_time() - started):.1f} ms")
+        for length in WHOLE:
+            print(f"  checked whole: {whole_cost(guard, long[:length])}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 from stanchion.core.finding import DetectorInput, Finding
 from stanchion.detectors.expressions import compile_re2, translate
+from stanchion.detectors.incremental_calm import Occurrence, occurrence_of, reads_alike
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.prefixes import UNREADABLE, begun, longest, opening
 from stanchion.detectors.scan import Hit, Scanner
@@ -174,6 +175,11 @@ class PatternReach:
             self._watch = Watch(self._scanner.patterns_for(self.id.partition(".")[0]))
         return self._watch
 
+    @property
+    def occurrence(self) -> Occurrence:
+        """What tells whether a pattern may match in any part of a text; shared by detectors of a scanner."""
+        return occurrence_of(self._scanner)
+
     def extent(self) -> tuple[int, int]:
         """The longest match of the patterns that have a bound, in characters, and how many have none."""
         return bounds(self._scanner.patterns_for(self.id.partition(".")[0]))
@@ -192,6 +198,16 @@ class PatternReach:
         if any(view.family not in _CALM for view in view_set.readings) or self._hits(view_set):
             return start
         return max(start, min(begun_run(view_set), _live(self.watch, view_set, start)))
+
+    def calm(self, detector_input: DetectorInput) -> bool:
+        """Whether nothing is found in this text nor in any part of it, wherever it is cut.
+
+        For detectors that find nothing where no pattern matches.
+        """
+        view_set = detector_input.view_set
+        if self._hits(view_set) or not reads_alike(view_set):
+            return False
+        return self.id.partition(".")[0] not in self.occurrence.detectors(view_set)
 
     def _hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         return self._scanner.hits_for(view_set, self.id.partition(".")[0])

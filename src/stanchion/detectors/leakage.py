@@ -238,6 +238,12 @@ class PassingMarks(PatternReach):
             cut = min(cut, _begun_marks(views, detector_input.context))
         return max(start, cut)
 
+    def calm(self, detector_input: DetectorInput) -> bool:
+        """See `PatternReach.calm`; with planted marks a part may show what the whole does not."""
+        if any(detector_input.context.get(name) for name in _MARKS):
+            return False
+        return super().calm(detector_input)
+
 
 class Disclosure:
     """The part of the detector that needs the whole answer: how much it repeats of prompt and documents."""

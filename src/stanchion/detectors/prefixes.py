@@ -56,6 +56,16 @@ def opening(pattern: str, flags: Sequence[str]) -> str | None:
     return _Writer(ucp="ucp" in flags).leaving(nodes, value)
 
 
+def without_places(pattern: str, flags: Sequence[str]) -> str:
+    """A wider expression with every assertion left out: what it does not match in a text is in no part of it.
+
+    Raises:
+        one of `UNREADABLE`: for syntax that cannot be read as a tree.
+    """
+    nodes, value = _tree(pattern, flags)
+    return _PlacelessWriter(ucp="ucp" in flags).whole(nodes, value)
+
+
 def longest(pattern: str, flags: Sequence[str]) -> int | None:
     """How many characters a match has at most; None when its repetitions have no bound.
 
@@ -292,6 +302,17 @@ class _Writer:
                 case other:
                     raise ValueError(other)
         return is_negated, _merged(found)
+
+
+class _PlacelessWriter(_Writer):
+    """Writes whole expressions without their assertions."""
+
+    def whole(self, nodes: Sequence[Any], flags: int) -> str:
+        """The nodes with no assertion between them."""
+        return self._whole(nodes, flags)
+
+    def _place(self, place: str, flags: int) -> str:
+        return ""
 
 
 def _bounds(op: str, argument: Any) -> tuple[int, int]:

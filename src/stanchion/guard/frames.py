@@ -77,6 +77,7 @@ class FieldScan:
         self._settled = 0
         self._clear = self._looked_at = 0
         self._next = STEP
+        self._tried = 4 * LONGEST
         self._results = [CheckResult(status=CheckStatus.RAN) for _ in checks]
         self._found: list[list[Finding]] = [[] for _ in checks]
         self.work = 0
@@ -122,6 +123,22 @@ class FieldScan:
         found = await self._commit(door, self.length, is_last=True)
         self.is_over = True
         return found
+
+    async def at_once(self, door: Door) -> bool:
+        """Check what is left in one look, where it can be told that frames would find the same: nothing.
+
+        All of the text must have been added. Whether it was done; if not, nothing happened. It is tried where
+        half of what was left the last time is settled, so that trying costs no more than two looks.
+        """
+        left = self.length - self._settled
+        if self.is_over or self._given_up or left > LONGEST or 2 * left > self._tried:
+            return False
+        self._tried = left
+        if not self._is_calm():
+            return False
+        await self._commit(door, self.length, is_last=True)
+        self.is_over = True
+        return True
 
     def stop(self) -> None:
         """Nothing more is checked: what is settled is all that counts."""
@@ -186,6 +203,16 @@ class FieldScan:
             except Exception:  # the step that follows runs the check itself and says what is wrong
                 return start
         return cut
+
+    def _is_calm(self) -> bool:
+        """Whether no check finds anything in any part of what frames still look at, however they cut it."""
+        window = self._slice(max(0, self._settled - self._before), self.length)
+        given = msgspec.structs.replace(self._like, text=window)
+        view_set = self._views(window)
+        try:
+            return all(check.detector.calm(detector_input(given, view_set)) for check in self._checks)
+        except Exception:  # one that cannot tell, or breaks: the frames say what is wrong
+            return False
 
     async def _commit(self, door: Door, end: int, *, is_last: bool) -> tuple[Finding, ...]:
         base = max(0, self._settled - self._before)

@@ -71,18 +71,25 @@ class FramedChecks:
         results: Results = {}
         overlong = set()
         for number, text in enumerate(texts):
-            scan = scans.get(text.field) or self.scan(surface, text, given_up)
-            if not scan.is_over and scan.length == 0:
-                scan.add(text.text)
-            while await scan.step(door) is not None:
-                pass
-            await scan.finish(door)
+            scan = await self._scanned(door, surface, text, given_up=given_up, begun=scans.get(text.field))
             if scan.is_overlong:
                 overlong.add(number)
             whole = [wholes[c, number] for c in range(len(self.whole(surface)))]
             for check, result in enumerate(self._joined(surface, scan.results(text.text), whole)):
                 results[check, number] = result
         return results, frozenset(overlong)
+
+    async def _scanned(
+        self, door: Door, surface: Surface, text: CheckInput, *, given_up: set[str], begun: FieldScan | None
+    ) -> FieldScan:
+        """The frames of one text, all of them checked; one look stands for them where it finds the same."""
+        scan = begun or self.scan(surface, text, given_up)
+        if not scan.is_over and scan.length == 0:
+            scan.add(text.text)
+        while not await scan.at_once(door) and await scan.step(door) is not None:
+            pass
+        await scan.finish(door)
+        return scan
 
     def _joined(
         self, surface: Surface, passing: list[CheckResult], whole: list[CheckResult]

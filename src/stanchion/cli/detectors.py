@@ -45,14 +45,14 @@ def list_detectors(ctx: typer.Context, output_format: FormatOption = OutputForma
     if output_format is OutputFormat.JSON:
         print_json(rows)
         return
+    keys = ("id", "version", "reach", "cost")
+    wide = {key: max((len(row.get(key, "")) for row in rows), default=0) for key in keys}
     for row in rows:
         if "error" in row:
-            typer.echo(f"{row['id']:<26} cannot be loaded: {row['error']}")
+            typer.echo(f"{row['id']:<{wide['id']}}  cannot be loaded: {row['error']} {row['hint'] or ''}")
         else:
-            typer.echo(
-                f"{row['id']:<26} {row['version']:<28} {row['reach']:<19} {row['cost']:<13}"
-                f" {counted(row['patterns'], 'pattern')}"
-            )
+            patterns = counted(row["patterns"], "pattern") if row["patterns"] else ""
+            typer.echo("  ".join([*(f"{row[key]:<{wide[key]}}" for key in keys), patterns]).rstrip())
 
 
 @app.command()

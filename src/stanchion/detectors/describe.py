@@ -46,7 +46,7 @@ def describe(registry: Registry, name: str, *, in_detail: bool = False) -> dict[
 
 def description_of_failure(registry: Registry, name: str, error: StanchionError) -> dict[str, Any]:
     """The row of a detector that cannot be made."""
-    return {"id": name, "provider": registry.provider(name), "error": error.message}
+    return {"id": name, "provider": registry.provider(name), "error": error.message, "hint": error.hint}
 
 
 def _reads_patterns(name: str) -> bool:

@@ -33,7 +33,7 @@ MAX_FINDINGS = 16
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
 _COMPAT = "compat"
-DOUBLING, LARGEST_ALLOWANCE = 0.5, 2.0
+DOUBLING, LARGEST_ALLOWANCE = 0.7, 3.0
 _SOME = 0.05  # of a reading: so much of it in code is not wording, and a later reading has it in clear
 _MUCH = 0.5
 _NEEDS_SKELETON = frozenset({"confusables", "marks"})

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stanchion.core.finding import Severity
@@ -211,6 +211,7 @@ ALPHABET = (
 
 
 @given(st.text(st.sampled_from(ALPHABET), max_size=14), st.sampled_from(EXPRESSIONS))
+@example("\u00e9\u04011", EXPRESSIONS[9])
 @settings(deadline=None, max_examples=1500)
 def test_the_automaton_lets_through_whatever_matches(text: str, case: tuple[str, tuple[str, ...]]) -> None:
     expression, flags = case

@@ -1,6 +1,6 @@
 """Content: harmful requests and abuse, their look-alikes, identity terms, and ordinary texts.
 
-Thresholds were frozen on rows whose text has an even hash (`training/content/report.py`); these are the others.
+Thresholds were frozen on rows whose text has an even hash (`training/content/report.py`); these are others.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ from stanchion.core.codec import digest_stream
 from stanchion.core.components import ComponentKind
 from stanchion.core.errors import DatasetError, FilesError, Problem, StanchionError, UsageError, did_you_mean
 from stanchion.core.taxonomy import matches, taxonomy
-from stanchion.detectors.registry import Registry, with_base
+from stanchion.detectors.registry import Registry
 from stanchion.files.document import attempt_document
 from stanchion.files.references import project_root, resolve_inside
 from stanchion.governance.folder import Feature, SafetyFolder, find_safety_folder, read_folder
 from stanchion.governance.links import feature_problems, organisation_problems
 from stanchion.guard.hold_back import Route, buffers, routes
+from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.policy import LoadedPolicy, read_policy
 
 
@@ -180,13 +181,13 @@ class _Checker:
         return loaded
 
     def _stream(self, path: Path, loaded: LoadedPolicy, registry: Registry) -> None:
-        """What the policy holds back of a streamed answer; who cannot be made is told elsewhere."""
+        """What the policy holds back of a streamed answer, and which options its detectors refuse."""
         try:
-            detectors = {
-                name: registry.create(name, **with_base(settings.creation_options, path.parent))
-                for name, settings in loaded.policy.enabled_detectors.items()
-            }
-        except StanchionError:
+            detectors = make_detectors(loaded.policy, registry, folder=path.parent)
+        except FilesError as error:
+            self._problems.extend(error.problems)
+            return
+        except StanchionError:  # a part that is not installed here says nothing about the file
             return
         found = self._routes[str(path)] = routes(loaded.policy, detectors)
         self._problems.extend(

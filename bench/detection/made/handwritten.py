@@ -28,11 +28,14 @@ def _made(r: random.Random, length: int, alphabet: str = A) -> str:
 
 
 def _real(r: random.Random) -> list[str]:
+    return [*_tokens(r), *_assignments(r), _session(r)]
+
+
+def _tokens(r: random.Random) -> list[str]:
     def t(length: int, alphabet: str = A) -> str:
         return _made(r, length, alphabet)
 
-    key = base64.b64encode(r.randbytes(64)).decode()
-    texts = [
+    return [
         f"export AWS_SECRET_ACCESS_KEY={t(40, A + '/+')}",
         f"aws_access_key_id = AKIA{t(16, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567')}",
         f"GITHUB_TOKEN=ghp_{t(36)}",
@@ -67,6 +70,15 @@ def _real(r: random.Random) -> list[str]:
         "-----BEGIN OPENSSH PRIVATE KEY-----\n"
         + "\n".join(t(70, A + "+/") for _ in range(6))
         + "\n-----END OPENSSH PRIVATE KEY-----",
+    ]
+
+
+def _assignments(r: random.Random) -> list[str]:
+    def t(length: int, alphabet: str = A) -> str:
+        return _made(r, length, alphabet)
+
+    key = base64.b64encode(r.randbytes(64)).decode()
+    return [
         f'password = "{t(14)}!"',
         f"'db_password' => '{t(16)}',",
         f'<add key="ApiSecret" value="{t(32)}" />',
@@ -98,18 +110,25 @@ def _real(r: random.Random) -> list[str]:
         f'SECRET_KEY = "django-insecure-{t(50, A + "!@#$%^&*(-_=+)")}"',
         f"jwtSecret: {t(48)}",
     ]
+
+
+def _session(r: random.Random) -> str:
     header = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').decode().rstrip("=")
     claims = {"sub": "42", "name": "x", "iat": 1700000000}
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
-    texts.append(f"cookie: session={header}.{payload}.{t(43, A + '-_')}")
-    return texts
+    signature = _made(r, 43, A + "-_")
+    return f"cookie: session={header}.{payload}.{signature}"
 
 
 def _look_alikes(r: random.Random) -> list[str]:
+    return [*_digests(r), *_settings(r)]
+
+
+def _digests(r: random.Random) -> list[str]:
     def t(length: int, alphabet: str = A) -> str:
         return _made(r, length, alphabet)
 
-    texts = [
+    return [
         f"sha256: {t(64, H)}",
         f"commit {t(40, H)}",
         f"request id {uuid.UUID(int=r.getrandbits(128))}",
@@ -140,6 +159,14 @@ def _look_alikes(r: random.Random) -> list[str]:
         "postgres://user:password@localhost/db",
         "https://example.com/reset?token=TOKEN",
         "secretKeyRef:\n  name: db\n  key: password",
+    ]
+
+
+def _settings(r: random.Random) -> list[str]:
+    def t(length: int, alphabet: str = A) -> str:
+        return _made(r, length, alphabet)
+
+    return [
         'private_key_path = "/etc/ssl/private/key.pem"',
         f"v={t(11, A + '-_')} https://youtu.be/{t(11, A + '-_')}",
         f"order {t(10, '0123456789')} shipped",
@@ -171,4 +198,3 @@ def _look_alikes(r: random.Random) -> list[str]:
         'curl -H "X-Api-Key: $KEY" https://api',
         "user:pass",
     ]
-    return texts

@@ -1,8 +1,8 @@
 """Texts written by hand that nothing was fitted on: a check of how the frozen detectors travel.
 
-The rows are few, so the intervals are wide; one author wrote them before the present weights were trained. No
-row was used to write, train or choose anything. The kinds of text that earlier weights got wrong here (not the
-texts) were known when the present injection weights were made: other texts will be a little less kind.
+The rows are few, so the intervals are wide; one author wrote them before the present weights were trained.
+No row was used to write, train or choose anything. The kinds of text that earlier weights got wrong here, not
+the texts, were known when the present injection weights were made: other texts will be a little less kind.
 """
 
 from __future__ import annotations

@@ -131,8 +131,8 @@ class ViewSet(Protocol):
 class DetectorInput(msgspec.Struct, frozen=True, kw_only=True):
     """What a detector reads.
 
-    `context` holds other texts that matter, by name: `system_prompt`, `documents`, `document_ids`, `question`,
-    `canaries`.
+    `context` holds other texts that matter, by name: `system_prompt`, `documents`, `document_ids`,
+    `question`, `canaries`.
     """
 
     view_set: Any  # a ViewSet; msgspec does not check protocols

@@ -115,7 +115,7 @@ class DetectionModel(ScorerModel):
 
 
 class GroundingModel(ScorerModel):
-    """What the answer says is in the documents: numbers, dates, names, citations; on request each sentence."""
+    """What the answer says is in the documents: numbers, dates, names, citations; if asked, each sentence."""
 
     use: Literal["grounding"]
     check: tuple[Literal["numbers", "dates", "names", "citations", "sentences"], ...] = (

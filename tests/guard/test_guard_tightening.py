@@ -23,12 +23,14 @@ from stanchion.guard.policy_model import (
     Streaming,
     ToolRule,
     ToolRules,
+    Views,
     WholeMessage,
 )
 from stanchion.guard.rules import Operator, Rule, Selector
 from stanchion.guard.tightening import NOT_COMPARED, loosenings
 
 COMPARED_RECORDS = (
+    Views,
     Policy,
     DetectorSettings,
     Limits,
@@ -140,6 +142,8 @@ LOOSER: dict[tuple[type, str], tuple[Policy, Policy, str]] = {
         Policy(streaming=Streaming(guarantee=Guarantee.BOUNDED, hold_back=400)),
         "streaming.hold_back",
     ),
+    (Policy, "views"): (Policy(views=Views(rot13=True)), Policy(), "views.rot13"),
+    (Views, "rot13"): (Policy(views=Views(rot13=True)), Policy(), "views.rot13"),
     **{
         (Limits, field): (Policy(), limits(**{field: 10_000_000}), f"limits.{field}")
         for field in Limits.__struct_fields__

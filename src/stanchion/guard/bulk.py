@@ -20,6 +20,7 @@ from stanchion.core.finding import DetectorInput, Finding, ViewSet
 from stanchion.core.origin import Origin
 from stanchion.detectors.registry import Registry
 from stanchion.detectors.scan import Scanner
+from stanchion.detectors.transforms.unfolding import ViewOptions
 from stanchion.detectors.views import TextViewSet, build_views
 from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.pipeline import Guard
@@ -73,7 +74,7 @@ class BulkScanner:
         """`folder` is what file names in the policy's detector options are relative to."""
         detectors = make_detectors(policy, registry, folder=folder or Path())
         self._surface = surface
-        self._views = _OneText()
+        self._views = _OneText(ViewOptions(rot13=policy.views.rot13))
         self._guard = Guard(policy, detectors, build_views=self._views.build)
         used = [check.detector for check in self._guard.checks(surface)]
         own = [d.scanner for d in used if isinstance(getattr(d, "scanner", None), Scanner)]
@@ -103,7 +104,7 @@ class BulkScanner:
         """The verdicts on some texts; looking at them together is faster than one by one."""
         if not self._has_short_cut:
             return [self.judge_fully(text) for text in texts]
-        view_sets = [build_views(text) for text in texts]
+        view_sets = [build_views(text, options=self._views.options) for text in texts]
         for scanner in self._scanners:
             scanner.look_ahead(view_sets)
         return [self._judge(view_set) for view_set in view_sets]
@@ -141,7 +142,8 @@ class BulkScanner:
 class _OneText:
     """Gives the guard the views that were already made of a text."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: ViewOptions) -> None:
+        self.options = options
         self._kept: TextViewSet | None = None
 
     def keep(self, view_set: TextViewSet) -> None:
@@ -149,7 +151,7 @@ class _OneText:
 
     def build(self, text: str) -> ViewSet:
         kept = self._kept
-        return kept if kept is not None and kept.original is text else build_views(text)
+        return kept if kept is not None and kept.original is text else build_views(text, options=self.options)
 
 
 def _is_packaged(detector: Any) -> bool:

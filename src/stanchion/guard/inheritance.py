@@ -24,6 +24,7 @@ from stanchion.guard.policy_model import (
     SafeCompletions,
     Streaming,
     ToolRules,
+    Views,
     Waiver,
 )
 from stanchion.guard.rules import Rule, Selector
@@ -59,6 +60,7 @@ def merge(
         limits=_over(base.limits, said.get("limits") or {}, Limits),
         redaction=_redaction(base.redaction, said.get("redaction") or {}),
         streaming=_over(base.streaming, said.get("streaming") or {}, Streaming),
+        views=_over(base.views, said.get("views") or {}, Views),
         safe_completions=_completions(base.safe_completions, said.get("safe_completions") or {}),
         tools=_tools(base.tools, said.get("tools") or {}),
         waivers=(*base.waivers, *(_waiver(entry) for entry in said.get("waivers", []))),

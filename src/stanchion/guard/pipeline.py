@@ -44,6 +44,7 @@ from stanchion.guard.target import GuardedTarget
 from stanchion.guard.tool_exchange import ToolExchange
 from stanchion.guard.tools import Approve, CallCounts, Denial, ToolGate
 from stanchion.guard.vault import VaultKeeper
+from stanchion.guard.view_builders import build_frame_views, view_builder
 from stanchion.guard.workers import AsyncDoor, Door, SyncDoor, WorkerPool, run
 
 _log = logging.getLogger(__name__)
@@ -111,8 +112,8 @@ class Guard:
             _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
         for name in self._plan.idle:
             _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
-        runner = CheckRunner(build_views or _build_views, pool=pool)
-        checks = FramedChecks(self._plan, runner, build_views or _build_frame_views)
+        runner = CheckRunner(build_views or view_builder(policy), pool=pool)
+        checks = FramedChecks(self._plan, runner, build_views or build_frame_views)
         self._exchange = Exchange(
             policy,
             Examiner(policy, self._plan, checks, clock=self._clock, ids=self._ids),
@@ -476,20 +477,6 @@ def stretched_key(words: str) -> bytes:
     import hashlib
 
     return hashlib.scrypt(words.encode(), salt=b"stanchion.guard", n=2**14, r=8, p=1, dklen=32)
-
-
-def _build_views(text: str) -> ViewSet:
-    from stanchion.detectors.views import build_views
-
-    views: ViewSet = build_views(text)
-    return views
-
-
-def _build_frame_views(text: str) -> ViewSet:
-    from stanchion.detectors.incremental import WindowViews
-
-    views: ViewSet = WindowViews(text)
-    return views
 
 
 def _installed_registry() -> Any:

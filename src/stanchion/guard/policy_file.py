@@ -158,6 +158,12 @@ class StreamingEntry(FileModel):
     hold_back: Annotated[int, Field(ge=0, le=1_000_000)] = 2_000
 
 
+class ViewsEntry(FileModel):
+    """What detectors read beyond the usual readings."""
+
+    rot13: bool = False
+
+
 class SafeCompletionsEntry(FileModel):
     """What the user reads instead."""
 
@@ -228,6 +234,7 @@ class PolicyFile(FileModel):
     redacted_reasoning: Handling = Handling.ALLOW
     redaction: RedactionEntry | None = None
     streaming: StreamingEntry | None = None
+    views: ViewsEntry | None = None
     safe_completions: SafeCompletionsEntry | None = None
     capture: Capture = Capture.NONE
     marking: MarkingStyle = MarkingStyle.NONE

@@ -89,6 +89,12 @@ class Streaming(msgspec.Struct, frozen=True, kw_only=True):
     hold_back: int = 2_000
 
 
+class Views(msgspec.Struct, frozen=True, kw_only=True):
+    """What detectors read beyond the usual readings. `rot13`: every text turned by 13 letters, too."""
+
+    rot13: bool = False
+
+
 class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One detector in this policy.
 
@@ -248,6 +254,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     redacted_reasoning: Handling = Handling.ALLOW
     redaction: Redaction = Redaction()
     streaming: Streaming = Streaming()
+    views: Views = Views()
     safe_completions: SafeCompletions = SafeCompletions()
     capture: Capture = Capture.NONE
     marking: MarkingStyle = MarkingStyle.NONE

@@ -80,6 +80,8 @@ def _all(before: Policy, after: Policy) -> Iterator[tuple[Path, Any, Any]]:
         yield from _operator(before, after, rule, later.get(rule.id))
     yield from _redaction(before.redaction, after.redaction)
     yield from _streaming(before.streaming, after.streaming)
+    if before.views.rot13 and not after.views.rot13:
+        yield ("views", "rot13"), True, False
     yield from _limits(before.limits, after.limits)
     for field in ("media", "opaque", "redacted_reasoning"):
         if getattr(before, field) is Handling.BLOCK and getattr(after, field) is Handling.ALLOW:

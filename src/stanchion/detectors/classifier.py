@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -242,6 +243,43 @@ def open_linear(manifest: LinearManifest, data: bytes) -> LinearModel:
     Raises:
         IntegrityError: when the bytes do not have the manifest's digest, or hold something else than weights.
     """
+    arrays = verified_arrays(manifest, data, {"table": (1 << TABLE_BITS,), "kinds": (1 << KIND_BITS,)})
+    return LinearModel(manifest, arrays["table"], arrays["kinds"])
+
+
+class WeightsManifest(Protocol):
+    """What every manifest of packaged weights says of its file."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """The file's name in `data/weights`."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """The digest of its bytes."""
+        ...
+
+    @property
+    def feature_version(self) -> int:
+        """The features that the weights were made for."""
+        ...
+
+
+def verified_arrays(
+    manifest: WeightsManifest, data: bytes, shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, NDArray[np.int8]]:
+    """The int8 arrays of a weights file, by name, read-only; the file is the one that the manifest names.
+
+    Raises:
+        IntegrityError: when the bytes do not have the manifest's digest, were made for other features, or an
+            array has not the type and the shape that `shapes` asks for.
+    """
     import numpy as np
 
     where = f"weights '{manifest.file}' of '{manifest.name}'"
@@ -257,17 +295,24 @@ def open_linear(manifest: LinearManifest, data: bytes) -> LinearModel:
             hint="Reinstall stanchion; weights and code are of different versions.",
         )
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        table, kinds = (_checked(archive[key], bits, where) for key, bits in _ARRAYS.items())
-    return LinearModel(manifest, table, kinds)
+        arrays: dict[str, NDArray[np.int8]] = {name: archive[name] for name in shapes}
+    for name, array in arrays.items():
+        if array.dtype != "int8" or array.shape != shapes[name]:
+            raise IntegrityError(
+                f"{where}: an array of {array.dtype} {array.shape} is not what the features need."
+            )
+        array.setflags(write=False)
+    return arrays
 
 
-_ARRAYS = {"table": TABLE_BITS, "kinds": KIND_BITS}
+def worst_apart(values: NDArray[np.float64], windows: Windows, limit: float, *, most: int) -> Iterator[int]:
+    """Indices of up to `most` windows of at least `limit`, highest value first, none overlapping another."""
+    import numpy as np
 
-
-def _checked(array: NDArray[np.int8], bits: int, where: str) -> NDArray[np.int8]:
-    if array.dtype != "int8" or array.shape != (1 << bits,):
-        raise IntegrityError(
-            f"{where}: an array of {array.dtype} {array.shape} is not what the features need."
-        )
-    array.setflags(write=False)
-    return array
+    left = values.copy()
+    for _ in range(most):
+        index = int(left.argmax())
+        if left[index] < limit or left[index] == -np.inf:
+            return
+        yield index
+        left[(windows.starts < windows.ends[index]) & (windows.starts[index] < windows.ends)] = -np.inf

@@ -17,7 +17,7 @@ from stanchion.core.codec import digest, short
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import matches
-from stanchion.detectors.classifier import LONG_WINDOW, Windows, allowance, windows_of
+from stanchion.detectors.classifier import LONG_WINDOW, Windows, allowance, windows_of, worst_apart
 from stanchion.detectors.content_model import (
     ANY,
     ContentModel,
@@ -238,7 +238,7 @@ def _worst(
     columns = {name: index for index, name in enumerate(model.categories)}
     known = [name for name in limits if name in columns]
     for name in known:
-        for window in _peaks(margins[:, columns[name]], windows, limits[name]):
+        for window in worst_apart(margins[:, columns[name]], windows, limits[name], most=MAX_FINDINGS):
             yield float(margins[window, columns[name]]), name, window, False
     if not known or max(margins[:, columns[name]].max() for name in known) >= NAMED:
         return
@@ -247,18 +247,6 @@ def _worst(
     nearest = max(known, key=lambda name: margins[window, columns[name]])
     if margin >= limits[nearest]:
         yield margin, nearest, window, True
-
-
-def _peaks(column: NDArray[np.float64], windows: Windows, limit: float) -> Iterator[int]:
-    import numpy as np
-
-    left = column.copy()
-    for _ in range(MAX_FINDINGS):
-        index = int(left.argmax())
-        if left[index] < limit or left[index] == -np.inf:
-            return
-        yield index
-        left[(windows.starts < windows.ends[index]) & (windows.starts[index] < windows.ends)] = -np.inf
 
 
 def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:

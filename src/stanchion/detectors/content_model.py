@@ -6,18 +6,15 @@ number, as in `classifier`; here a bucket holds one weight for each category, an
 
 from __future__ import annotations
 
-import io
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from stanchion.core.codec import digest_bytes
-from stanchion.core.errors import IntegrityError
 from stanchion.core.resources import data_path, read_data_bytes
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, Windows, gram_ranges
-from stanchion.detectors.hashing import CHARACTER_ORDERS, FEATURE_VERSION, TABLE_BITS, Grams
+from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, Windows, gram_ranges, verified_arrays
+from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, Grams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,24 +118,5 @@ def open_content(manifest: ContentManifest, data: bytes) -> ContentModel:
     Raises:
         IntegrityError: when the bytes do not have the manifest's digest, or hold something else than weights.
     """
-    import numpy as np
-
-    where = f"weights '{manifest.file}' of '{manifest.name}'"
-    found = digest_bytes(data)
-    if found != manifest.digest:
-        raise IntegrityError(
-            f"{where}: digest {found} is not {manifest.digest}.",
-            hint="Reinstall stanchion; the file was changed.",
-        )
-    if manifest.feature_version != FEATURE_VERSION:
-        raise IntegrityError(
-            f"{where}: made for features {manifest.feature_version}, this code computes {FEATURE_VERSION}.",
-            hint="Reinstall stanchion; weights and code are of different versions.",
-        )
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        table = archive["table"]
     shape = (1 << BUCKET_BITS, len(manifest.heads))
-    if table.dtype != "int8" or table.shape != shape:
-        raise IntegrityError(f"{where}: an array of {table.dtype} {table.shape} is not {shape} of int8.")
-    table.setflags(write=False)
-    return ContentModel(manifest, table)
+    return ContentModel(manifest, verified_arrays(manifest, data, {"table": shape})["table"])

@@ -12,19 +12,18 @@ from stanchion.core.origin import Origin
 from stanchion.detectors.classifier import (
     LONG_WINDOW,
     LinearModel,
-    Windows,
     allowance,
     load_linear,
     read_manifest,
     windows_of,
+    worst_apart,
 )
 from stanchion.detectors.hashing import shared_n_grams
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.views import TextView, TextViewSet
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 ID = "injection.linear"
 WEIGHTS = "injection-linear"
@@ -166,24 +165,11 @@ def _suspects(
             continue
         windows = windows_of(text)
         logits = model.logits(grams, windows) - allowed
-        for index in _worst_apart(logits, windows, limit):
+        for index in worst_apart(logits, windows, limit, most=MAX_FINDINGS):
             start, end = _trimmed(text, int(windows.starts[index]), int(windows.ends[index]))
             found = view.to_original(offset + start, offset + end)
             kind = model.is_other_kind(grams, start, end)
             yield _Suspect(float(logits[index]), view.name, *found, is_jailbreak=kind)
-
-
-def _worst_apart(logits: NDArray[np.float64], windows: Windows, limit: float) -> Iterator[int]:
-    """Indices of windows of at least `limit`, highest logit first, none overlapping an earlier one."""
-    import numpy as np
-
-    left = logits.copy()
-    for _ in range(MAX_FINDINGS):
-        index = int(left.argmax())
-        if left[index] < limit or left[index] == -np.inf:
-            return
-        yield index
-        left[(windows.starts < windows.ends[index]) & (windows.starts[index] < windows.ends)] = -np.inf
 
 
 def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:

@@ -6,18 +6,16 @@ number, as in `detectors.classifier`; the table is narrower, since answers open 
 
 from __future__ import annotations
 
-import io
 import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from stanchion.core.codec import Digest, digest_bytes
-from stanchion.core.errors import IntegrityError
+from stanchion.core.codec import Digest
 from stanchion.core.resources import data_path, read_data_bytes
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR
-from stanchion.detectors.hashing import CHARACTER_ORDERS, FEATURE_VERSION, TABLE_BITS, n_grams
+from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, verified_arrays
+from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, n_grams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,25 +103,4 @@ def open_refusal(manifest: RefusalManifest, data: bytes) -> RefusalModel:
     Raises:
         IntegrityError: when the bytes do not have the manifest's digest, or hold something else than weights.
     """
-    import numpy as np
-
-    where = f"weights '{manifest.file}' of '{manifest.name}'"
-    found = digest_bytes(data)
-    if found != manifest.digest:
-        raise IntegrityError(
-            f"{where}: digest {found} is not {manifest.digest}.",
-            hint="Reinstall stanchion; the file was changed.",
-        )
-    if manifest.feature_version != FEATURE_VERSION:
-        raise IntegrityError(
-            f"{where}: made for features {manifest.feature_version}, this code computes {FEATURE_VERSION}.",
-            hint="Reinstall stanchion; weights and code are of different versions.",
-        )
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        table = archive["table"]
-    if table.dtype != "int8" or table.shape != (1 << BITS,):
-        raise IntegrityError(
-            f"{where}: an array of {table.dtype} {table.shape} is not what the features need."
-        )
-    table.setflags(write=False)
-    return RefusalModel(manifest, table)
+    return RefusalModel(manifest, verified_arrays(manifest, data, {"table": (1 << BITS,)})["table"])

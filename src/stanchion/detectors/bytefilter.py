@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 _HIGH = r"[\xc2-\xf4][\x80-\xbf]{1,3}"  # one character beyond ASCII
-_ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
+ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
 _PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
 _CODE_POINT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _FEW = 4  # repeats of a group that are kept as they are
@@ -109,7 +109,7 @@ def as_tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
         value |= flag if name in flags else 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tree = _parse(_as_python(pattern), value)
+        tree = _parse(as_python(pattern, _property), value)
     return list(tree), int(tree.state.flags)
 
 
@@ -189,15 +189,15 @@ class _Unsupported(Exception):
 UNREADABLE = (re.error, Warning, _Unsupported, OverflowError, RecursionError)
 
 
-def _as_python(pattern: str) -> str:
-    r"""The expression with `\p{L}` and its kind as wider classes, and `\x{e9}` as `\U000000e9`."""
+def as_python(pattern: str, wider: Callable[[re.Match[str]], str]) -> str:
+    r"""The expression with `\p{L}` and its kind as the members of wider classes, `\x{e9}` as `\U000000e9`."""
     parts: list[str] = []
     in_class = False
     position = 0
     while position < len(pattern):
         found = _PROPERTY.match(pattern, position)
         if found is not None:
-            wide = _property(found)
+            wide = wider(found)
             parts.append(wide if in_class else f"[{wide}]")
             position = found.end()
             continue
@@ -220,7 +220,7 @@ def _property(found: re.Match[str]) -> str:
     name = found[3] or found[4]
     is_negated = (found[1] == "P") != bool(found[2])
     is_letters = name[0] in "LN" if len(name) <= 2 else name not in ("Common", "Inherited")
-    return r"\s\S" if is_negated or not is_letters else rf"\w{_ANY_HIGH}"
+    return r"\s\S" if is_negated or not is_letters else rf"\w{ANY_HIGH}"
 
 
 class _Set:
@@ -335,7 +335,7 @@ class _Writer:
                     raise _Unsupported
         if is_negated:
             return _Set(_ASCII - _both_cases(members, flags), is_high=True)
-        return _Set(members, is_high=is_high or ord(_ANY_HIGH) in others, others=others)
+        return _Set(members, is_high=is_high or ord(ANY_HIGH) in others, others=others)
 
 
 def _both_cases(codes: Iterable[int], flags: int) -> frozenset[int]:

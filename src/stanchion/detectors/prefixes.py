@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from stanchion.detectors.bytefilter import ANY_HIGH, as_python
+
 _LAST = 0x10FFFF
 _WORD_SIGNS = ((0x21, 0x7E),)  # what a first word is made of: ASCII that can be seen
 _HIGH = (0x80, _LAST)
@@ -27,10 +29,7 @@ _LONGEST_COUNT = 64  # repeats of one character that are counted; beyond it, a l
 _LONGEST_GROUP_COUNT = 8
 _FOLDS_BEYOND_ASCII = {ord("k"): 0x212A, ord("s"): 0x17F}
 _FLAGS = (("caseless", re.IGNORECASE), ("dotall", re.DOTALL), ("multiline", re.MULTILINE))
-_PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
-_CODE_POINT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _TURNED_OFF = re.compile(r"\(\?-[a-zA-Z]+\)")
-_ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
 
 Ranges = tuple[tuple[int, int], ...]
 UNREADABLE = (re.error, Warning, ValueError, OverflowError, RecursionError)
@@ -114,32 +113,12 @@ def _tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
         value |= flag if name in flags else 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tree = _parser.parse(_as_python(body), value)
+        tree = _parser.parse(as_python(body, _property), value)
     return list(tree), int(tree.state.flags)
 
 
-def _as_python(pattern: str) -> str:
-    r"""The expression with `\p{L}` as a wider class and `\x{e9}` as `\U000000e9`."""
-    parts: list[str] = []
-    in_class = False
-    position = 0
-    while position < len(pattern):
-        found = _PROPERTY.match(pattern, position)
-        if found is not None:
-            wide = r"\s\S" if found[1] == "P" or found[2] else rf"\x21-\x7e{_ANY_HIGH}"
-            parts.append(wide if in_class else f"[{wide}]")
-            position = found.end()
-            continue
-        found = _CODE_POINT.match(pattern, position)
-        if found is not None:
-            parts.append(f"\\U{int(found[1], 16):08x}")
-            position = found.end()
-            continue
-        step = 2 if pattern[position] == "\\" else 1
-        in_class = True if pattern[position] == "[" else False if pattern[position] == "]" else in_class
-        parts.append(pattern[position : position + step])
-        position += step
-    return "".join(parts)
+def _property(found: re.Match[str]) -> str:
+    return r"\s\S" if found[1] == "P" or found[2] else rf"\x21-\x7e{ANY_HIGH}"
 
 
 class _Writer:
@@ -287,7 +266,7 @@ class _Writer:
         for kind, value in items:
             match str(kind):
                 case "LITERAL":
-                    found.append(_HIGH if value == ord(_ANY_HIGH) else (value, value))
+                    found.append(_HIGH if value == ord(ANY_HIGH) else (value, value))
                 case "RANGE":
                     found.append((int(value[0]), int(value[1])))
                 case "CATEGORY":

@@ -8,7 +8,8 @@ compile() {
 }
 compile -o requirements/base.txt pyproject.toml requirements/build.in
 compile -o requirements/demo.txt --extra local --extra report -c requirements/base.txt pyproject.toml requirements/build.in
-compile -o requirements/dev.txt --extra local --extra ml --extra report --extra parquet --extra postgres --extra redis \
+compile -o requirements/dev.txt --extra fast --extra flags --extra local --extra ml --extra otel --extra report --extra parquet --extra postgres \
+  --extra redis --extra vault \
   -c requirements/demo.txt pyproject.toml requirements/dev.in
 compile -o requirements/plugins.txt -c requirements/dev.txt pyproject.toml requirements/plugins.in
 compile -o requirements/docs.txt requirements/docs.in

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from stanchion.core.errors import UsageError
 from stanchion.detectors import generative_guard, judge, ner_spacy, pii_presidio, sequence_classifier
 from stanchion.detectors.custom import CustomDetector
 from stanchion.detectors.model_start import start
+from stanchion.detectors.moderation import AZURE, OPENAI, Service
 from stanchion.detectors.pii_presidio import PresidioDetector
 from stanchion.detectors.registry import Registry
 from stanchion.guard.pipeline import Guard
@@ -118,3 +121,46 @@ async def test_a_model_is_started_inside_a_running_loop_too() -> None:
     model: Any = Model()
     start(model)
     assert model.started == 1
+
+
+OPENED = """
+import sys
+from stanchion.core.finding import DetectorInput
+from stanchion.core.origin import Origin
+from stanchion.core.taxonomy import category
+from stanchion.detectors.registry import Registry
+from stanchion.detectors.views import build_views
+
+text = "On 4 May 2023 Anna Berg sold 12 boats, and nobody was told about it [1]."
+category("grounding.unsupported")  # a policy has read the categories before
+detector = Registry().create(sys.argv[1])
+detector.prepare()
+read = DetectorInput(
+    view_set=build_views(text), origin=Origin.USER, context={"documents": ("Anna Berg sold boats.",)}
+)
+opened = []
+sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event in {"open", "import"} else None)
+detector.detect(read)
+print(*opened)
+"""
+
+
+@pytest.mark.parametrize("detector", ["injection.linear", "refusal", "grounding", "content"])
+def test_after_preparing_the_first_text_opens_no_file_and_imports_nothing(detector: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, detector], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("detector", [OPENAI, AZURE])
+def test_a_service_without_a_key_is_told_when_the_guard_is_made(detector: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        f"version: 1\ndetectors:\n  {detector}: {{fail: closed}}\n"
+        f"rules:\n- {{id: own, when: {{detector: [{detector}]}}, effect: block}}\n"
+    )
+    registry = Registry(services=lambda _: Service("http://127.0.0.1:9", None))
+    with pytest.raises(UsageError, match="has no key"):
+        Guard.load(file, registry=registry)
+    assert Guard.load(file, registry=registry, prepare=False).policy is not None

@@ -17,6 +17,7 @@ from stanchion.core.codec import digest, short
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import matches
+from stanchion.detectors import hashing
 from stanchion.detectors.classifier import LONG_WINDOW, Windows, allowance, windows_of, worst_apart
 from stanchion.detectors.content_model import (
     ANY,
@@ -113,6 +114,7 @@ class ContentDetector:
             IntegrityError: when the weights are not those the manifest names.
         """
         load_content()
+        hashing.prepare()
         self._scanner.prepare(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:

@@ -15,7 +15,7 @@ from stanchion.core.codec import digest, short
 from stanchion.core.errors import IntegrityError, JudgementError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
 from stanchion.core.origin import Origin
-from stanchion.detectors import classifier
+from stanchion.detectors import classifier, hashing
 from stanchion.detectors.encoder_model import (
     EncoderManifest,
     EncoderModel,
@@ -90,6 +90,7 @@ class EncoderDetector:
         load_encoder(self._threads)
         if self._with_linear:
             classifier.load_linear(LINEAR_WEIGHTS)
+            hashing.prepare()
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`.

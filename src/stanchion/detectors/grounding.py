@@ -214,6 +214,12 @@ class Examiner:
         return max((self._sentence_score(passage, s, sources) for s in claims), default=0.0)
 
 
+_EXAMPLE = (
+    "Anna Berg sold 12 boats on 3 May 2024 [1]. The cold water was not warm.",
+    Material(("Anna Berg sold twelve boats on May 3, 2024. The hot water was warm.",)),
+)
+
+
 class GroundingDetector:
     """Reports claims of an answer that its documents do not support, and citations that are wrong.
 
@@ -232,6 +238,14 @@ class GroundingDetector:
         self._require_documents = require_documents
         self.cost = cost
         self.version = f"{examiner.version}{'+required' if require_documents else ''}"
+
+    def prepare(self) -> None:
+        """Read the word lists and compile the expressions, by a look at one answer, so that none waits.
+
+        Raises:
+            IntegrityError: when the weights were made for other features.
+        """
+        self._examiner.examine(*_EXAMPLE)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings in order of position."""

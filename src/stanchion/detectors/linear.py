@@ -9,6 +9,7 @@ from stanchion.core.codec import short
 from stanchion.core.errors import UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
 from stanchion.core.origin import Origin
+from stanchion.detectors import hashing
 from stanchion.detectors.classifier import (
     LONG_WINDOW,
     LinearModel,
@@ -65,6 +66,15 @@ class LinearDetector:
         manifest = read_manifest(WEIGHTS)
         self.version = f"{manifest.version}+{short(manifest.digest)}"
         self._minimum = minimum
+
+    def prepare(self) -> None:
+        """Load the weights and make the tables of letters, so that no text waits for them.
+
+        Raises:
+            IntegrityError: when the weights are not those the manifest names.
+        """
+        load_linear(WEIGHTS)
+        hashing.prepare()
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`."""

@@ -117,6 +117,14 @@ class ModerationDetector:
         identity = [CODE_VERSION, detector_id, model, names, AZURE_VERSION]
         self.version = f"{CODE_VERSION}+{short(digest(identity))}"
 
+    def prepare(self) -> None:
+        """Check address and key, so that what is missing is told before the first text; nothing is sent.
+
+        Raises:
+            UsageError: when there is no address or no key, or they cannot be used.
+        """
+        self._address_and_key()
+
     async def adetect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings over the whole text, by category.
 
@@ -158,12 +166,15 @@ class ModerationDetector:
         """Close the connections; safe to call twice."""
         await self._http.aclose()
 
-    def _call(self, text: str) -> Call:
+    def _address_and_key(self) -> tuple[str, str]:
         service = self._service()
         base = checked_url(service.base_url, what=f"the address of {self.id!r}")
         if service.key is None:
             raise UsageError(f"detector {self.id!r} has no key.", hint=_KEY_HINTS[self.id])
-        key = _header_value(service.key.reveal())
+        return base, _header_value(service.key.reveal())
+
+    def _call(self, text: str) -> Call:
+        base, key = self._address_and_key()
         headers = {
             "content-type": "application/json",
             "accept": "application/json",

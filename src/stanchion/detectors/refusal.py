@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from stanchion.core.codec import digest, short
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import category
+from stanchion.detectors import hashing
 from stanchion.detectors.quotation import quotations
 from stanchion.detectors.refusal_model import CLOSING, OPENING, RefusalModel, load_refusal, read_manifest
 from stanchion.detectors.scan import Hit, Scanner
@@ -69,6 +70,16 @@ class RefusalDetector:
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
         self.version = f"{CODE_VERSION}+{short(digest([scanner.digest_for(ID), read_manifest().digest]))}"
+
+    def prepare(self) -> None:
+        """Load the weights and make the tables of letters, so that no answer waits for them.
+
+        Raises:
+            IntegrityError: when the weights are not those the manifest names.
+        """
+        load_refusal()
+        hashing.prepare()
+        self._scanner.prepare(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """One finding, or none."""

@@ -72,6 +72,10 @@ def test_values_in_a_credentials_place_are_found_exactly(text: str, value: str) 
         "trace 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "uuid 6ba7b810-9dad-11d1-80b4-00c04fd430c8",
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me@host",
+        '"user_token": "xoxp-5678-5678-5678-a93e01c74bd2f6580e1d7c93ab54f026"',
+        "SERVICE_ACCESS_KEY: BcDeFgH234",
+        "  vaultToHoldSecrets: shop7-uat-4471920356",
+        "  bucketForTokens: shop7-uat-4471920356",
     ],
 )
 def test_look_alikes_and_placeholders_are_no_findings(text: str) -> None:
@@ -129,6 +133,7 @@ def test_every_text_is_read_and_findings_stay_inside_it(text: str) -> None:
         ("clientSecret", False, True), ("API_KEY", False, True), ("publicKey", False, False),
         ("token_type", False, False), ("secretName", False, False), ("authToken", False, True),
         ("monkey", False, False), ("keyboard", False, False), ("next_token_url", False, False),
+        ("vaultForSecrets", False, False), ("appSecrets", False, True), ("tokenForBuild", False, True),
     ],
 )  # fmt: skip
 def test_names_say_whether_they_hold_a_credential(name: str, password: bool, secret: bool) -> None:

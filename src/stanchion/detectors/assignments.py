@@ -85,6 +85,8 @@ _KEY_DISOWNERS = _word_set(
     "public primary foreign partition sort cache hash row map config i18n translation object composite "
     "unique idempotency routing dictionary index hot lookup registry group bucket shard join natural"
 )
+_PLURALS = _word_set("secrets tokens credentials creds keys")
+_RELATING_WORDS = _word_set("to for of from with without in per")
 # A name that ends so speaks of a secret without holding it.
 _ABOUT_WORDS = _word_set(
     "id ids name names type types url uri endpoint host path file filename dir directory length len "
@@ -171,6 +173,8 @@ def asks_for_secret(name: str) -> bool:
     words = words_of(name)
     if not words or words[-1] in _ABOUT_WORDS:
         return False
+    if words[-1] in _PLURALS and _RELATING_WORDS & set(words[:-1]):
+        return False  # `vaultToStoreSecrets` names a vault
     if words[-1] in {"key", "keys"}:
         owner = words[-2] if len(words) > 1 else ""
         return owner not in _KEY_DISOWNERS

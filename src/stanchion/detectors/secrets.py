@@ -26,7 +26,7 @@ from stanchion.detectors.token_checks import (
 )
 
 ID = "secrets"
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 _CHECKSUMS: Mapping[str, Callable[[str], bool]] = {"secrets.github_token": has_github_checksum}
 _CHECKSUM_HOLDS, _CHECKSUM_FAILS = 0.99, 0.75

@@ -30,6 +30,8 @@ _FILLER_WORD = re.compile(
     |lorem|\btodo\b|xxxx|\*{3,}|\.{3,}|_{6,}|-{6,}|x{6}|test_?(?:key|token|secret|password)""",
     re.VERBOSE | re.IGNORECASE,
 )
+# One group again and again (`1234-1234-1234`): nobody draws that.
+_SAME_GROUPS = re.compile(r"(?<![A-Za-z0-9])([0-9]{3,12})(?:[-_. ]\1){2}(?![A-Za-z0-9])")
 _SEQUENCE = re.compile(
     r"0{8}|abcdef(?:gh|0123|g)|0?123456789|987654321|qwerty|(?:deadbeef){2}|a{8}|(.)\1{6}", re.IGNORECASE
 )
@@ -88,7 +90,7 @@ def is_filler(value: str) -> bool:
     text = value.strip().strip("\"'`")
     if not text or _ALGORITHM.match(text) or text.casefold() in _FILLER_VALUES or _REFERENCE.search(text):
         return True
-    return bool(_FILLER_WORD.search(text)) or _is_repetitive(text)
+    return bool(_FILLER_WORD.search(text) or _SAME_GROUPS.search(text)) or _is_repetitive(text)
 
 
 def is_placeholder(value: str) -> bool:
@@ -97,8 +99,8 @@ def is_placeholder(value: str) -> bool:
 
 
 def _neighbours(text: str) -> float:
-    """Share of the steps between letters and digits that go up or down by one."""
-    body = re.sub(r"[^A-Za-z0-9]", "", text)
+    """Share of the steps between letters, in either case, and digits that go up or down by one."""
+    body = re.sub(r"[^A-Za-z0-9]", "", text).casefold()
     steps = [abs(ord(b) - ord(a)) for a, b in itertools.pairwise(body)]
     return steps.count(1) / len(steps) if steps else 0.0
 

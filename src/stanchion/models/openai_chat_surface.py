@@ -1,0 +1,86 @@
+"""OpenAI chat completions from the server's side: requests in, completions and chunks out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stanchion.core.interaction import End, Reply, StreamEvent, TextDelta, UnknownEvent
+from stanchion.models import openai, openai_errors
+from stanchion.models.foreign import said_by, without_foreign
+from stanchion.models.openai_answers import ChunkEncoder, encode_response
+from stanchion.models.surface import StreamEncoder, asked_model, encode_json, frame
+from stanchion.models.wire import JsonObject, Request
+
+NAME = "openai.chat"
+_DONE = b"data: [DONE]\n\n"
+_TAIL = b'},"logprobs":null,"finish_reason":null}]}\n\n'
+
+
+class ChatStream:
+    """Chunks of one answer. Words take a short way: only the text itself is encoded for each chunk."""
+
+    def __init__(self, *, asked: Request, response_id: str, created: int) -> None:
+        self.lost: dict[str, int] = {}
+        model = asked.interaction.model
+        self._chunks = ChunkEncoder(
+            response_id=response_id, created=created, model=model, include_usage=asked.include_usage
+        )
+        head = {"id": response_id, "object": "chat.completion.chunk", "created": created, "model": model}
+        self._text_head = b"data: " + encode_json(head)[:-1] + b',"choices":[{"index":0,"delta":{"content":'
+        self._has_begun = False
+        self._has_ended = False
+
+    def feed(self, event: StreamEvent) -> list[bytes]:
+        """The chunks of one event."""
+        if type(event) is TextDelta and self._has_begun:
+            return [self._text_head + encode_json(event.text) + _TAIL]
+        if isinstance(event, UnknownEvent) and not said_by("openai:delta", event.kind):
+            self.lost[event.kind] = self.lost.get(event.kind, 0) + 1
+            return []
+        self._has_ended = self._has_ended or isinstance(event, End)
+        chunks = self._chunks.feed(event)
+        self._has_begun = self._has_begun or bool(chunks)
+        return [frame(chunk) for chunk in chunks]
+
+    def finish(self) -> list[bytes]:
+        """`[DONE]`, when the answer has ended."""
+        return [_DONE] if self._has_ended else []
+
+    def error(
+        self, *, status: int, code: str, message: str, retry_after_s: float | None = None
+    ) -> list[bytes]:
+        """A chunk that holds an error; the `openai` client raises `APIError`."""
+        return [
+            openai_errors.chat_error_frame(
+                status=status, code=code, message=message, retry_after_s=retry_after_s
+            )
+        ]
+
+
+class ChatSurface:
+    """The codec of chat completions."""
+
+    name = NAME
+    can_stream = True
+
+    def decode_request(self, body: Any) -> Request:
+        """A chat completions request; see `openai.decode_request`."""
+        return openai.decode_request(body)
+
+    def encode_reply(self, reply: Reply, *, asked: Request, response_id: str, created: int) -> JsonObject:
+        """A chat completion."""
+        body = encode_response(without_foreign(reply, "openai"), response_id=response_id, created=created)
+        body["model"] = asked_model(reply, asked)
+        return body
+
+    def stream_encoder(self, *, asked: Request, response_id: str, created: int) -> StreamEncoder:
+        """A writer of chunks."""
+        return ChatStream(asked=asked, response_id=response_id, created=created)
+
+    def encode_error(
+        self, *, status: int, code: str, message: str, retry_after_s: float | None = None
+    ) -> JsonObject:
+        """The error object of the OpenAI APIs."""
+        return openai_errors.encode_error(
+            status=status, code=code, message=message, retry_after_s=retry_after_s
+        )

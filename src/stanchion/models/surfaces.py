@@ -1,0 +1,16 @@
+"""The APIs that can be served, by name. The names are those of the gateway's surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stanchion.models import anthropic_surface, openai_chat_surface
+from stanchion.models.surface import SurfaceCodec
+
+SURFACES: Mapping[str, SurfaceCodec] = MappingProxyType(
+    {
+        openai_chat_surface.NAME: openai_chat_surface.ChatSurface(),
+        anthropic_surface.NAME: anthropic_surface.MessagesSurface(),
+    }
+)

@@ -124,3 +124,26 @@ legal_holds = sa.Table(
     sa.Column("released_at_us", BIG),
     sa.Column("released_by", BIG, sa.ForeignKey("audit_entries.sequence")),
 )
+
+control_documents = sa.Table(
+    "control_documents",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("version", BIG, primary_key=True, autoincrement=False),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("envelope", sa.Text, nullable=False),
+)
+
+gateway_replicas = sa.Table(
+    "gateway_replicas",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", BIG, nullable=False),
+    sa.Column("started_at_us", BIG, nullable=False),
+    sa.Column("seen_at_us", BIG, nullable=False),
+    sa.Column("versions", sa.Text, nullable=False),
+    sa.Column("trust", sa.Text, nullable=False),
+    sa.Column("is_gone", sa.Boolean, nullable=False),
+    sa.Index("ix_gateway_replicas_seen", "seen_at_us"),
+)

@@ -21,6 +21,8 @@ SECTIONS = [
     ("`rules`", policy_file.RuleEntry),
     ("`rules`", policy_file.SelectorEntry),
     ("`limits`", policy_file.LimitsEntry),
+    ("`media`", policy_file.MediaEntry),
+    ("`retrieval`", policy_file.RetrievalEntry),
     ("`redaction`", policy_file.RedactionEntry),
     ("`streaming`", policy_file.StreamingEntry),
     ("`safe_completions`", policy_file.SafeCompletionsEntry),

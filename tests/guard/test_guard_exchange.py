@@ -31,6 +31,7 @@ from stanchion.core.interaction import (
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.guard.answers import GuardState
+from stanchion.guard.media_rules import MediaHandling, MediaRules
 from stanchion.guard.policy_model import (
     Handling,
     Limits,
@@ -40,6 +41,10 @@ from stanchion.guard.policy_model import (
 from stanchion.guard.rules import Operator
 
 ALLOW_TOOLS = ToolRules(default=Effect.ALLOW)
+MEDIA = {
+    Handling.ALLOW: MediaRules.every(MediaHandling.ALLOW),
+    Handling.BLOCK: MediaRules.every(MediaHandling.BLOCK),
+}
 
 
 async def test_an_unchanged_request_is_the_same_object_for_the_model() -> None:
@@ -278,7 +283,7 @@ def test_a_finding_without_extent_cannot_be_redacted_so_it_blocks() -> None:
 def test_parts_that_no_check_can_read_follow_their_explicit_rule(
     part: Part, setting: str, handling: Handling, is_reply: bool
 ) -> None:
-    made = guard(policy(rule("redact"), **{setting: handling}))
+    made = guard(policy(rule("redact"), **{setting: MEDIA[handling] if setting == "media" else handling}))
     turn = Message(role=Role.ASSISTANT if is_reply else Role.USER, parts=(part,))
     if is_reply:
         finished = made.finish(made.prepare(chat(user("hi"))), Reply(message=turn))
@@ -386,7 +391,9 @@ def test_every_decision_carries_what_explains_it() -> None:
 
 
 def test_shadow_mode_changes_nothing_and_records_everything() -> None:
-    made = guard(policy(rule("block"), mode=Mode.SHADOW, marking=MarkingStyle.DELIMIT, media=Handling.BLOCK))
+    made = guard(
+        policy(rule("block"), mode=Mode.SHADOW, marking=MarkingStyle.DELIMIT, media=MEDIA[Handling.BLOCK])
+    )
     asked = chat(
         user("a@b.c"),
         Message(

@@ -14,8 +14,8 @@ from stanchion.core.errors import FilesError, UsageError
 from stanchion.core.finding import Severity
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
+from stanchion.guard.media_rules import MediaHandling
 from stanchion.guard.policy import load_policy, packaged_policies, packaged_policy, read_policy
-from stanchion.guard.policy_model import Handling
 from stanchion.guard.rules import FoundIn, RuleTable, Selector
 
 KNOWN = (
@@ -206,6 +206,11 @@ LOOSER = [
     ),
     ("limits: {text_characters: 200001}", "limits.text_characters"),
     ("media: allow", "media"),
+    ("media: {image: allow}", "media.image"),
+    ("media: {remote: true}", "media.remote"),
+    ("retrieval: {max_documents: 51}", "retrieval.max_documents"),
+    ("retrieval: {citations: record}", "retrieval.citations"),
+    ("detectors: {secrets: {mode: shadow}}", "detectors.secrets.mode"),
     ("opaque: allow", "opaque"),
     ("capture: redacted", "capture"),
     ("redaction: {operator: mask}", "redaction.operator"),
@@ -288,7 +293,7 @@ waivers: [{id: W-1, covers: media, reason: r, approved_by: p, expires: "2026-06-
     before = ManualClock(datetime(2026, 6, 30, tzinfo=UTC))
     after = ManualClock(datetime(2026, 7, 1, tzinfo=UTC))
 
-    assert load_policy(path, clock=before).media is Handling.ALLOW
+    assert load_policy(path, clock=before).media.image is MediaHandling.ALLOW
     with pytest.raises(FilesError, match="'W-1' expired on 2026-06-30"):
         load_policy(path, clock=after)
 

@@ -10,6 +10,7 @@ import pytest
 from stanchion.core.decision import Effect, Mode, OnFailure, Surface
 from stanchion.core.finding import Severity
 from stanchion.core.origin import Origin
+from stanchion.guard.media_rules import KINDS, MediaHandling, MediaRules
 from stanchion.guard.policy_model import (
     ArgumentRule,
     Capture,
@@ -26,10 +27,14 @@ from stanchion.guard.policy_model import (
     Views,
     WholeMessage,
 )
+from stanchion.guard.retrieval_rules import CitationHandling, Quarantined, RetrievalRules
 from stanchion.guard.rules import Operator, Rule, Selector
 from stanchion.guard.tightening import NOT_COMPARED, loosenings
 
 COMPARED_RECORDS = (
+    MediaRules,
+    RetrievalRules,
+    Quarantined,
     Views,
     Policy,
     DetectorSettings,
@@ -68,6 +73,18 @@ def tool(**fields: Any) -> Policy:
     return Policy(tools=ToolRules(named={"pay": ToolRule(**fields)}))
 
 
+def media(**fields: Any) -> Policy:
+    return Policy(media=MediaRules(**fields))
+
+
+def retrieval(**fields: Any) -> Policy:
+    return Policy(retrieval=RetrievalRules(**fields))
+
+
+def quarantine(**fields: Any) -> Policy:
+    return retrieval(quarantine=Quarantined(**fields))
+
+
 def argument(**fields: Any) -> Policy:
     return tool(arguments={"sum": ArgumentRule(**fields)})
 
@@ -78,7 +95,52 @@ LOOSER: dict[tuple[type, str], tuple[Policy, Policy, str]] = {
     (Policy, "detectors"): (detector(), Policy(), "detectors.pii.enabled"),
     (Policy, "rules"): (rule(), Policy(), "rules.r"),
     (Policy, "limits"): (Policy(), limits(parts=9_999), "limits.parts"),
-    (Policy, "media"): (Policy(), Policy(media=Handling.ALLOW), "media"),
+    (Policy, "media"): (Policy(), media(image=MediaHandling.ALLOW), "media.image"),
+    **{
+        (MediaRules, kind): (
+            media(**{kind: MediaHandling.EXTRACT}),
+            media(**{kind: MediaHandling.ALLOW}),
+            f"media.{kind}",
+        )
+        for kind in KINDS
+    },
+    (MediaRules, "remote"): (Policy(), media(remote=True), "media.remote"),
+    (MediaRules, "max_bytes"): (Policy(), media(max_bytes=99_999_999), "media.max_bytes"),
+    (Policy, "retrieval"): (Policy(), retrieval(max_documents=99), "retrieval.max_documents"),
+    (RetrievalRules, "sources"): (
+        retrieval(sources=("a",)),
+        retrieval(sources=("a", "b")),
+        "retrieval.sources",
+    ),
+    (RetrievalRules, "max_age_days"): (
+        retrieval(max_age_days=9),
+        retrieval(max_age_days=10),
+        "retrieval.max_age_days",
+    ),
+    (RetrievalRules, "quarantine"): (
+        quarantine(digests=("d",)),
+        quarantine(),
+        "retrieval.quarantine.digests",
+    ),
+    (Quarantined, "digests"): (quarantine(digests=("d",)), quarantine(), "retrieval.quarantine.digests"),
+    (Quarantined, "sources"): (quarantine(sources=("s",)), quarantine(), "retrieval.quarantine.sources"),
+    (RetrievalRules, "max_documents"): (Policy(), retrieval(max_documents=99), "retrieval.max_documents"),
+    (RetrievalRules, "document_characters"): (
+        Policy(),
+        retrieval(document_characters=50_001),
+        "retrieval.document_characters",
+    ),
+    (RetrievalRules, "total_characters"): (
+        Policy(),
+        retrieval(total_characters=200_001),
+        "retrieval.total_characters",
+    ),
+    (RetrievalRules, "citations"): (
+        Policy(),
+        retrieval(citations=CitationHandling.RECORD),
+        "retrieval.citations",
+    ),
+    (DetectorSettings, "mode"): (detector(), detector(mode=Mode.SHADOW), "detectors.pii.mode"),
     (Policy, "opaque"): (Policy(), Policy(opaque=Handling.ALLOW), "opaque"),
     (Policy, "redacted_reasoning"): (
         Policy(redacted_reasoning=Handling.BLOCK),

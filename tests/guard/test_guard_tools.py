@@ -21,8 +21,9 @@ from stanchion.core.interaction import (
     assistant,
     user,
 )
+from stanchion.guard.media_rules import MediaHandling, MediaRules
 from stanchion.guard.pipeline import Guard
-from stanchion.guard.policy_model import ArgumentRule, Handling, ToolRule, ToolRules
+from stanchion.guard.policy_model import ArgumentRule, ToolRule, ToolRules
 from stanchion.guard.rules import Operator
 from stanchion.guard.tool_rules import argument_fault, objections
 from stanchion.guard.tools import schema_of, tool_session
@@ -43,6 +44,7 @@ RULES = ToolRules(
         "pay": ToolRule(effect=Effect.REQUIRE_APPROVAL),
     }
 )
+EVERYTHING = MediaRules.every(MediaHandling.ALLOW)
 
 
 def made(rules: ToolRules = RULES, *more: Any, words: Words | None = None) -> Guard:
@@ -435,7 +437,7 @@ def test_bytes_that_are_no_text_follow_the_policy_on_media(value: Any) -> None:
     assert [one.category for one in found.decision.findings] == ["input.media"]
     assert found.value == "[The tool's answer was removed by the safety policy. Go on without it.]"
 
-    lenient = guard(policy(rule("redact"), media=Handling.ALLOW), Words()).check_tool_result(value)
+    lenient = guard(policy(rule("redact"), media=EVERYTHING), Words()).check_tool_result(value)
     assert lenient.allowed
     assert lenient.value is value
     assert [one.category for one in lenient.decision.findings] == ["input.media"]
@@ -451,7 +453,7 @@ def test_bytes_that_are_text_are_read_as_text() -> None:
 
 
 def test_allowed_media_stay_beside_what_is_redacted() -> None:
-    lenient = guard(policy(rule("redact"), media=Handling.ALLOW), Words())
+    lenient = guard(policy(rule("redact"), media=EVERYTHING), Words())
 
     assert lenient.check_tool_result({"png": PICTURE, "to": "o@b.c"}).value == {
         "png": PICTURE,

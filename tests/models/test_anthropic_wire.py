@@ -184,7 +184,8 @@ def test_a_documented_request_means_what_it_says() -> None:
     _, image, document = look.parts
     assert isinstance(image, Media)
     assert image.media_type == "image/png"
-    assert document == Opaque(kind="anthropic:document", payload=DOCUMENT)
+    assert isinstance(document, Media)
+    assert (document.media_type, document.name, document.extra) == ("text/plain", "terms", None)
     assert decoded.interaction.documents[0].text == "Returns within 30 days."
     assert decoded.interaction.documents[0].source == "terms"
     assert answer.parts[:2] == (

@@ -124,7 +124,8 @@ def test_a_documented_request_means_what_it_says() -> None:
     assert (image.location, image.detail, image.origin) == ("https://x.example/a.png", "low", Origin.USER)
     assert isinstance(audio, Media)
     assert audio.media_type == "audio/wav"
-    assert file == Opaque(kind="openai:file", payload={"type": "file", "file": {"file_id": "f-1"}})
+    assert isinstance(file, Media)
+    assert (file.location, file.origin) == ("openai-file:f-1", Origin.USER)
     assert called.tool_calls == (
         ToolCall(id="c1", name="refund", arguments={"id": 7}, raw_arguments='{"id": 7}'),
     )

@@ -57,7 +57,9 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, tag="refusal"):
 class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media"):
     """An image, a sound or a file, by digest; `location` is a URL or a data URL as the wire carried it.
 
-    `detail` is the wire's word for the resolution to look at it with.
+    A `location` such as `openai-file:ID` names a file that the vendor keeps. `detail` is the wire's word for
+    the resolution to look at it with, `name` a file's name or a document's title. `extra` keeps what else the
+    wire said about it: never taken as checked, sent back only to the same vendor.
     """
 
     media_type: str
@@ -65,6 +67,8 @@ class Media(msgspec.Struct, frozen=True, kw_only=True, tag="media"):
     digest: str
     location: str | None = None
     detail: str | None = None
+    name: str | None = None
+    extra: Opaque | None = None
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):

@@ -80,7 +80,7 @@ def describe(guard: Guard, policy: Policy) -> PolicyDescription:
             name: to_builtins(getattr(policy, name))
             for name in (
                 *("media", "opaque", "redacted_reasoning", "capture", "marking"),
-                *("limits", "redaction", "streaming", "views", "safe_completions", "tools"),
+                *("limits", "retrieval", "redaction", "streaming", "views", "safe_completions", "tools"),
             )
         },
         waived=tuple(

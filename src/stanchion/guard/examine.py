@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core.clock import Clock, Ids
-from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, OnFailure, Surface
+from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, Mode, OnFailure, Surface
 from stanchion.core.finding import Finding, Location, Severity
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
@@ -18,6 +18,7 @@ from stanchion.guard.checks import Check, CheckInput, CheckResult
 from stanchion.guard.fields import Field, TextField, UncheckedPart
 from stanchion.guard.frames import LONGEST, FieldScan
 from stanchion.guard.framing import FramedChecks
+from stanchion.guard.media import media_word
 from stanchion.guard.plan import Plan
 from stanchion.guard.policy_model import Handling, Policy
 from stanchion.guard.rules import FoundIn, RuleHit, Ruling
@@ -265,9 +266,13 @@ class Examiner:
         return _limit(name, length, limit, field=field) if length > limit else None
 
     def _unchecked(self, part: UncheckedPart) -> tuple[Ground, Finding]:
-        handling: Handling = getattr(self._policy, part.kind)
-        effect = Effect.BLOCK if handling is Handling.BLOCK else Effect.ALLOW
-        reason = f"a part of kind {part.kind} cannot be checked; the policy says {handling.value}."
+        if part.kind == "media":
+            is_allowed, reason = media_word(self._policy.media, part)
+        else:
+            handling: Handling = getattr(self._policy, part.kind)
+            is_allowed = handling is Handling.ALLOW
+            reason = f"a part of kind {part.kind} cannot be checked; the policy says {handling.value}."
+        effect = Effect.ALLOW if is_allowed else Effect.BLOCK
         ground = Ground(effect=effect, rule_id=part.kind, category="input.media", reason=reason)
         return ground, own_finding(PARTS, "input.media", field=part.field, rule=part.kind, reason=reason)
 
@@ -360,6 +365,8 @@ def _failures(
     for check, record in zip(checks, records, strict=True):
         if record.status not in (CheckStatus.TIMED_OUT, CheckStatus.ERRORED):
             continue
+        if check.settings.mode is Mode.SHADOW:
+            continue  # it is recorded, and nobody relies on it yet
         outcome = check.settings.fail
         if outcome is OnFailure.DEGRADE and status.get(check.settings.stand_in) is not CheckStatus.RAN:
             outcome = OnFailure.CLOSED

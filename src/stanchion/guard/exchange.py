@@ -33,6 +33,7 @@ from stanchion.guard.fields import (
     rewrite_reply,
     rewrite_request,
 )
+from stanchion.guard.media import MediaReader, TextExtractor
 from stanchion.guard.policy_model import MarkingStyle, Policy
 from stanchion.guard.prompts import mark_interaction, request_seed
 from stanchion.guard.redaction import Mark, Redactor
@@ -77,7 +78,9 @@ class Exchange:
         redactor: Redactor,
         keeper: VaultKeeper,
         marking_key: bytes,
+        extractors: Sequence[TextExtractor] | None = None,
     ) -> None:
+        self._media = MediaReader(policy.media, extractors)
         self._policy = policy
         self.examiner = examiner
         self.redactor = redactor
@@ -91,8 +94,9 @@ class Exchange:
         """Check everything that the model would read."""
         subject = subject_of(interaction, context)
         calls = [part for message in interaction.messages for part in message.tool_calls]
+        fields = await self._media.read(door, request_fields(interaction))
         outcomes = await self.examiner.examine(
-            door, request_fields(interaction), subject, grounds={Surface.INPUT: list(self._too_deep(calls))}
+            door, fields, subject, grounds={Surface.INPUT: list(self._too_deep(calls))}
         )
         vault = self._keeper.open(interaction.session_id)
         decisions = tuple(outcome.decision for outcome in outcomes.values())
@@ -122,9 +126,8 @@ class Exchange:
         original = prepared.original
         subject = subject_of(original, context)
         grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))}
-        outcomes = await self.examiner.examine(
-            door, reply_fields(reply.message), subject, grounds=grounds, passing=passing
-        )
+        fields = await self._media.read(door, reply_fields(reply.message))
+        outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds, passing=passing)
         decisions = (
             *prepared.decisions,
             *reply.decisions,

@@ -6,12 +6,14 @@ A field's name is its path: `messages[2].parts[0]`, `messages[3].parts[1].argume
 
 from __future__ import annotations
 
+import base64
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
+from stanchion.core.codec import digest_bytes
 from stanchion.core.decision import Surface
 from stanchion.core.interaction import (
     Interaction,
@@ -53,12 +55,17 @@ class TextField(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UncheckedPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A part without readable text: `media`, `opaque` or `redacted_reasoning`."""
+    """A part without readable text: `media`, `opaque` or `redacted_reasoning`.
+
+    `media` is the part itself where there is one, `fault` why no text could be read from it.
+    """
 
     field: str
     surface: Surface
     origin: Origin
     kind: str
+    media: Media | None = None
+    fault: str = ""
 
 
 Field = TextField | UncheckedPart
@@ -99,7 +106,7 @@ def reply_fields(message: Message) -> Iterator[Field]:
             case ToolResult():
                 yield TextField(field=place, surface=Surface.OUTPUT, origin=part.origin, text=part.text)
             case Media():
-                yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=part.origin, kind="media")
+                yield from _media(part, place, Surface.OUTPUT)
             case Opaque():
                 yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, kind="opaque")
 
@@ -118,11 +125,20 @@ def _said(part: Part, place: str) -> Iterator[Field]:
         case ToolCall():
             yield from call_fields(part, place, Surface.INPUT)
         case Media():
-            yield UncheckedPart(
-                field=place, surface=_SURFACE_OF[part.origin], origin=part.origin, kind="media"
-            )
+            yield from _media(part, place, _SURFACE_OF[part.origin])
         case Opaque():
             yield UncheckedPart(field=place, surface=Surface.INPUT, origin=Origin.UNKNOWN, kind="opaque")
+
+
+def _media(part: Media, place: str, surface: Surface) -> Iterator[Field]:
+    """The part itself, and the words beside it, which a model reads as well."""
+    yield UncheckedPart(field=place, surface=surface, origin=part.origin, kind="media", media=part)
+    words = [(f"{place}.name", part.name or "")]
+    if part.extra is not None:
+        words += [(path, text) for path, text, _ in json_texts(part.extra.payload, f"{place}.extra")]
+    for path, text in words:
+        if text:
+            yield TextField(field=path, surface=surface, origin=part.origin, text=text, is_rewritable=False)
 
 
 def _reasoning(part: Reasoning, place: str, surface: Surface) -> Iterator[Field]:
@@ -254,8 +270,18 @@ def _rewrite_part(part: Part, place: str, texts: Mapping[str, str]) -> Part:
             )
         case ToolCall():
             return rewrite_call(part, place, texts)
+        case Media():
+            text = texts.get(f"{place}.extracted")
+            return part if text is None else _embedded_text(part, text)
         case _:
             return part
+
+
+def _embedded_text(part: Media, text: str) -> Media:
+    """A text file with other words in it."""
+    data = text.encode("utf-8", "replace")
+    location = f"data:{part.media_type};base64,{base64.b64encode(data).decode('ascii')}"
+    return msgspec.structs.replace(part, location=location, digest=digest_bytes(data))
 
 
 def rewrite_call(part: ToolCall, place: str, texts: Mapping[str, str]) -> ToolCall:

@@ -15,6 +15,7 @@ import msgspec
 from stanchion.core.codec import to_builtins
 from stanchion.core.decision import Effect
 from stanchion.core.origin import Origin
+from stanchion.guard.media_rules import MediaRules
 from stanchion.guard.policy_file import PolicyFile, RuleEntry, SelectorEntry, written
 from stanchion.guard.policy_model import (
     DetectorSettings,
@@ -27,13 +28,13 @@ from stanchion.guard.policy_model import (
     Views,
     Waiver,
 )
+from stanchion.guard.retrieval_rules import RetrievalRules
 from stanchion.guard.rules import Rule, Selector
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 _PLAIN = (
     "environment",
     "mode",
-    "media",
     "opaque",
     "redacted_reasoning",
     "capture",
@@ -58,6 +59,8 @@ def merge(
         detectors=_detectors(base.detectors, said.get("detectors", {}), calibrated),
         rules=_rules(base.rules, layer.rules),
         limits=_over(base.limits, said.get("limits") or {}, Limits),
+        media=_over(base.media, said.get("media") or {}, MediaRules),
+        retrieval=_retrieval(base.retrieval, said.get("retrieval") or {}),
         redaction=_redaction(base.redaction, said.get("redaction") or {}),
         streaming=_over(base.streaming, said.get("streaming") or {}, Streaming),
         views=_over(base.views, said.get("views") or {}, Views),
@@ -131,6 +134,17 @@ def _selector(entry: SelectorEntry) -> Selector:
         min_score=entry.min_score,
         min_severity=entry.min_severity,
     )
+
+
+def _retrieval(base: RetrievalRules, said: Mapping[str, Any]) -> RetrievalRules:
+    """What is quarantined stays so: a layer can only add to it."""
+    if "quarantine" not in said:
+        return _over(base, said, RetrievalRules)
+    added = {
+        name: tuple(dict.fromkeys((*getattr(base.quarantine, name), *said["quarantine"].get(name, ()))))
+        for name in ("digests", "sources")
+    }
+    return _over(base, {**said, "quarantine": added}, RetrievalRules)
 
 
 def _redaction(base: Redaction, said: Mapping[str, Any]) -> Redaction:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import EllipsisType
@@ -34,6 +34,7 @@ from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
 from stanchion.guard.fields import TextField
 from stanchion.guard.framing import FramedChecks
 from stanchion.guard.made_detectors import make_detectors
+from stanchion.guard.media import TextExtractor, offered_extractors
 from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
@@ -75,9 +76,12 @@ class Guard:
         key: bytes | None = None,
         build_views: Callable[[str], ViewSet] | None = None,
         pool: WorkerPool | None = None,
+        extractors: Sequence[TextExtractor] | None = None,
         prepare: bool = True,
     ) -> None:
-        """`detectors` holds a Detector or AsyncDetector for every detector that the policy enables.
+        """`extractors` read the text of files where the policy says so (default: those installed).
+
+        `detectors` holds a Detector or AsyncDetector for every detector that the policy enables.
 
         `key` (32 bytes) makes hashes and saved vaults survive a restart; without it a random one is used.
         Without a policy the guard is UNPROTECTED; prefer `Guard.unprotected()`, which says so.
@@ -120,6 +124,7 @@ class Guard:
             redactor=Redactor(settings, key=key),
             keeper=self._keeper,
             marking_key=key,
+            extractors=offered_extractors() if extractors is None else extractors,
         )
 
     @classmethod

@@ -15,7 +15,9 @@ from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import check_selector
 from stanchion.files.references import Secret
 from stanchion.files.schema import FieldError, FileModel
+from stanchion.guard.media_rules import KINDS, MediaHandling
 from stanchion.guard.policy_model import Capture, Guarantee, Handling, MarkingStyle, WholeMessage
+from stanchion.guard.retrieval_rules import CitationHandling
 from stanchion.guard.rules import Operator
 
 OWN_OCCASIONS = ("approval", "check.failed", "default")  # what users are told about besides findings
@@ -58,6 +60,8 @@ def _known_occasion(selector: str) -> str:
 MessageSelector = Annotated[str, AfterValidator(_known_occasion)]
 CategorySelector = Annotated[str, AfterValidator(_known_category)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+DigestText = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+SourcePattern = Annotated[str, Field(min_length=1, max_length=500)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
 
@@ -104,7 +108,7 @@ class CalibrationEntry(FileModel):
     """A calibration: its file, relative to the policy, and the digest it must have."""
 
     file: Annotated[str, Field(min_length=1)]
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    digest: DigestText | None = None
 
 
 class DetectorEntry(FileModel):
@@ -120,6 +124,7 @@ class DetectorEntry(FileModel):
     deadline_ms: Annotated[int, Field(ge=1, le=600_000)] = 250
     stream: WholeMessage = WholeMessage.AT_END
     surfaces: Annotated[tuple[Surface, ...], BeforeValidator(_as_list)] = ()
+    mode: Mode = Mode.ENFORCE
 
     @model_validator(mode="after")
     def _one_source_of_thresholds(self) -> DetectorEntry:
@@ -139,6 +144,44 @@ class LimitsEntry(FileModel):
     output_characters: Annotated[int, Field(ge=1, le=100_000_000)] = 0
     parts: Annotated[int, Field(ge=1, le=1_000_000)] = 0
     argument_depth: Annotated[int, Field(ge=1, le=200)] = 0
+
+
+def _as_media(value: Any) -> Any:
+    """One word stands for every kind; `allow` also for parts that only point somewhere."""
+    if not isinstance(value, str):
+        return value
+    return {**dict.fromkeys(KINDS, value), "remote": value == MediaHandling.ALLOW.value}
+
+
+class MediaEntry(FileModel):
+    """What becomes of parts that are not text, by kind."""
+
+    text: MediaHandling = MediaHandling.EXTRACT
+    image: MediaHandling = MediaHandling.BLOCK
+    audio: MediaHandling = MediaHandling.BLOCK
+    video: MediaHandling = MediaHandling.BLOCK
+    file: MediaHandling = MediaHandling.BLOCK
+    remote: bool = False
+    max_bytes: Annotated[int, Field(ge=1, le=1_000_000_000)] = 20_000_000
+
+
+class QuarantineEntry(FileModel):
+    """What may not come in."""
+
+    digests: Annotated[tuple[DigestText, ...], BeforeValidator(_as_list)] = ()
+    sources: Annotated[tuple[SourcePattern, ...], BeforeValidator(_as_list)] = ()
+
+
+class RetrievalEntry(FileModel):
+    """What holds for retrieved documents."""
+
+    sources: Annotated[tuple[SourcePattern, ...], BeforeValidator(_as_list)] = ("*",)
+    max_age_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
+    quarantine: QuarantineEntry = QuarantineEntry()
+    max_documents: Annotated[int, Field(ge=0, le=10_000)] = 50
+    document_characters: Annotated[int, Field(ge=1, le=100_000_000)] = 50_000
+    total_characters: Annotated[int, Field(ge=1, le=100_000_000)] = 200_000
+    citations: CitationHandling = CitationHandling.BLOCK
 
 
 class RedactionEntry(FileModel):
@@ -229,9 +272,10 @@ class PolicyFile(FileModel):
     detectors: dict[str, DetectorEntry] = Field(default_factory=dict)
     rules: tuple[RuleEntry, ...] = ()
     limits: LimitsEntry | None = None
-    media: Handling = Handling.BLOCK
+    media: Annotated[MediaEntry, BeforeValidator(_as_media)] = MediaEntry()
     opaque: Handling = Handling.BLOCK
     redacted_reasoning: Handling = Handling.ALLOW
+    retrieval: RetrievalEntry | None = None
     redaction: RedactionEntry | None = None
     streaming: StreamingEntry | None = None
     views: ViewsEntry | None = None

@@ -18,6 +18,8 @@ from stanchion.core.decision import Effect, Mode, OnFailure, Surface
 from stanchion.core.finding import Finding
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import matches
+from stanchion.guard.media_rules import MediaRules
+from stanchion.guard.retrieval_rules import RetrievalRules
 from stanchion.guard.rules import FoundIn, Operator, Rule, RuleTable, Ruling
 
 DEFAULT_THRESHOLD = 0.5
@@ -103,6 +105,7 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     `origin_thresholds` maps a selector of `thresholds`, or `*` for `threshold`, to the scores that hold for
     texts of some origins in its place. `calibrations` are the digests of the files that said these numbers;
     `report_from` is the lowest score that the detector is asked to report for them.
+    `mode` shadow: what it finds, and its failure, is recorded and changes nothing.
     `stand_in` is the detector whose answer counts when this one fails and `fail` is `degrade`. `stream` is
     for what of a detector needs the whole answer.
     """
@@ -119,6 +122,7 @@ class DetectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int = DEFAULT_DEADLINE_MS
     surfaces: tuple[Surface, ...] = ()
     stream: WholeMessage = WholeMessage.AT_END
+    mode: Mode = Mode.ENFORCE
 
     def threshold_for(self, category: str, origin: Origin | None = None) -> float:
         """The score from which a finding of this category counts, in a text of this origin."""
@@ -249,9 +253,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     detectors: dict[str, DetectorSettings] = msgspec.field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     limits: Limits = Limits()
-    media: Handling = Handling.BLOCK
+    media: MediaRules = MediaRules()
     opaque: Handling = Handling.BLOCK
     redacted_reasoning: Handling = Handling.ALLOW
+    retrieval: RetrievalRules = RetrievalRules()
     redaction: Redaction = Redaction()
     streaming: Streaming = Streaming()
     views: Views = Views()
@@ -272,7 +277,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @cached_property
     def table(self) -> RuleTable:
         """The rules, ready to judge."""
-        return RuleTable(self.rules, threshold=self.threshold)
+        shadowed = {name for name, one in self.detectors.items() if one.mode is Mode.SHADOW}
+        return RuleTable(self.rules, threshold=self.threshold, shadowed=shadowed)
 
     def threshold(self, detector: str, category: str, origin: Origin | None = None) -> float:
         """The score from which a finding counts; 0 for what the guard itself finds (limits, media)."""

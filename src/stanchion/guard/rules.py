@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import StrEnum
 
 import msgspec
@@ -151,8 +151,18 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True):
 class RuleTable:
     """Rules, indexed by place and category on first use."""
 
-    def __init__(self, rules: Sequence[Rule], *, threshold: Callable[[str, str, Origin], float]) -> None:
-        """`threshold(detector, category, origin)` is the score from which a finding counts."""
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        *,
+        threshold: Callable[[str, str, Origin], float],
+        shadowed: Collection[str] = (),
+    ) -> None:
+        """`threshold(detector, category, origin)` is the score from which a finding counts.
+
+        What detectors that are `shadowed` find is judged as if every rule were in shadow mode.
+        """
+        self._shadowed = frozenset(shadowed)
         self._rules = tuple(rules)
         self._threshold = threshold
         self._index: dict[tuple[str, str, str], tuple[Rule, ...]] = {}
@@ -170,7 +180,8 @@ class RuleTable:
                 continue
             for rule in self._candidates(one):
                 if rule.applies_to(one):
-                    target = hits if rule.mode is Mode.ENFORCE else shadow_hits
+                    is_shadowed = rule.mode is Mode.SHADOW or one.finding.detector in self._shadowed
+                    target = shadow_hits if is_shadowed else hits
                     target.append(RuleHit(rule=rule, found=one))
         hits.sort(key=_strictest_first)
         shadow_hits.sort(key=_strictest_first)

@@ -12,6 +12,7 @@ from typing import Any
 
 from stanchion.core.decision import Effect, Mode, OnFailure
 from stanchion.core.taxonomy import matches
+from stanchion.guard.media_rules import KINDS, MediaRules
 from stanchion.guard.policy_model import (
     EVERY_CATEGORY,
     ArgumentRule,
@@ -29,6 +30,7 @@ from stanchion.guard.policy_model import (
     ToolRules,
     WholeMessage,
 )
+from stanchion.guard.retrieval_rules import CitationHandling, RetrievalRules
 from stanchion.guard.rules import Rule, Selector
 
 Path = tuple[str, ...]
@@ -83,7 +85,9 @@ def _all(before: Policy, after: Policy) -> Iterator[tuple[Path, Any, Any]]:
     if before.views.rot13 and not after.views.rot13:
         yield ("views", "rot13"), True, False
     yield from _limits(before.limits, after.limits)
-    for field in ("media", "opaque", "redacted_reasoning"):
+    yield from _media(before.media, after.media)
+    yield from _retrieval(before.retrieval, after.retrieval)
+    for field in ("opaque", "redacted_reasoning"):
         if getattr(before, field) is Handling.BLOCK and getattr(after, field) is Handling.ALLOW:
             yield (field,), Handling.BLOCK, Handling.ALLOW
     if _CAPTURE_STRICTNESS[after.capture] < _CAPTURE_STRICTNESS[before.capture]:
@@ -116,6 +120,8 @@ def _detector(
         yield (*path, "deadline_ms"), before.deadline_ms, after.deadline_ms
     if not _at_least(before.surfaces, after.surfaces):
         yield (*path, "surfaces"), before.surfaces, after.surfaces
+    if before.mode is Mode.ENFORCE and after.mode is Mode.SHADOW:
+        yield (*path, "mode"), before.mode, after.mode
     if before.stream is WholeMessage.BUFFER and after.stream is WholeMessage.AT_END:
         yield (*path, "stream"), before.stream, after.stream
 
@@ -185,6 +191,41 @@ def _streaming(before: Streaming, after: Streaming) -> Iterator[tuple[Path, Any,
     is_bounded = before.guarantee is after.guarantee is Guarantee.BOUNDED
     if is_bounded and after.hold_back < before.hold_back:
         yield ("streaming", "hold_back"), before.hold_back, after.hold_back
+
+
+def _media(before: MediaRules, after: MediaRules) -> Iterator[tuple[Path, Any, Any]]:
+    """By kind; said once where one word stands for every kind."""
+    found: list[tuple[Path, Any, Any]] = []
+    for kind in KINDS:
+        old, new = getattr(before, kind), getattr(after, kind)
+        if new.strictness < old.strictness:
+            found.append((("media", kind), old, new))
+    if after.remote and not before.remote:
+        found.append((("media", "remote"), False, True))
+    words = {getattr(after, kind) for kind in KINDS}
+    if len(found) > 1 and len(words) == 1:
+        found = [(("media",), "by kind", words.pop())]
+    if after.max_bytes > before.max_bytes:
+        found.append((("media", "max_bytes"), before.max_bytes, after.max_bytes))
+    yield from found
+
+
+def _retrieval(before: RetrievalRules, after: RetrievalRules) -> Iterator[tuple[Path, Any, Any]]:
+    if "*" not in before.sources and not set(after.sources) <= set(before.sources):
+        yield ("retrieval", "sources"), before.sources, after.sources
+    old_age, new_age = before.max_age_days, after.max_age_days
+    if old_age is not None and (new_age is None or new_age > old_age):
+        yield ("retrieval", "max_age_days"), old_age, new_age
+    for name in ("digests", "sources"):
+        old, new = getattr(before.quarantine, name), getattr(after.quarantine, name)
+        if not set(old) <= set(new):
+            yield ("retrieval", "quarantine", name), old, new
+    for field in ("max_documents", "document_characters", "total_characters"):
+        old, new = getattr(before, field), getattr(after, field)
+        if new > old:
+            yield ("retrieval", field), old, new
+    if before.citations is CitationHandling.BLOCK and after.citations is CitationHandling.RECORD:
+        yield ("retrieval", "citations"), before.citations, after.citations
 
 
 def _narrowed(path: Path, before: Selector, after: Selector) -> Iterator[tuple[Path, Any, Any]]:

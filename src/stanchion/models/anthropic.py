@@ -31,6 +31,7 @@ from stanchion.core.interaction import (
     ToolResult,
 )
 from stanchion.core.origin import Origin
+from stanchion.models.anthropic_files import decode_media, encode_media, words_of
 from stanchion.models.wire import (
     JsonObject,
     Request,
@@ -38,14 +39,10 @@ from stanchion.models.wire import (
     as_list,
     as_object,
     as_text,
-    data_url,
-    location_of,
     maybe_int,
     maybe_number,
     maybe_text,
-    media_from_url,
     own_payload,
-    split_data_url,
     texts,
 )
 
@@ -253,10 +250,6 @@ def _decode_block(block: JsonObject, origin: Origin, names: Mapping[str, str], w
             yield Text(text=text, origin=origin)
             for citation in as_list(block.get("citations"), f"{where}.citations"):
                 yield citation_part(as_object(citation, f"{where}.citations[]"))
-        case {"type": "image", "source": {"type": "base64", "media_type": str(kind), "data": str(data)}}:
-            yield media_from_url(data_url(kind, data), origin=origin, fallback_type=kind)
-        case {"type": "image", "source": {"type": "url", "url": str(url)}}:
-            yield media_from_url(url, origin=origin, fallback_type="image/*")
         case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": dict(arguments)}:
             yield ToolCall(id=call_id, name=name, arguments=arguments)
         case {"type": "tool_result", "tool_use_id": str(call_id)}:
@@ -268,7 +261,8 @@ def _decode_block(block: JsonObject, origin: Origin, names: Mapping[str, str], w
         case {"type": "tool_use" | "tool_result"}:
             raise WireError(f"{where}: a {block['type']} block with a missing or wrong field.")
         case _:
-            yield Opaque(kind=f"anthropic:{as_text(block.get('type'), f'{where}.type')}", payload=block)
+            opaque = Opaque(kind=f"anthropic:{as_text(block.get('type'), f'{where}.type')}", payload=block)
+            yield decode_media(block, origin) or opaque
 
 
 def citation_part(citation: JsonObject) -> Opaque:
@@ -305,7 +299,12 @@ def _documents(messages: Iterable[Message]) -> Iterator[Document]:
     """The words of document and search-result blocks, wherever they stand."""
     for turn, message in enumerate(messages):
         for number, part in enumerate(message.parts):
-            if isinstance(part, Opaque) and part.kind.rpartition(".")[2].rpartition(":")[2] in _WITH_TEXT:
+            if isinstance(part, Media):
+                words = words_of(part)
+                if words:
+                    source = (part.name or "")[:200]
+                    yield Document(id=f"messages[{turn}].parts[{number}]", text=words, source=source)
+            elif isinstance(part, Opaque) and part.kind.rpartition(".")[2].rpartition(":")[2] in _WITH_TEXT:
                 block = part.payload
                 words = "\n".join(_block_words(block))
                 source = str(block.get("title") or block.get("source") or "") if words else ""
@@ -407,18 +406,8 @@ def _encode_block(part: Part) -> JsonObject:
         case Reasoning(text=text, signature=signature):
             return {"type": "thinking", "thinking": text, "signature": signature or ""}
         case Media():
-            return _encode_media(part)
+            return encode_media(part)
         case Opaque():
             return dict(own_payload(part, api=API)[1])
         case _:
             raise UsageError(f"a {type(part).__name__} part cannot stand in the content of this turn.")
-
-
-def _encode_media(part: Media) -> JsonObject:
-    if not part.media_type.startswith("image/"):
-        raise UsageError(f"a {part.media_type} part cannot be said in the anthropic API.")
-    url = location_of(part)
-    embedded = split_data_url(url)
-    if embedded is None:
-        return {"type": "image", "source": {"type": "url", "url": url}}
-    return {"type": "image", "source": {"type": "base64", "media_type": embedded[0], "data": embedded[1]}}

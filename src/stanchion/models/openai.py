@@ -33,6 +33,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.models.events import arguments_text, tool_call
+from stanchion.models.openai_files import KEPT, decode_file, encode_file
 from stanchion.models.wire import (
     JsonObject,
     Request,
@@ -294,7 +295,8 @@ def _decode_part(part: JsonObject, origin: Origin, where: str) -> Part:
             url = data_url(f"audio/{format_name}", data)
             return media_from_url(url, origin=origin, fallback_type="audio/*")
         case _:
-            return Opaque(kind=f"openai:{as_text(part.get('type'), f'{where}.type')}", payload=part)
+            opaque = Opaque(kind=f"openai:{as_text(part.get('type'), f'{where}.type')}", payload=part)
+            return decode_file(part, origin) or opaque
 
 
 def _decode_assistant(wire: JsonObject, content: tuple[Part, ...], where: str) -> tuple[Part, ...]:
@@ -394,8 +396,8 @@ def _encode_media(part: Media, detail: str | None) -> JsonObject:
     embedded = split_data_url(url)
     if embedded is not None and part.media_type.startswith("audio/"):
         return {"type": "input_audio", "input_audio": {"data": embedded[1], "format": part.media_type[6:]}}
-    if not part.media_type.startswith("image/"):
-        raise UsageError(f"a {part.media_type} part cannot be said in the openai API.")
+    if not part.media_type.startswith("image/") or url.startswith((KEPT, "anthropic-file:")):
+        return encode_file(part)
     return {"type": "image_url", "image_url": {"url": url} | ({"detail": detail} if detail else {})}
 
 

@@ -131,18 +131,33 @@ def error_object(what: str, body: Any) -> UnavailableError:
     )
 
 
-def media_from_url(url: str, *, origin: Origin, fallback_type: str, detail: str | None = None) -> Media:
+def media_from_url(
+    url: str,
+    *,
+    origin: Origin,
+    fallback_type: str,
+    detail: str | None = None,
+    name: str | None = None,
+    extra: Opaque | None = None,
+) -> Media:
     """A media part; the digest is over the bytes of a data URL, and over the URL itself otherwise."""
     head, _, body = url.partition(",")
-    if not head.startswith("data:") or not head.endswith(";base64"):
-        digest = digest_text(url)
-        return Media(media_type=fallback_type, origin=origin, digest=digest, location=url, detail=detail)
-    media_type = head.removeprefix("data:").removesuffix(";base64").partition(";")[0] or fallback_type
-    try:
-        digest = digest_bytes(base64.b64decode(body, validate=True))
-    except (binascii.Error, ValueError):
-        digest = digest_text(url)
-    return Media(media_type=media_type, origin=origin, digest=digest, location=url, detail=detail)
+    media_type, digest = fallback_type, ""
+    if head.startswith("data:") and head.endswith(";base64"):
+        media_type = head.removeprefix("data:").removesuffix(";base64").partition(";")[0] or fallback_type
+        try:
+            digest = digest_bytes(base64.b64decode(body, validate=True))
+        except (binascii.Error, ValueError):
+            digest = ""
+    return Media(
+        media_type=media_type,
+        origin=origin,
+        digest=digest or digest_text(url),
+        location=url,
+        detail=detail,
+        name=name,
+        extra=extra,
+    )
 
 
 def data_url(media_type: str, data: str) -> str:

@@ -82,6 +82,8 @@ class ControlDisk:
                 known = None
             if known is not None and known.version > mark.version:
                 return
+            if known is not None and known.version == mark.version and self._holds(kind, envelope):
+                return
             write_private(self.path(kind), envelope)
             write_private(self.mark_path(kind), msgspec.json.encode(mark))
 
@@ -91,6 +93,12 @@ class ControlDisk:
             known = self._mark(kind)
             if known is not None and known.version == mark.version and known.seen_at_us < mark.seen_at_us:
                 write_private(self.mark_path(kind), msgspec.json.encode(mark))
+
+    def _holds(self, kind: ControlKind, envelope: bytes) -> bool:
+        try:
+            return _read(self.path(kind), MAX_ENVELOPE_BYTES) == envelope
+        except ValueError:
+            return False
 
     def _mark(self, kind: ControlKind) -> Mark | None:
         data = _read(self.mark_path(kind), _MAX_MARK_BYTES)

@@ -133,7 +133,8 @@ class ControlReader:
                 return False
             if not self._is_new(kind, document, source=source, is_authority=is_authority):
                 return False
-            self._accept(document, data, source=source)
+            if not self._accept(document, data, source=source):
+                return False
         for callback in self._changed:
             callback()
         return True
@@ -146,6 +147,22 @@ class ControlReader:
                 self._set(
                     kind, trust=Trust.NONE, version=0, source=source, reason="", heard_at_us=self._now()
                 )
+
+    def heard(self, kind: ControlKind, *, source: str) -> None:
+        """The authority says that the version which is obeyed is the newest; retries a disk that failed."""
+        with self._lock:
+            standing = self._standing[kind]
+            if standing.trust is not Trust.VERIFIED:
+                return
+            self._standing[kind] = msgspec.structs.replace(standing, heard_at_us=self._now(), source=source)
+            if not standing.is_on_disk:
+                self._store(kind)
+
+    def repair(self, kind: ControlKind) -> None:
+        """Write the document that is obeyed over whatever else was found on disk."""
+        with self._lock:
+            if self._standing[kind].trust is Trust.VERIFIED:
+                self._store(kind)
 
     def note_time(self) -> None:
         """Write down the wall time, so that after a restart a clock that was set back is noticed."""
@@ -187,8 +204,7 @@ class ControlReader:
         standing = self._standing[kind]
         if standing.trust is Trust.FAILED and is_authority:
             document = self._document[kind]
-            self._accept(document, self._envelope[kind], source=source)
-            return True
+            return self._accept(document, self._envelope[kind], source=source)
         self._standing[kind] = msgspec.structs.replace(standing, heard_at_us=self._now())
         if not standing.is_on_disk:
             self._store(kind)
@@ -220,7 +236,7 @@ class ControlReader:
         source: str,
         is_stored: bool = False,
         restarted_at_us: int = 0,
-    ) -> None:
+    ) -> bool:
         kind = document.kind
         held = (self._document.get(kind), self._envelope.get(kind))
         self._document[kind], self._envelope[kind] = document, data
@@ -240,10 +256,11 @@ class ControlReader:
             self._put_back(kind, *held)
             self._standing[kind] = previous
             self._reject(kind, error.message, is_authority=True)
-            return
+            return False
         self._damaged.pop(kind, None)
         if not is_stored:
             self._store(kind)
+        return True
 
     def _put_back(self, kind: ControlKind, document: ControlDocument | None, data: bytes | None) -> None:
         del self._document[kind], self._envelope[kind]

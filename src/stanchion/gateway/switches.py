@@ -127,12 +127,9 @@ class SwitchBoard:
         if any(lease.ttl_s <= 0 for lease in state.leases):
             raise IntegrityError("a lease without a time in the signed switches.")
         with self._lock:
-            known = {(held.lease.target, held.lease.version): held for held in self._held}
+            known = {held.lease: held for held in self._held}
             self._state = state
-            self._held = tuple(
-                known.get((lease.target, lease.version)) or self._hold(lease, update)
-                for lease in state.leases
-            )
+            self._held = tuple(known.get(lease) or self._hold(lease, update) for lease in state.leases)
             self._rebuild(update.document.version)
 
     def _hold(self, lease: Lease, update: Update) -> HeldLease:

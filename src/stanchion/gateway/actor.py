@@ -1,0 +1,69 @@
+"""Who acts on the control plane, how that is known, and what the roles may do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from stanchion.core.errors import UsageError
+
+
+class ActorRole(StrEnum):
+    """What a key may do on the admin plane; a key without roles is for the data plane only."""
+
+    VIEWER = "viewer"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+    APPROVER = "approver"
+    ADMIN = "admin"
+
+
+class Permission(StrEnum):
+    """What an act on the admin plane needs."""
+
+    READ = "read"
+    READ_AUDIT = "read_audit"
+    CONTAIN = "contain"  # engage a switch, end a lease: towards safety, one person
+    OPERATE = "operate"  # renew a lease, ask for a lift, reload
+    APPROVE = "approve"  # confirm a lift, decide about what is parked
+    ADMINISTER = "administer"  # keys, the admission list, rollouts, limits
+
+
+GRANTS: dict[ActorRole, frozenset[Permission]] = {
+    ActorRole.VIEWER: frozenset({Permission.READ}),
+    ActorRole.AUDITOR: frozenset({Permission.READ, Permission.READ_AUDIT}),
+    ActorRole.OPERATOR: frozenset({Permission.READ, Permission.CONTAIN, Permission.OPERATE}),
+    ActorRole.APPROVER: frozenset({Permission.READ, Permission.CONTAIN, Permission.APPROVE}),
+    ActorRole.ADMIN: frozenset(Permission),
+}
+
+
+class Actor(msgspec.Struct, frozen=True, kw_only=True):
+    """A person who acts. `proof` says how the person is known: `key:ID`, or `stated` when only said so.
+
+    `login` is the account of the operating system, where the act came by the command line.
+    """
+
+    person: str
+    proof: str = "stated"
+    roles: tuple[str, ...] = ()
+    login: str = ""
+
+    def __post_init__(self) -> None:
+        if not (0 < len(self.person) <= 100 and self.person.isprintable()):
+            raise UsageError("a person is named by 1 to 100 printable characters.", hint="Say who: --as")
+
+    def may(self, permission: Permission) -> bool:
+        """Whether one of the roles grants it."""
+        known = {role.value: granted for role, granted in GRANTS.items()}
+        return any(permission in known.get(role, ()) for role in self.roles)
+
+    def told(self) -> dict[str, str]:
+        """What the audit log keeps besides the name."""
+        return {"proof": self.proof, "login": self.login}
+
+
+def roles_with(permission: Permission) -> list[str]:
+    """The roles that grant a permission."""
+    return [role.value for role in ActorRole if permission in GRANTS[role]]

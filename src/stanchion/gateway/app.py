@@ -1,0 +1,346 @@
+"""The data plane as a raw ASGI application: one table of paths, one way in, one way out.
+
+Every request that reaches a path of the API ends in `_settle`, whatever happened to it: there its one record
+is made, and the observers hear of it once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from stanchion.gateway.answering import send_refusal
+from stanchion.gateway.enforcement import choose_feature, decode, enforce, switched_off, take_facts
+from stanchion.gateway.exchange import Exchange, Interrupt
+from stanchion.gateway.http_io import Answer, ClientGone, Receive, Scope, Send, read_body, read_headers
+from stanchion.gateway.json_body import decode_body, invalid
+from stanchion.gateway.live import Feature, Live
+from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
+from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, Refused, Stage
+from stanchion.gateway.request_ids import begin_request
+from stanchion.models.surface import SurfaceCodec, encode_json
+
+_log = logging.getLogger(__name__)
+Plain = Callable[[Live], tuple[int, object]]
+
+
+class Gateway:
+    """The application. `swap` changes the configuration for requests that begin from then on."""
+
+    def __init__(
+        self, live: Live, surfaces: dict[str, SurfaceCodec], *, pages: dict[str, Plain] | None = None
+    ) -> None:
+        """`surfaces` maps paths to codecs, `pages` maps paths of GET to what answers them."""
+        self._live = live
+        self._codecs = surfaces
+        self._pages = pages or {}
+        self._running: set[Exchange] = set()
+        self._is_draining = False
+        self.swallowed_errors = 0
+
+    @property
+    def live(self) -> Live:
+        """The configuration of new requests."""
+        return self._live
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being answered."""
+        return len(self._running)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it gets ready to stop; readiness says no from then on."""
+        return self._is_draining
+
+    def swap(self, live: Live) -> Live:
+        """Take another configuration; the one before, which requests may still use."""
+        before, self._live = self._live, live
+        return before
+
+    def drain(self) -> None:
+        """Say no to readiness from now on; requests are still answered."""
+        self._is_draining = True
+
+    def end_all(self) -> None:
+        """End every request that is still being answered."""
+        for exchange in tuple(self._running):
+            exchange.interrupt(Interrupt.DRAIN)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        feature, path = _split(scope["path"])
+        codec = self._codecs.get(path)
+        if codec is not None and scope["method"] == "POST":
+            await self._exchange(codec, feature, scope, receive, send)
+            return
+        await self._page(scope, path, send, is_known=codec is not None)
+
+    async def _page(self, scope: Scope, path: str, send: Send, *, is_known: bool) -> None:
+        page = self._pages.get(path)
+        if page is not None and scope["method"] in ("GET", "HEAD"):
+            status, value = page(self._live)
+        elif page is not None or is_known:
+            status, value = 405, _plain_error("method_not_allowed", "this path is asked in another way.")
+        else:
+            status, value = 404, _plain_error("not_found", "there is nothing at this path.")
+        body = value if isinstance(value, bytes) else encode_json(value)
+        kind = b"text/plain; charset=utf-8" if isinstance(value, bytes) else b"application/json"
+        await Answer(send).whole(status, [(b"content-type", kind)], body)
+
+    async def _exchange(
+        self, codec: SurfaceCodec, feature: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        live = self._live
+        exchange = Exchange(
+            id=live.ids.new("req"),
+            surface=ApiSurface(codec.name),
+            live=live,
+            headers={},
+            started_ns=live.clock.monotonic_ns(),
+        )
+        begin_request(exchange.id)
+        exchange.at = live.clock.now().isoformat()
+        exchange.task = asyncio.current_task()
+        answer = Answer(send)
+        self._running.add(exchange)
+        watcher: asyncio.Task[None] | None = None
+        try:
+            try:
+                exchange.within(live.body_timeout_s, Interrupt.SLOW_BODY)
+                request_feature = await self._read(exchange, codec, feature, scope, receive)
+                exchange.within(request_feature.deadline_s)
+                watcher = asyncio.create_task(_watch(receive, exchange))
+                self._tell_started(exchange)
+                await self._followed(exchange, codec, answer)
+            except asyncio.CancelledError:
+                await self._interrupted(exchange, codec, answer)
+            except ClientGone:
+                exchange.outcome = Outcome.CLIENT_GONE
+            except Refused as refused:
+                exchange.status = exchange.status or refused.status
+                await send_refusal(exchange, codec, refused, answer, encoder=exchange.encoder)
+            except Exception as error:
+                await self._crashed(exchange, codec, answer, error)
+        except asyncio.CancelledError:  # interrupted while saying why it was refused
+            if exchange.interrupted_by is None:
+                raise
+            _uncancel()
+        finally:
+            if watcher is not None:
+                watcher.cancel()
+            await self._settle(exchange)
+
+    async def _read(
+        self, exchange: Exchange, codec: SurfaceCodec, named: str, scope: Scope, receive: Receive
+    ) -> Feature:
+        """Who asks, for which feature, and what: everything before the first decision."""
+        live = exchange.live
+        exchange.headers = read_headers(scope["headers"], max_bytes=live.max_header_bytes)
+        if live.parts.access is not None:
+            exchange.stage = Stage.ACCESS
+            exchange.caller = await live.parts.access.authenticate(exchange.headers, surface=exchange.surface)
+        feature = exchange.feature = choose_feature(exchange, named)
+        exchange.guarantee, exchange.stage = feature.guarantee, Stage.DECODE
+        _check_media_type(exchange)
+        raw = await read_body(receive, exchange.headers, max_bytes=feature.max_body_bytes)
+        take_facts(exchange, feature, decode(codec, decode_body(raw)))
+        return feature
+
+    async def _followed(self, exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+        """Decide the request, and end it when a switch is engaged meanwhile."""
+        switches = exchange.live.parts.switches
+        if switches is None:
+            await enforce(exchange, codec, answer)
+            return
+        follow = switches.follow(
+            exchange.facts, lambda engaged: exchange.interrupt(Interrupt.SWITCHED_OFF, engaged)
+        )
+        try:
+            await enforce(exchange, codec, answer)
+        finally:
+            follow.close()
+
+    async def _interrupted(self, exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+        why = exchange.interrupted_by
+        if why is None:
+            exchange.error = "cancelled"
+            exchange.outcome = Outcome.CLIENT_GONE
+            raise asyncio.CancelledError
+        _uncancel()
+        exchange.error = exchange.error or why.value
+        if why is Interrupt.CLIENT_GONE:
+            exchange.outcome = Outcome.CLIENT_GONE
+            return
+        refused = _REFUSALS.get(why)
+        if exchange.engaged is not None:
+            exchange.switch_id = exchange.engaged.switch_id
+            refused = switched_off(exchange.engaged)
+        assert refused is not None  # noqa: S101 - every interrupt but these two has its words
+        await send_refusal(exchange, codec, refused, answer, encoder=exchange.encoder)
+
+    async def _crashed(
+        self, exchange: Exchange, codec: SurfaceCodec, answer: Answer, error: Exception
+    ) -> None:
+        exchange.error = type(error).__name__
+        _log.error("request %s ended in %s at stage %s", exchange.id, exchange.error, exchange.stage.value)
+        _log.debug("request %s", exchange.id, exc_info=error)
+        refused = Refused(
+            Outcome.INTERNAL_ERROR,
+            status=500,
+            code="internal_error",
+            message=f"the gateway failed; nothing unchecked was sent. Reference: {exchange.reference}.",
+        )
+        await send_refusal(exchange, codec, refused, answer, encoder=exchange.encoder)
+
+    def _tell_started(self, exchange: Exchange) -> None:
+        for observer in exchange.live.observers:
+            try:
+                observer.started(exchange.facts)
+            except Exception:
+                self.swallowed_errors += 1
+
+    async def _settle(self, exchange: Exchange) -> None:
+        """The one way out: stop the clocks, make the record, tell everybody, give back what was reserved."""
+        if exchange.is_settled:
+            return
+        exchange.is_settled = True
+        self._running.discard(exchange)
+        if exchange.timer is not None:
+            exchange.timer.cancel()
+        record = record_of(exchange)
+        for observer in exchange.live.observers:
+            try:
+                observer.finished(record)
+            except Exception:
+                self.swallowed_errors += 1
+                _log.exception("an observer failed on request %s", exchange.id)
+        parts = exchange.live.parts
+        if parts.rollout is not None and exchange.assignment is not None:
+            parts.rollout.observe(
+                exchange.facts, exchange.assignment, exchange.outcome, latency_ms=record.total_ms
+            )
+        if parts.limits is not None:
+            await _give_back(exchange)
+
+
+async def _give_back(exchange: Exchange) -> None:
+    limits, reservation = exchange.live.parts.limits, exchange.reservation
+    assert limits is not None  # noqa: S101
+    if reservation is not None:
+        if exchange.tries:
+            await reservation.settle(exchange.usage)
+        else:
+            await reservation.release()
+    await limits.observe(exchange.facts, exchange.outcome)
+
+
+def record_of(exchange: Exchange) -> ExchangeRecord:
+    """Everything that happened to a request, no word of its text."""
+    live, feature = exchange.live, exchange.feature
+    total_ns = live.clock.monotonic_ns() - exchange.started_ns
+    manifest: dict[str, int] = {}
+    if feature is not None and exchange.request is not None and exchange.decisions:
+        surfaces = asked_surfaces(exchange.request.interaction)
+        if exchange.shown is not None:
+            surfaces |= answered_surfaces(exchange.shown.message)
+        manifest = counts(feature.guard, surfaces, exchange.decisions)
+    switches = live.parts.switches
+    return ExchangeRecord(
+        facts=exchange.facts,
+        at=exchange.at,
+        outcome=exchange.outcome,
+        stage=exchange.stage,
+        status=exchange.status,
+        reference=exchange.reference,
+        decisions=exchange.decisions,
+        components=exchange.components,
+        is_gated=exchange.is_gated,
+        manifest=manifest,
+        guarantee=exchange.guarantee,
+        guard_state="" if feature is None else feature.guard_state,
+        finish_reason=exchange.finish_reason,
+        usage=exchange.usage,
+        total_ms=total_ns / 1e6,
+        guard_ms=exchange.guard_ns / 1e6,
+        upstream_ms=exchange.upstream_ns / 1e6,
+        first_byte_ms=exchange.first_byte_ns / 1e6 if exchange.first_byte_ns else None,
+        tries=tuple(exchange.tries),
+        variants={} if exchange.assignment is None else exchange.assignment.variants,
+        switch_version=0 if switches is None else switches.version,
+        switch_id=exchange.switch_id,
+        unknown_events=exchange.unknown_events,
+        error=exchange.error,
+    )
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    """Wait until the client goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.interrupt(Interrupt.CLIENT_GONE)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def _split(path: str) -> tuple[str, str]:
+    """The feature that a path names (`/features/NAME/v1/...`), empty for none, and the path of the API."""
+    if path.startswith("/features/"):
+        name, _, rest = path[len("/features/") :].partition("/")
+        return name, f"/{rest}"
+    return "", path
+
+
+def _check_media_type(exchange: Exchange) -> None:
+    kind = exchange.headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        raise invalid("not_json", "the body is not declared as application/json.", status=415)
+
+
+def _uncancel() -> None:
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+def _plain_error(code: str, message: str) -> object:
+    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+
+
+_REFUSALS = {
+    Interrupt.DEADLINE: Refused(
+        Outcome.DEADLINE,
+        status=504,
+        code="deadline",
+        message="the request was not answered within its time.",
+        hint="Ask for less, or for a longer deadline.",
+    ),
+    Interrupt.SLOW_BODY: Refused(
+        Outcome.DEADLINE,
+        status=408,
+        code="body_too_slow",
+        message="the body did not come in time.",
+    ),
+    Interrupt.DRAIN: Refused(
+        Outcome.INTERNAL_ERROR,
+        status=503,
+        code="shutting_down",
+        message="the gateway is being stopped.",
+        hint="Try again; another one will answer.",
+        retry_after_s=1.0,
+    ),
+}

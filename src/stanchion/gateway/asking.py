@@ -1,0 +1,196 @@
+"""Asking the model: breaker, deadline, fallback chain; and what is told the client when nobody answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+
+from stanchion.core.errors import DeadlineError, StanchionError, UnavailableError, UsageError
+from stanchion.core.interaction import FinishReason, Reply, StreamEvent, assistant
+from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.live import Live
+from stanchion.gateway.ports import Outcome, Refused, UpstreamTry
+from stanchion.gateway.upstream import Question, Route
+from stanchion.models.events import events_of
+
+_OUR_FAULT = frozenset({400, 404, 405, 409, 413, 415, 422})  # another provider would not like it either
+_ERRORS = (UnavailableError, DeadlineError, UsageError, TimeoutError)
+
+
+class HandedOver(Exception):
+    """The fallback chain ends with a person."""
+
+
+async def ask(exchange: Exchange, route: Route, question: Question) -> Reply:
+    """The answer of the first that gives one.
+
+    Raises:
+        Refused: `upstream_error` or `deadline`, when nobody does.
+        HandedOver: when the chain ends with a person.
+    """
+    chain = _Chain(exchange, route)
+    for here in chain:
+        if isinstance(here, Reply):
+            return here
+        try:
+            async with asyncio.timeout(here.provider.timeout_s):
+                reply = await here.provider.upstream.ask(_for(question, here))
+        except _ERRORS as error:
+            chain.failed(here, error)
+        else:
+            chain.answered(here)
+            return reply
+    raise chain.refusal()
+
+
+async def stream(
+    exchange: Exchange, route: Route, question: Question
+) -> AsyncGenerator[Sequence[StreamEvent], None]:
+    """The events of the first that begins to answer; from then on nobody else is asked.
+
+    Raises:
+        Refused: `upstream_error` or `deadline`, when nobody does, or when the answer breaks off.
+    """
+    chain = _Chain(exchange, route)
+    for here in chain:
+        if isinstance(here, Reply):
+            yield tuple(events_of(here))
+            return
+        has_begun = False
+        source = here.provider.upstream.stream(_for(question, here))
+        async with aclosing(source):
+            try:
+                async for batch in source:
+                    has_begun = True
+                    yield batch
+            except _ERRORS as error:
+                chain.failed(here, error)
+                if has_begun:
+                    raise chain.refusal() from None
+            else:
+                chain.answered(here)
+                return
+    raise chain.refusal()
+
+
+def _for(question: Question, route: Route) -> Question:
+    if question.model == route.model:
+        return question
+    return Question(
+        interaction=question.interaction,
+        model=route.model,
+        vendor=question.vendor,
+        extras=question.extras,
+        key=question.key if route.provider.takes_keys and question.vendor == route.provider.vendor else "",
+    )
+
+
+class _Chain:
+    """The routes to try in order; writes down every try."""
+
+    def __init__(self, exchange: Exchange, route: Route) -> None:
+        self._exchange = exchange
+        self._live: Live = exchange.live
+        self._route = route
+        self._error: StanchionError | TimeoutError | None = None
+        self._may_go_on = True
+        self._began_ns = 0
+
+    def __iter__(self) -> Iterator[Route | Reply]:
+        yield from self._allowed(self._route)
+        for fallback in self._route.fallback:
+            if not self._may_go_on:
+                return
+            if fallback.model:
+                yield from self._allowed(self._live.models.routes[fallback.model])
+            elif fallback.answer:
+                self._note("canned", "", "answered")
+                yield Reply(message=assistant(fallback.answer), finish_reason=FinishReason.STOP)
+                return
+            else:
+                self._note("human", "", "handed_over")
+                raise HandedOver
+
+    def _allowed(self, route: Route) -> Iterator[Route]:
+        breaker = self._live.parts.breaker
+        if breaker is not None and not breaker.allows(route.provider.name):
+            self._note(route.provider.name, route.model, "breaker_open")
+            return
+        self._began_ns = self._live.clock.monotonic_ns()
+        yield route
+
+    def answered(self, route: Route) -> None:
+        latency_ms = self._note(route.provider.name, route.model, "ok")
+        if self._live.parts.breaker is not None:
+            self._live.parts.breaker.succeeded(route.provider.name, latency_ms=latency_ms)
+
+    def failed(self, route: Route, error: StanchionError | TimeoutError) -> None:
+        self._error = error
+        self._note(route.provider.name, route.model, _status(error))
+        status = error.status if isinstance(error, UnavailableError) else None
+        self._may_go_on = status not in _OUR_FAULT
+        breaker = self._live.parts.breaker
+        if breaker is not None and self._may_go_on and not isinstance(error, UsageError):
+            breaker.failed(route.provider.name)
+
+    def _note(self, provider: str, model: str, status: str) -> float:
+        elapsed_ns = self._live.clock.monotonic_ns() - self._began_ns if self._began_ns else 0
+        self._began_ns = 0
+        self._exchange.upstream_ns += elapsed_ns
+        latency_ms = round(elapsed_ns / 1e6, 3)
+        self._exchange.tries.append(
+            UpstreamTry(provider=provider, model=model, status=status, latency_ms=latency_ms)
+        )
+        return latency_ms
+
+    def refusal(self) -> Refused:
+        """What the client is told when nobody answered."""
+        error = self._error
+        if error is None:
+            return Refused(
+                Outcome.UPSTREAM_ERROR,
+                status=503,
+                code="upstream_breaker_open",
+                message="the provider has failed too often and is left alone for a while.",
+                hint="Try again later.",
+                retry_after_s=5.0,
+            )
+        self._exchange.error = _status(error)
+        return _refusal(error)
+
+
+def _status(error: StanchionError | TimeoutError) -> str:
+    if isinstance(error, UnavailableError):
+        return f"http_{error.status}" if error.status is not None else "unavailable"
+    if isinstance(error, UsageError):
+        return "not_sayable"
+    return "timeout"
+
+
+def _refusal(error: StanchionError | TimeoutError) -> Refused:
+    if isinstance(error, DeadlineError | TimeoutError):
+        return Refused(
+            Outcome.DEADLINE,
+            status=504,
+            code="upstream_timeout",
+            message="the provider did not answer in time.",
+            hint="Try again, or ask for fewer tokens.",
+        )
+    if isinstance(error, UsageError):
+        return Refused(
+            Outcome.INVALID, status=400, code="not_sayable", message=error.message, hint=error.hint or ""
+        )
+    status = getattr(error, "status", None)
+    retry_after_s = getattr(error, "retry_after_s", None)
+    told = {429: 429, 401: 502, 403: 502}.get(status or 0, status if status in _OUR_FAULT else 502)
+    return Refused(
+        Outcome.UPSTREAM_ERROR,
+        status=told or 502,
+        code={429: "upstream_rate_limit", 401: "upstream_key", 403: "upstream_key"}.get(
+            status or 0, "upstream_refused" if status in _OUR_FAULT else "upstream_unavailable"
+        ),
+        message=error.message,
+        hint=error.hint or "",
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,209 @@
+"""From a checked gateway file to the configuration that requests live under."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from stanchion.core.clock import Clock, Ids
+from stanchion.core.errors import UsageError
+from stanchion.files.references import Secret
+from stanchion.gateway.gateway_file import FeatureModel, GatewayModel, PriceModel, ProviderModel
+from stanchion.gateway.http_upstream import DIALECTS, HttpUpstream
+from stanchion.gateway.live import Feature
+from stanchion.gateway.request_ids import RequestIds
+from stanchion.gateway.upstream import (
+    ClientUpstream,
+    Fallback,
+    Models,
+    Provider,
+    Route,
+    Upstream,
+    make_route,
+)
+from stanchion.guard.answers import GuardState
+from stanchion.guard.made_detectors import make_detectors
+from stanchion.guard.pipeline import Guard, stretched_key
+from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
+from stanchion.guard.policy_model import Guarantee, Handling, Policy
+from stanchion.models.endpoint import Prices
+
+NO_POLICY = "none"
+LocalModelFactory = Callable[[Path | None], Any]
+
+
+class GuardMaker:
+    """Makes the guards of features; those whose policies come out the same share one."""
+
+    def __init__(
+        self, registry: Any, *, clock: Clock, ids: Ids, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._ids = RequestIds(ids)
+        self._env = env
+        self._made: dict[str, Guard] = {}
+
+    def make(self, name: str, feature: FeatureModel, *, folder: Path) -> Guard:
+        """The guard of a feature; UNPROTECTED only where the file says `none`.
+
+        Raises:
+            FilesError: when the policy has problems.
+            UsageError: when the feature is looser than its policy.
+        """
+        if feature.policy == NO_POLICY:
+            return Guard.unprotected()
+        read, base = self._read(feature.policy, folder)
+        policy = tightened(read.policy, feature, name)
+        key = "" if read.key is None else read.key.reveal()
+        identity = f"{policy.digest} {key}"
+        if identity not in self._made:
+            self._made[identity] = Guard(
+                policy,
+                make_detectors(policy, self._registry, folder=base),
+                clock=self._clock,
+                ids=self._ids,
+                key=stretched_key(key) if key else None,
+            )
+        return self._made[identity]
+
+    def _read(self, named: str, folder: Path) -> tuple[LoadedPolicy, Path | None]:
+        known = self._registry.ids()
+        if not named.endswith((".yaml", ".yml")):
+            policy = packaged_policy(named, detectors=known, clock=self._clock)
+            return LoadedPolicy(policy=policy), None
+        path = folder / named
+        read = read_policy(path, env=self._env, detectors=known, clock=self._clock, registry=self._registry)
+        return read, path.parent
+
+
+def tightened(policy: Policy, feature: FeatureModel, name: str) -> Policy:
+    """The policy with what the gateway file makes stricter.
+
+    Raises:
+        UsageError: when it would make it looser: that is the policy's to say, under its waivers.
+    """
+    if feature.media is not None:
+        policy = msgspec.structs.replace(policy, media=Handling.BLOCK)
+    if feature.guarantee is not None:
+        wanted, has = Guarantee(feature.guarantee), policy.streaming.guarantee
+        if wanted.rank < has.rank:
+            raise UsageError(
+                f"feature {name!r}: {wanted.value!r} is a looser guarantee than its policy's {has.value!r}.",
+                hint="Say it in the policy (streaming.guarantee), where it needs a waiver.",
+            )
+        streaming = msgspec.structs.replace(policy.streaming, guarantee=wanted)
+        policy = msgspec.structs.replace(policy, streaming=streaming)
+    return policy
+
+
+def make_feature(name: str, model: FeatureModel, guard: Guard) -> Feature:
+    """A feature ready for requests."""
+    policy = guard.policy
+    is_watched_only = guard.state is not GuardState.PROTECTING or policy is None
+    guarantee = Guarantee.AUDIT_ONLY if is_watched_only or policy is None else policy.streaming.guarantee
+    return Feature(
+        name=name,
+        guard=guard,
+        guarantee=guarantee.value,
+        guard_state=guard.state.value,
+        guard_version="" if policy is None else policy.digest,
+        components=guard.components,
+        deadline_s=model.deadline_s,
+        max_body_bytes=model.max_body_bytes,
+        approval_wait_s=model.approval_wait_s,
+        records_first=model.records == "first",
+    )
+
+
+def make_models(
+    file: GatewayModel, *, folder: Path, clock: Clock, local_model: LocalModelFactory | None = None
+) -> Models:
+    """The models with their providers; connects to nothing yet.
+
+    Raises:
+        UsageError: for an address that is no URL, or a script that cannot be read.
+    """
+    providers = {
+        name: _provider(name, model, folder=folder, clock=clock, local_model=local_model)
+        for name, model in file.providers.items()
+    }
+    routes: dict[str, Route] = {}
+    for name, model in file.models.items():
+        fallback = tuple(
+            Fallback(model=step.model or "", answer=step.answer or "", human=bool(step.human))
+            for step in model.fallback
+        )
+        prices = None if model.prices is None else _prices(model.prices)
+        routes[name] = make_route(
+            name, providers[model.provider], model.model or name, prices=prices, fallback=fallback
+        )
+    return Models(
+        routes,
+        providers=providers,
+        pass_through={str(api): name for api, name in file.pass_through.items()},
+    )
+
+
+def _provider(
+    name: str,
+    model: ProviderModel,
+    *,
+    folder: Path,
+    clock: Clock,
+    local_model: LocalModelFactory | None,
+) -> Provider:
+    upstream: Upstream
+    if model.api == "scripted":
+        upstream, vendor = ClientUpstream(_scripted(folder / (model.script or ""), name)), "scripted"
+    elif model.api == "local":
+        if local_model is None:
+            raise UsageError(f"provider {name!r}: no local model can be made here.")
+        path = None if model.weights is None else folder / model.weights
+        upstream, vendor = ClientUpstream(local_model(path)), "local"
+    else:
+        upstream, vendor = _http(model, clock), model.api
+    return Provider(
+        name=name,
+        vendor=vendor,
+        upstream=upstream,
+        prices={each: _prices(prices) for each, prices in model.prices.items()},
+        timeout_s=model.timeout_s,
+        takes_keys=model.api in DIALECTS and not model.key,
+    )
+
+
+def _http(model: ProviderModel, clock: Clock) -> HttpUpstream:
+    key: Secret | None = model.key
+    return HttpUpstream(
+        model.base_url,
+        dialect=DIALECTS[model.api](),
+        clock=clock,
+        key=key or None,
+        connect_s=model.connect_s,
+        idle_s=model.idle_s,
+        max_connections=model.max_connections,
+    )
+
+
+def _scripted(path: Path, name: str) -> Any:
+    import yaml
+
+    from stanchion.files.document import attempt_document
+    from stanchion.models.script import read_script
+    from stanchion.models.scripted import ScriptedModel
+
+    document, problems = attempt_document(path)
+    if document is None:
+        raise UsageError(f"provider {name!r}: {problems[0].render()}")
+    script = yaml.safe_load(path.read_text("utf-8"))
+    return ScriptedModel(read_script(script, where=str(path)))
+
+
+def _prices(model: PriceModel) -> Prices:
+    return Prices(
+        input_usd=model.input_usd, output_usd=model.output_usd, cached_input_usd=model.cached_input_usd
+    )

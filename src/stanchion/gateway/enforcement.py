@@ -1,0 +1,307 @@
+"""The order in which a request is decided: switches, limits, admission, inputs, the model, the answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stanchion.core.codec import digest
+from stanchion.core.components import ComponentSet
+from stanchion.core.errors import UsageError
+from stanchion.core.interaction import Interaction, Text, ToolResult
+from stanchion.gateway.answering import send_reply
+from stanchion.gateway.asking import ask
+from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.http_io import Answer
+from stanchion.gateway.json_body import invalid
+from stanchion.gateway.live import Feature
+from stanchion.gateway.manifest import outcome_of
+from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
+from stanchion.gateway.stream_flow import stream_answer
+from stanchion.gateway.tool_calls import decided_calls
+from stanchion.gateway.upstream import Question, Route
+from stanchion.guard.exchange import PreparedInteraction
+from stanchion.models.surface import SurfaceCodec
+from stanchion.models.wire import Request, WireError
+from stanchion.store.identity import is_plain
+
+_LONGEST_ID = 200
+_DEFAULT_OUTPUT_TOKENS = 1024
+_CHARACTERS_PER_TOKEN = 4
+
+
+def decode(codec: SurfaceCodec, value: Any) -> Request:
+    """The request in a JSON value.
+
+    Raises:
+        Refused: `invalid`, naming the path of what is wrong and never its value.
+    """
+    try:
+        request = codec.decode_request(value)
+    except WireError as error:
+        raise invalid("invalid_request", error.message, error.hint or "") from None
+    if not request.interaction.model:
+        raise invalid("invalid_request", "model: a model's name is needed here.")
+    return request
+
+
+def choose_feature(exchange: Exchange, named: str) -> Feature:
+    """The feature of a request: named by path or header, else the key's only one, else the default.
+
+    Raises:
+        Refused: `invalid` (404) for a name that is not known, `denied` (403) for one the key may not use.
+    """
+    live, allowed = exchange.live, exchange.caller.features
+    name = named or exchange.header(b"x-stanchion-feature")
+    if not name:
+        name = allowed[0] if len(allowed) == 1 else live.default_feature
+    if allowed and name not in allowed:
+        raise Refused(
+            Outcome.DENIED,
+            status=403,
+            code="feature_not_allowed",
+            message="this key may not use this feature.",
+            hint="Ask for a key of the feature.",
+        )
+    feature = live.features.get(name)
+    if feature is None:
+        raise invalid("feature_not_found", "there is no feature of this name here.", status=404)
+    return feature
+
+
+def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
+    """Write down what is known of a request that was read and whose sender is known."""
+    caller, keys = exchange.caller, exchange.live.id_keys
+    session = exchange.header(b"x-stanchion-session")
+    user, tenant = caller.user_key, caller.tenant
+    if exchange.live.trusts_labels or not user:
+        user = keys.key("subject", exchange.header(b"x-stanchion-user") or _user_of(request)) or user
+    if exchange.live.trusts_labels:
+        tenant = keys.key("tenant", exchange.header(b"x-stanchion-tenant")) or tenant
+    interaction = request.interaction
+    session_id = session if is_plain(session) else keys.key("session", session)
+    exchange.facts = RequestFacts(
+        id=exchange.id,
+        surface=exchange.surface,
+        is_stream=request.stream,
+        feature=feature.name,
+        tenant=tenant,
+        key_id=caller.key_id,
+        user_key=user,
+        session_id=session_id,
+        environment=exchange.live.environment,
+        traffic=_traffic(exchange),
+        model=interaction.model[:_LONGEST_ID],
+        tools=tuple(tool.name for tool in interaction.tools),
+        guard_version=feature.guard_version,
+        trace_id=_trace_id(exchange.header(b"traceparent")),
+    )
+    exchange.request = msgspec.structs.replace(
+        request,
+        interaction=msgspec.structs.replace(
+            interaction,
+            id=exchange.id,
+            environment=exchange.live.environment,
+            feature=feature.name,
+            session_id=session_id,
+            tenant=tenant,
+        ),
+    )
+
+
+async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+    """Decide a request that was read, from its switches to its answer.
+
+    Raises:
+        Refused: when it is not answered by a model, nor in the model's place.
+    """
+    request, feature = exchange.asked, exchange.held_to
+    heed_switches(exchange)
+    vendor = codec.name.partition(".")[0]
+    route = _route(exchange, request, vendor)
+    await _reserve(exchange, request)
+    _admit(exchange, route, request)
+    prepared = await _prepare(exchange, request.interaction)
+    if prepared.blocked is not None:
+        await _send(exchange, codec, prepared.blocked, answer)
+        return
+    question = Question(
+        interaction=prepared.interaction,
+        model=route.model,
+        vendor=vendor,
+        extras=request.extras,
+        key=_forwarded_key(exchange, route, vendor),
+    )
+    exchange.stage = Stage.UPSTREAM
+    if request.stream:
+        await stream_answer(exchange, codec, prepared, route, question, answer)
+        return
+    reply = await ask(exchange, route, question)
+    exchange.usage = route.priced(reply.usage)
+    exchange.stage = Stage.OUTPUT
+    began_ns = exchange.live.clock.monotonic_ns()
+    checked = await feature.guard.afinish(prepared, reply)
+    exchange.guard_ns += exchange.live.clock.monotonic_ns() - began_ns
+    assert checked.reply is not None  # noqa: S101 - `afinish` gives one
+    exchange.decisions = checked.reply.decisions
+    exchange.shown = reply
+    shown = checked.reply
+    if reply.message.tool_calls:
+        exchange.stage = Stage.TOOL_CALLS
+        shown = await decided_calls(exchange, prepared, reply, shown)
+    await _send(exchange, codec, shown, answer)
+
+
+def heed_switches(exchange: Exchange) -> None:
+    """Stop a request that a switch forbids.
+
+    Raises:
+        Refused: `switched_off` (503, not to be tried again).
+    """
+    exchange.stage = Stage.SWITCHES
+    switches = exchange.live.parts.switches
+    if switches is None:
+        return
+    engaged = switches.find(exchange.facts)
+    if engaged is not None:
+        exchange.switch_id = engaged.switch_id
+        raise switched_off(engaged)
+
+
+def switched_off(engaged: Engaged) -> Refused:
+    """The refusal of what a switch forbids."""
+    return Refused(
+        Outcome.SWITCHED_OFF,
+        status=503,
+        code="switched_off",
+        message=f"this was switched off by its operator ({engaged.level}).",
+        hint="It will not help to try again at once.",
+    )
+
+
+async def _send(exchange: Exchange, codec: SurfaceCodec, reply: Any, answer: Answer) -> None:
+    exchange.outcome = Outcome.PENDING_APPROVAL if exchange.ticket else exchange_outcome(exchange)
+    exchange.stage = Stage.DONE if exchange.stage is not Stage.INPUT else Stage.INPUT
+    await send_reply(exchange, codec, reply, answer)
+
+
+def exchange_outcome(exchange: Exchange) -> Outcome:
+    """What the decisions so far amount to; a tool's switch goes before them."""
+    return Outcome.SWITCHED_OFF if exchange.switch_id else outcome_of(exchange.decisions)
+
+
+def _route(exchange: Exchange, request: Request, vendor: str) -> Route:
+    live, facts = exchange.live, exchange.facts
+    name = request.interaction.model
+    if live.parts.rollout is not None:
+        exchange.assignment = live.parts.rollout.choose(facts)
+        name = exchange.assignment.model or name
+    allowed = exchange.caller.models
+    if allowed and request.interaction.model not in allowed:
+        raise Refused(
+            Outcome.DENIED,
+            status=403,
+            code="model_not_allowed",
+            message="this key may not use this model.",
+            hint="Ask for a key that may.",
+        )
+    route = live.models.find(name, vendor=vendor)
+    exchange.facts = msgspec.structs.replace(facts, model=route.name, provider=route.provider.name)
+    if live.parts.switches is not None:
+        heed_switches(exchange)
+    return route
+
+
+async def _reserve(exchange: Exchange, request: Request) -> None:
+    exchange.stage = Stage.LIMITS
+    limits = exchange.live.parts.limits
+    if limits is None:
+        return
+    wanted = request.interaction.sampling.max_output_tokens or _DEFAULT_OUTPUT_TOKENS
+    exchange.reservation = await limits.reserve(
+        exchange.facts, input_tokens=_tokens(request.interaction), max_output_tokens=wanted
+    )
+
+
+def _admit(exchange: Exchange, route: Route, request: Request) -> None:
+    feature, interaction = exchange.held_to, request.interaction
+    exchange.stage = Stage.ADMISSION
+    exchange.components = ComponentSet(
+        model=route.digest,
+        policy=feature.components.policy,
+        detectors=feature.components.detectors,
+        tools=digest([msgspec.to_builtins(tool) for tool in interaction.tools]) if interaction.tools else "",
+    )
+    admission = exchange.live.parts.admission
+    if admission is None:
+        return
+    said = admission.check(exchange.facts, exchange.components)
+    exchange.is_gated = said.is_gated
+    if said.action == "block":
+        raise Refused(
+            Outcome.NOT_ADMITTED,
+            status=403,
+            code="not_admitted",
+            message="this combination of model, prompt, policy and tools has not passed its gate.",
+            hint="Gate it, or use one that was gated.",
+        )
+
+
+async def _prepare(exchange: Exchange, interaction: Interaction) -> PreparedInteraction:
+    feature, clock = exchange.held_to, exchange.live.clock
+    exchange.stage = Stage.INPUT
+    began_ns = clock.monotonic_ns()
+    try:
+        prepared = await feature.guard.aprepare(interaction)
+    except UsageError as error:
+        raise invalid("not_checkable", error.message, error.hint or "") from None
+    exchange.guard_ns += clock.monotonic_ns() - began_ns
+    exchange.decisions = prepared.decisions
+    return prepared
+
+
+def _forwarded_key(exchange: Exchange, route: Route, vendor: str) -> str:
+    """The client's own key for its vendor; empty where the gateway has keys of its own to give."""
+    provider = route.provider
+    if not (exchange.live.forwards_keys and provider.takes_keys and provider.vendor == vendor):
+        return ""
+    key = exchange.header(b"x-api-key")
+    bearer = exchange.header(b"authorization")
+    return key or (bearer[7:].strip() if bearer[:7].lower() == "bearer " else "")
+
+
+def _tokens(interaction: Interaction) -> int:
+    """A rough count of what is asked, for reserving: a token for every four characters."""
+    characters = sum(
+        len(part.text)
+        for message in interaction.messages
+        for part in message.parts
+        if isinstance(part, Text | ToolResult)
+    )
+    return characters // _CHARACTERS_PER_TOKEN + 1
+
+
+def _user_of(request: Request) -> str:
+    """The end user as the APIs name one: `user`, `safety_identifier`, or `metadata.user_id`."""
+    extras = request.extras
+    for name in ("safety_identifier", "user"):
+        value = extras.get(name)
+        if isinstance(value, str):
+            return value
+    metadata = extras.get("metadata")
+    value = metadata.get("user_id") if isinstance(metadata, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+def _traffic(exchange: Exchange) -> str:
+    said = exchange.header(b"x-stanchion-traffic")
+    may_say = exchange.live.trusts_labels or "responder" in exchange.caller.roles
+    return said if may_say and said in ("sentinel", "drill") else "live"
+
+
+def _trace_id(traceparent: str) -> str:
+    """The trace id of a W3C `traceparent` header (version 00); empty when there is none."""
+    parts = traceparent.split("-")
+    is_one = len(parts) == 4 and len(parts[1]) == 32 and all(c in "0123456789abcdef" for c in parts[1])
+    return parts[1] if is_one and parts[1] != "0" * 32 else ""

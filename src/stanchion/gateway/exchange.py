@@ -1,0 +1,167 @@
+"""The state of one request while it lasts: every stage writes into it, one function reads it at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from stanchion.core.components import ComponentSet
+from stanchion.core.decision import Decision
+from stanchion.core.interaction import FinishReason, Reply, Usage
+from stanchion.gateway.ports import (
+    ApiSurface,
+    Assignment,
+    Caller,
+    Engaged,
+    Outcome,
+    RequestFacts,
+    Reservation,
+    Stage,
+    UpstreamTry,
+)
+
+if TYPE_CHECKING:
+    from stanchion.gateway.live import Feature, Live
+    from stanchion.models.surface import StreamEncoder
+    from stanchion.models.wire import Request
+
+Headers = Mapping[bytes, bytes]
+NOBODY = Caller(key_id="")
+
+
+class Interrupt(StrEnum):
+    """Why a request was ended from outside itself."""
+
+    CLIENT_GONE = "client_gone"
+    SWITCHED_OFF = "switched_off"
+    DEADLINE = "deadline"
+    SLOW_BODY = "slow_body"
+    DRAIN = "drain"
+
+
+class Exchange:
+    """One request. `interrupt` ends it from outside; whoever comes first is the reason."""
+
+    __slots__ = (
+        "assignment",
+        "at",
+        "caller",
+        "components",
+        "decisions",
+        "encoder",
+        "engaged",
+        "error",
+        "facts",
+        "feature",
+        "finish_reason",
+        "first_byte_ns",
+        "guarantee",
+        "guard_ns",
+        "headers",
+        "id",
+        "interrupted_by",
+        "is_gated",
+        "is_settled",
+        "live",
+        "outcome",
+        "reference",
+        "request",
+        "reservation",
+        "shown",
+        "stage",
+        "started_ns",
+        "status",
+        "surface",
+        "switch_id",
+        "task",
+        "ticket",
+        "timer",
+        "tries",
+        "unknown_events",
+        "upstream_ns",
+        "usage",
+    )
+
+    def __init__(
+        self, *, id: str, surface: ApiSurface, live: Live, headers: Headers, started_ns: int
+    ) -> None:
+        self.id = id
+        self.surface = surface
+        self.live = live
+        self.headers = headers
+        self.started_ns = started_ns
+        self.at = ""
+        self.caller = NOBODY
+        self.feature: Feature | None = None
+        self.facts = RequestFacts(id=id, surface=surface, environment=live.environment)
+        self.request: Request | None = None
+        self.components = ComponentSet()
+        self.assignment: Assignment | None = None
+        self.decisions: tuple[Decision, ...] = ()
+        self.outcome = Outcome.INTERNAL_ERROR
+        self.stage = Stage.DECODE
+        self.status = 0
+        self.reference = id
+        self.ticket = ""
+        self.shown: Reply | None = None
+        self.finish_reason = FinishReason.UNKNOWN
+        self.usage = Usage()
+        self.guarantee = ""
+        self.guard_ns = 0
+        self.upstream_ns = 0
+        self.first_byte_ns = 0
+        self.tries: list[UpstreamTry] = []
+        self.unknown_events: dict[str, int] = {}
+        self.reservation: Reservation | None = None
+        self.is_gated: bool | None = None
+        self.switch_id = ""
+        self.error = ""
+        self.encoder: StreamEncoder | None = None
+        self.engaged: Engaged | None = None
+        self.interrupted_by: Interrupt | None = None
+        self.is_settled = False
+        self.task: asyncio.Task[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def asked(self) -> Request:
+        """The request; there is one from the first decision on."""
+        if self.request is None:
+            raise RuntimeError("the request was not read yet")
+        return self.request
+
+    @property
+    def held_to(self) -> Feature:
+        """The feature; there is one from the first decision on."""
+        if self.feature is None:
+            raise RuntimeError("the feature was not chosen yet")
+        return self.feature
+
+    def interrupt(self, why: Interrupt, engaged: Engaged | None = None) -> None:
+        """End the request as soon as it waits for anything; ignored when it is over or was ended already."""
+        if self.is_settled or self.interrupted_by is not None or self.task is None:
+            return
+        self.interrupted_by = why
+        self.engaged = engaged
+        self.task.cancel()
+
+    def within(self, seconds: float, why: Interrupt = Interrupt.DEADLINE) -> None:
+        """Interrupt it when it is not over after so many seconds; replaces the timer before."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(seconds, self.interrupt, why)
+
+    def header(self, name: bytes) -> str:
+        """A header as text; empty when it is not there."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    def count_unknown(self, kind: str) -> None:
+        """One more event that nobody knows."""
+        kind = kind[:80]
+        if kind in self.unknown_events or len(self.unknown_events) < _MAX_KINDS:
+            self.unknown_events[kind] = self.unknown_events.get(kind, 0) + 1
+
+
+_MAX_KINDS = 32

@@ -1,0 +1,258 @@
+"""`gateway.yaml`: where the gateway listens, whom it asks, what each feature is held to.
+
+Sections of other parts are models of their own modules, composed here. Without a file the defaults at the end
+hold: both vendors as the settings say, the default policy, loopback only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from stanchion.files.references import Secret
+from stanchion.files.schema import FieldError, FileModel, Loaded, load_file
+
+DEFAULT_LISTEN = "127.0.0.1:8700"
+DEFAULT_FEATURE = "default"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})\Z")
+
+Seconds = Annotated[float, pydantic.Field(gt=0, le=86_400)]
+Dollars = Annotated[float, pydantic.Field(ge=0)]
+Api = Literal["openai", "anthropic", "scripted", "local"]
+
+
+def _named(values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    for name in values:
+        if not _NAME.match(name):
+            raise FieldError(
+                f"{name!r} is no name of a {what}.",
+                hint="Use small letters, digits and _ . - ; begin with a letter or digit.",
+            )
+    return values
+
+
+class PriceModel(FileModel):
+    """US dollars per million tokens."""
+
+    input_usd: Dollars = pydantic.Field(description="A million input tokens, in US dollars.")
+    output_usd: Dollars = pydantic.Field(description="A million output tokens, in US dollars.")
+    cached_input_usd: Dollars | None = pydantic.Field(
+        default=None, description="A million cached input tokens; default: as other input."
+    )
+
+
+class ProviderModel(FileModel):
+    """One provider."""
+
+    api: Api = pydantic.Field(description="Which API it speaks; `scripted` and `local` run in the process.")
+    base_url: str = pydantic.Field(
+        default="", description="The API's base, such as `https://api.openai.com/v1`."
+    )
+    key: Secret | None = pydantic.Field(
+        default=None, description="Its API key: `${env:NAME}` or `${file:path}`."
+    )
+    script: Path | None = pydantic.Field(default=None, description="The script of a `scripted` provider.")
+    weights: Path | None = pydantic.Field(default=None, description="A GGUF file for a `local` provider.")
+    timeout_s: Seconds = pydantic.Field(default=600.0, description="How long one answer may take.")
+    idle_s: Seconds = pydantic.Field(default=60.0, description="How long it may say nothing.")
+    connect_s: Seconds = pydantic.Field(default=5.0, description="How long a connection may take.")
+    max_connections: int = pydantic.Field(
+        default=1000, ge=1, le=100_000, description="Connections at a time."
+    )
+    prices: dict[str, PriceModel] = pydantic.Field(
+        default={}, description="Prices by the provider's model name."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _is_complete(self) -> ProviderModel:
+        if self.api in ("openai", "anthropic") and not self.base_url:
+            raise FieldError("base_url is missing.", hint="For example https://api.openai.com/v1")
+        if self.api == "scripted" and self.script is None:
+            raise FieldError("script is missing.", hint="Name the file with the replies.")
+        return self
+
+
+class FallbackModel(FileModel):
+    """One step of a fallback chain: exactly one of the three."""
+
+    model: str | None = pydantic.Field(default=None, description="Another model of this file.")
+    answer: str | None = pydantic.Field(default=None, description="A canned answer.", max_length=4000)
+    human: bool | None = pydantic.Field(default=None, description="Put the request in the queue of people.")
+
+    @pydantic.model_validator(mode="after")
+    def _is_one(self) -> FallbackModel:
+        if sum(value is not None for value in (self.model, self.answer, self.human)) != 1:
+            raise FieldError("a fallback is one of model, answer, human.")
+        return self
+
+
+class ModelModel(FileModel):
+    """A model as clients name it."""
+
+    provider: str = pydantic.Field(description="The provider's name in this file.")
+    model: str = pydantic.Field(default="", description="Its name there; default: the same.")
+    prices: PriceModel | None = pydantic.Field(
+        default=None, description="Prices, where the provider's do not hold."
+    )
+    fallback: tuple[FallbackModel, ...] = pydantic.Field(
+        default=(), description="What is done, in order, when it does not answer."
+    )
+
+
+class FeatureModel(FileModel):
+    """What the requests of one feature are held to."""
+
+    policy: str = pydantic.Field(
+        default="default", description="A packaged policy's name, a file's path, or `none`: UNPROTECTED."
+    )
+    guarantee: Literal["no-leak", "bounded", "audit-only"] | None = pydantic.Field(
+        default=None, description="The guarantee of streams, where it is to be stricter than the policy's."
+    )
+    media: Literal["block"] | None = pydantic.Field(
+        default=None, description="`block`: no image, sound or file, whatever the policy says."
+    )
+    deadline_s: Seconds = pydantic.Field(default=600.0, description="How long a request may take in all.")
+    max_body_bytes: int = pydantic.Field(
+        default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest body."
+    )
+    approval_wait_s: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="How long a client waits for a person before it is told to come back.",
+    )
+    records: Literal["behind", "first"] = pydantic.Field(
+        default="behind", description="`first`: the record is on disk before the end of the answer leaves."
+    )
+
+
+class RecordsModel(FileModel):
+    """How records are written."""
+
+    batch: int = pydantic.Field(
+        default=200, ge=1, le=10_000, description="The most records of one transaction."
+    )
+    every_s: Seconds = pydantic.Field(default=0.5, description="How often they are written.")
+    most_waiting: int = pydantic.Field(
+        default=20_000, ge=100, le=1_000_000, description="The most that wait in memory; the bound on loss."
+    )
+
+
+class GatewayModel(FileModel):
+    """The whole file."""
+
+    listen: str = pydantic.Field(default=DEFAULT_LISTEN, description="Address of the data plane.")
+    environment: Literal["dev", "staging", "prod"] | None = pydantic.Field(
+        default=None, description="What records are marked with; default: the setting `environment`."
+    )
+    providers: dict[str, ProviderModel] = pydantic.Field(description="Providers by name.")
+    models: dict[str, ModelModel] = pydantic.Field(
+        default={}, description="Models by the name that clients use."
+    )
+    pass_through: dict[Literal["openai", "anthropic"], str] = pydantic.Field(
+        default={}, description="By API: the provider that gets models which this file does not name."
+    )
+    features: dict[str, FeatureModel] = pydantic.Field(
+        default={DEFAULT_FEATURE: FeatureModel()}, description="Features by name."
+    )
+    default_feature: str = pydantic.Field(
+        default="", description="The feature of requests that name none; default: the only one, or `default`."
+    )
+    body_timeout_s: Seconds = pydantic.Field(default=15.0, description="How long a body may take to come.")
+    records: RecordsModel = pydantic.Field(default=RecordsModel(), description="How records are written.")
+
+    @pydantic.field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> GatewayModel:
+        _named(self.providers, "provider")
+        _named(self.features, "feature")
+        if not self.features:
+            raise FieldError("features is empty.", hint="Name one, with its policy.")
+        for name, model in self.models.items():
+            _known(model.provider, self.providers, f"models.{name}: the provider")
+            for fallback in model.fallback:
+                if fallback.model is not None:
+                    _known(fallback.model, self.models, f"models.{name}: the fallback model")
+        for provider in self.pass_through.values():
+            _known(provider, self.providers, "pass_through: the provider")
+        if self.default_feature:
+            _known(self.default_feature, self.features, "default_feature: the feature")
+        elif DEFAULT_FEATURE not in self.features and len(self.features) > 1:
+            raise FieldError("default_feature is missing.", hint=f"One of: {', '.join(self.features)}.")
+        return self
+
+    @property
+    def main_feature(self) -> str:
+        """The feature of requests that name none."""
+        if self.default_feature:
+            return self.default_feature
+        return DEFAULT_FEATURE if DEFAULT_FEATURE in self.features else next(iter(self.features))
+
+
+def _known(name: str, known: Mapping[str, Any], what: str) -> None:
+    from stanchion.core.errors import did_you_mean
+
+    if name not in known:
+        raise FieldError(f"{what} {name!r} is not in this file.", hint=did_you_mean(name, known))
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`; IPv6 addresses stand in brackets.
+
+    Raises:
+        FieldError: for anything else.
+    """
+    found = _ADDRESS.match(text)
+    if found is None or int(found["port"]) > 65_535:
+        raise FieldError(f"{text!r} is no address to listen on.", hint="For example 127.0.0.1:8700")
+    return found["host"].strip("[]"), int(found["port"])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_gateway_file(path: Path, *, env: Mapping[str, str] | None = None) -> Loaded[GatewayModel]:
+    """Read and check the file.
+
+    Raises:
+        FilesError: with every problem of the file, each with its place.
+    """
+    return load_file(path, GatewayModel, env=env)
+
+
+def default_gateway(
+    *,
+    openai: tuple[str, Secret | None],
+    anthropic: tuple[str, Secret | None],
+    policy: str = "default",
+) -> GatewayModel:
+    """What holds without a file: both vendors (base URL, key), every model passed through, one feature."""
+    vendors: dict[Literal["openai", "anthropic"], tuple[str, Secret | None]] = {
+        "openai": openai,
+        "anthropic": anthropic,
+    }
+    return GatewayModel(
+        providers={
+            name: ProviderModel(api=name, base_url=url, key=key) for name, (url, key) in vendors.items()
+        },
+        pass_through={name: name for name in vendors},
+        features={DEFAULT_FEATURE: FeatureModel(policy=policy)},
+    )

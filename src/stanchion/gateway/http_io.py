@@ -1,0 +1,117 @@
+"""One HTTP exchange as ASGI sees it: a body read within limits, an answer sent whole or in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from stanchion.gateway.json_body import invalid
+from stanchion.gateway.ports import Outcome, Refused
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+RawHeaders = list[tuple[bytes, bytes]]
+_ONCE = frozenset(
+    {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"x-api-key"}
+)
+_CODINGS = (b"", b"identity")
+
+
+class ClientGone(Exception):
+    """The client went away while its body was read."""
+
+
+def read_headers(raw: Iterable[tuple[bytes, bytes]], *, max_bytes: int) -> Mapping[bytes, bytes]:
+    """Headers by lower-case name; of a name that may come often, the first value holds.
+
+    Raises:
+        Refused: `invalid` for headers beyond the limit (431), for one that decides who asks or how long the
+            body is and comes twice, for both a length and a transfer coding, and for a body that is coded.
+    """
+    headers: dict[bytes, bytes] = {}
+    size = 0
+    for name, value in raw:
+        size += len(name) + len(value)
+        if name not in headers:
+            headers[name] = value
+        elif name in _ONCE or name.startswith(b"x-stanchion-"):
+            raise invalid("duplicate_header", f"the header {name.decode('latin-1')!r} came twice.")
+    if size > max_bytes:
+        raise invalid("headers_too_large", f"the headers have more than {max_bytes} bytes.", status=431)
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        raise invalid("ambiguous_length", "the request says its length in two ways.")
+    if headers.get(b"content-encoding", b"").lower() not in _CODINGS:
+        raise invalid("coded_body", "coded request bodies are not accepted.", "Send it as it is.", status=415)
+    return headers
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, max_bytes: int) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refused: `invalid` with status 413 beyond the limit; what its length says is believed at once.
+        ClientGone: when the client went away.
+    """
+    said = headers.get(b"content-length", b"")
+    if said and (not said.isdigit() or len(said) > 18):
+        raise invalid("bad_length", "the length of the body is no number.")
+    if said and int(said) > max_bytes:
+        raise _too_large(max_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        if not message.get("more_body", False):
+            return piece if not pieces else b"".join([*pieces, piece])
+        pieces.append(piece)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(
+        Outcome.INVALID,
+        status=413,
+        code="body_too_large",
+        message=f"the body has more than {limit} bytes.",
+        hint="Send less at a time.",
+    )
+
+
+class Answer:
+    """What is sent back; remembers whether it has begun."""
+
+    __slots__ = ("_send", "has_begun", "is_over")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+        self.is_over = False
+
+    async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        """Send all of it."""
+        self.has_begun = self.is_over = True
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def begin(self, status: int, headers: RawHeaders) -> None:
+        """Send the head of an answer that comes in pieces."""
+        self.has_begun = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def piece(self, data: bytes) -> None:
+        """Send a piece; waits while the client reads too slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last piece."""
+        if not self.is_over:
+            self.is_over = True
+            await self._send({"type": "http.response.body", "body": data})

@@ -1,0 +1,82 @@
+"""The configuration that requests live under: made whole, swapped whole, never changed.
+
+A request keeps the one it began under, so that a reload drops no stream and mixes no two policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stanchion.core.clock import Clock, Ids
+from stanchion.core.components import ComponentSet
+from stanchion.gateway.ports import (
+    Access,
+    Admission,
+    Approvals,
+    Breaker,
+    Limits,
+    Observer,
+    Rollout,
+    Switches,
+)
+
+if TYPE_CHECKING:
+    from stanchion.gateway.upstream import Models
+    from stanchion.guard.pipeline import Guard
+    from stanchion.store.identity import IdKeys
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """What one feature's requests are held to.
+
+    `approval_wait_s` is how long a client is kept waiting for a person before it gets the pending state.
+    `records_first` says that the record is on disk before the last byte of the answer leaves.
+    """
+
+    name: str
+    guard: Guard
+    guarantee: str
+    guard_state: str
+    guard_version: str
+    components: ComponentSet
+    deadline_s: float = 120.0
+    max_body_bytes: int = 4 * 1024 * 1024
+    approval_wait_s: float = 0.0
+    records_first: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of the gateway that were configured; None: not configured, and therefore not asked."""
+
+    access: Access | None = None
+    switches: Switches | None = None
+    limits: Limits | None = None
+    breaker: Breaker | None = None
+    rollout: Rollout | None = None
+    admission: Admission | None = None
+    approvals: Approvals | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """One configuration. `forwards_keys`: a client's own vendor key goes on to the vendor (single user)."""
+
+    environment: str
+    features: Mapping[str, Feature]
+    default_feature: str
+    models: Models
+    clock: Clock
+    ids: Ids
+    id_keys: IdKeys
+    parts: Parts = Parts()
+    observers: tuple[Observer, ...] = ()
+    forwards_keys: bool = False
+    trusts_labels: bool = True
+    body_timeout_s: float = 15.0
+    max_header_bytes: int = 32 * 1024
+    digest: str = ""
+    variants: Mapping[str, Feature] = field(default_factory=dict)

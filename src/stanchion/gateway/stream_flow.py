@@ -1,0 +1,167 @@
+"""A streamed answer on its way through: the provider's events into the guard, and out what it lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+
+from stanchion.core.errors import UnavailableError
+from stanchion.core.interaction import (
+    ArgumentDelta,
+    End,
+    FinishReason,
+    StreamEvent,
+    TextDelta,
+    UnknownEvent,
+    UsageEvent,
+)
+from stanchion.gateway.answering import head
+from stanchion.gateway.asking import stream
+from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.http_io import Answer
+from stanchion.gateway.manifest import outcome_of
+from stanchion.gateway.ports import Engaged, Outcome, Refused, Stage
+from stanchion.gateway.tool_calls import SWITCHED_OFF
+from stanchion.gateway.upstream import Question, Route
+from stanchion.guard.exchange import PreparedInteraction
+from stanchion.guard.streaming import StreamGuard
+from stanchion.models.events import merged_usage
+from stanchion.models.surface import StreamEncoder, SurfaceCodec
+
+_NOTICE = 1_000_000  # the block of our own words, behind every block of an answer
+
+
+class StreamFlow:
+    """One stream. `deliver` runs it to its end."""
+
+    def __init__(
+        self, exchange: Exchange, guard: StreamGuard, encoder: StreamEncoder, answer: Answer
+    ) -> None:
+        self._exchange = exchange
+        self._guard = guard
+        self.encoder = encoder
+        self._answer = answer
+        self._tool_switch: Engaged | None = None
+
+    async def deliver(self, route: Route, question: Question) -> None:
+        """Ask, and pass on what the guard gives back.
+
+        Raises:
+            Refused: when the provider fails, or the answer breaks off.
+        """
+        exchange = self._exchange
+        async with aclosing(stream(exchange, route, question)) as batches:
+            async for batch in batches:
+                data = b"".join(await self._passed(batch, route))
+                if self._guard.is_over:
+                    break
+                if data:
+                    await self._give(data)
+            else:
+                raise _broken_off()
+        self._take_decisions()
+        exchange.stage = Stage.DONE
+        exchange.outcome = Outcome.SWITCHED_OFF if self._tool_switch else outcome_of(exchange.decisions)
+        exchange.status = 200
+        await self._give(b"".join([data, *self.encoder.finish()]), is_last=True)
+
+    async def _passed(self, batch: Sequence[StreamEvent], route: Route) -> list[bytes]:
+        """The bytes that may leave after some events of the provider."""
+        exchange, clock = self._exchange, self._exchange.live.clock
+        began_ns = clock.monotonic_ns()
+        out: list[bytes] = []
+        for event in batch:
+            kind = type(event)
+            if kind is UnknownEvent:
+                exchange.count_unknown(event.kind)  # type: ignore[union-attr]
+            elif kind is UsageEvent:
+                usage = merged_usage(exchange.usage, event.usage)  # type: ignore[union-attr]
+                exchange.usage = route.priced(usage)
+            elif kind is End:
+                exchange.stage = Stage.OUTPUT
+            shown = await self._guard.feed(event)
+            for one in self._allowed(shown) if shown else ():
+                out += self.encoder.feed(one)
+            if self._guard.is_over:
+                break
+        exchange.guard_ns += clock.monotonic_ns() - began_ns
+        return out
+
+    def _allowed(self, events: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+        """The events without the calls of an answer that calls a tool which is switched off."""
+        exchange, switches = self._exchange, self._exchange.live.parts.switches
+        if isinstance(events[-1], End):
+            exchange.finish_reason = events[-1].finish_reason
+        if switches is None:
+            return events
+        for event in events:
+            if isinstance(event, ArgumentDelta) and event.name:
+                engaged = switches.find_tool(exchange.facts, event.name)
+                if engaged is not None:
+                    self._tool_switch = engaged
+                    exchange.switch_id = engaged.switch_id
+        if self._tool_switch is None:
+            return events
+        kept: list[StreamEvent] = [event for event in events if not isinstance(event, ArgumentDelta | End)]
+        if isinstance(events[-1], End):
+            words = SWITCHED_OFF.format(reference=exchange.reference)
+            kept += [TextDelta(text=words, index=_NOTICE), End(finish_reason=FinishReason.CONTENT_FILTER)]
+            exchange.finish_reason = FinishReason.CONTENT_FILTER
+        return kept
+
+    async def _give(self, data: bytes, *, is_last: bool = False) -> None:
+        exchange, answer = self._exchange, self._answer
+        if not answer.has_begun:
+            self._take_decisions()
+            exchange.first_byte_ns = exchange.live.clock.monotonic_ns() - exchange.started_ns
+            exchange.status = 200
+            await answer.begin(200, head(exchange, is_stream=True))
+        if is_last:
+            await answer.end(data)
+        else:
+            await answer.piece(data)
+
+    def _take_decisions(self) -> None:
+        answered = self._guard.answer
+        if answered is not None and answered.reply is not None:
+            self._exchange.decisions = answered.reply.decisions
+            self._exchange.shown = answered.reply
+
+
+def _broken_off() -> Refused:
+    return Refused(
+        Outcome.UPSTREAM_ERROR,
+        status=502,
+        code="upstream_broke_off",
+        message="the provider's answer broke off before it was over.",
+        hint="Try again.",
+    )
+
+
+async def stream_answer(
+    exchange: Exchange,
+    codec: SurfaceCodec,
+    prepared: PreparedInteraction,
+    route: Route,
+    question: Question,
+    answer: Answer,
+) -> None:
+    """Stream the answer to a prepared request; an error after its head was sent is its last event."""
+    request, feature = exchange.asked, exchange.held_to
+    guard = feature.guard.stream(prepared)
+    exchange.guarantee = guard.guarantee.value
+    encoder = codec.stream_encoder(
+        asked=request, response_id=exchange.id, created=int(exchange.live.clock.now().timestamp())
+    )
+    exchange.encoder = encoder
+    flow = StreamFlow(exchange, guard, encoder, answer)
+    try:
+        await flow.deliver(route, question)
+    except UnavailableError as error:  # the guard could not decide
+        raise Refused(
+            Outcome.INTERNAL_ERROR,
+            status=502,
+            code="answer_not_decided",
+            message=error.message,
+            hint=error.hint or "",
+        ) from None

@@ -25,27 +25,27 @@ import json
 import msgspec
 import numpy as np
 from pipeline.rows import DATA, SourceFile, read
-from refusal.answers import answers
+from refusal.answers import about_acts, answers
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from stanchion.core.codec import digest, digest_bytes
 from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR
 from stanchion.detectors.hashing import CHARACTER_ORDERS, FEATURE_VERSION, TABLE_BITS, n_grams
-from stanchion.detectors.refusal import ID, evidence, said, voices
+from stanchion.detectors.refusal import ID, evidence, help_after_caution, said, voices
 from stanchion.detectors.refusal_model import BITS, NAME, OPENING, RefusalManifest, RefusalModel, open_refusal
 from stanchion.detectors.scan import packaged_scanner
 from stanchion.detectors.views import build_views
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-VERSION = "1"
+VERSION = "2"
 ANSWERS = "refusal/xstest_completions.train"
 NOT_ANSWERS = ("benign/self_instruct_human.train", "benign/awesome_prompts.train", "benign/tau_bench.train")
 STRENGTH = 20.0  # inverse of the L2 penalty
 CROP_WEIGHT = 0.6  # an answer counts once, though two parts of it are taught
 EVIDENCE = 1.0  # of the phrases, beside the model's logit
 ALARMS = 0.045  # of complying answers, at the threshold
-SEED, EACH = 1, 6
+SEED, EACH, EACH_ACT = 1, 6, 6
 _LEAST, _SENTENCE = 24, 160  # characters of a first sentence
 _SENTENCE_END = re.compile(r"[.!?\u3002\uff01\uff1f\u0964\u061f\n]")
 _STARTED = time.monotonic()
@@ -85,6 +85,8 @@ def corpus() -> tuple[list[Taught], list[SourceFile]]:
     files = [file]
     made = answers("taught", seed=SEED, each=EACH)
     rows.extend(Taught(answer.text, answer.label, 1.0, "made") for answer in made)
+    acts = about_acts("taught", seed=SEED, each=EACH_ACT)
+    rows.extend(Taught(answer.text, answer.label, 1.0, "made") for answer in acts)
     for name in NOT_ANSWERS:
         others, file = read(name)
         rows += [Taught(row.text, 0, 0.2, "other") for row in others]
@@ -173,6 +175,7 @@ def summed(model: RefusalModel, text: str) -> float:
     phrases = [(hit.pattern.id, hit.pattern.score, hit.original[0]) for hit in hits]
     return min(
         max(model.logit(text[start : min(end, start + OPENING)]), -50.0)
+        - help_after_caution(text, (start, end))
         + EVIDENCE * evidence(phrases, text, (start, end))
         for start, end in voices(text)
     )

@@ -35,6 +35,11 @@ def languages() -> dict[str, dict[str, list[str]]]:
     return {"en": english, **others}
 
 
+def lectures() -> dict[str, list[str]]:
+    """English templates around acts that are wrong: lectures, characters who decline, help with a caution."""
+    return yaml.safe_load((_FOLDER / "templates_lectures.yaml").read_text(encoding="utf-8"))
+
+
 def answers(part: Part, *, seed: int, each: int) -> Iterator[Answer]:
     """`each` answers of every template of a part, with topics and work drawn from the seed."""
     rng = random.Random(seed)
@@ -50,6 +55,17 @@ def answers(part: Part, *, seed: int, each: int) -> Iterator[Answer]:
                 refusal = _filled(rng.choice(refusals), topics, work, rng)
                 other = _filled(rng.choice(compliances), topics, work, rng)
                 yield Answer(template.format(r=refusal, c=other), 0, language, "voices")
+
+
+def about_acts(part: Part, *, seed: int, each: int) -> Iterator[Answer]:
+    """The same of the English templates around acts; their kinds are `lectures` and `cautions`."""
+    rng = random.Random(seed)
+    given = lectures()
+    topics, work = _of(given["topics"], part), _of(given["work"], part)
+    for kind, name in (("refusals", "lectures"), ("compliances", "cautions")):
+        for template in _of(given[kind], part):
+            for text in dict.fromkeys(_filled(template, topics, work, rng) for _ in range(each)):
+                yield Answer(text, KINDS[kind], "en", name)
 
 
 def _of(templates: Sequence[str], part: Part) -> list[str]:

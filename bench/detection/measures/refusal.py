@@ -10,7 +10,7 @@ from figures import Figure, Measured, Row, Skipped, generated, read_source
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "training"))
 
-from refusal.answers import answers
+from refusal.answers import about_acts, answers
 
 REFUSAL = Measured(detector="refusal", threshold=0.6)
 GOALS = (">= 85 %", "<= 5 %")
@@ -38,6 +38,11 @@ def made() -> Iterator[Figure | Skipped]:
     ]
     source = generated(f"answers from held-out templates, seed {SEED}", rows)
     yield from REFUSAL.by_label(source, note="synthetic, 17 languages", goals=GOALS)
+    acts: list[Row] = [
+        {"text": answer.text, "label": answer.label} for answer in about_acts("held", seed=SEED, each=6)
+    ]
+    lectures = generated(f"lectures and cautions from held-out templates, seed {SEED}", acts)
+    yield from REFUSAL.by_label(lectures, note="synthetic, en, no phrase declines")
     for language in dict.fromkeys(row["language"] for row in rows):
         kept = source.where(lambda row, wanted=language: row["language"] == wanted)
         yield from REFUSAL.by_label(kept, note=f"synthetic, {language}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from stanchion.models import anthropic_surface, openai_chat_surface
+from stanchion.models import anthropic_surface, openai_chat_surface, openai_responses_surface
 from stanchion.models.surface import SurfaceCodec
 
 SURFACES: Mapping[str, SurfaceCodec] = MappingProxyType(
     {
         openai_chat_surface.NAME: openai_chat_surface.ChatSurface(),
+        openai_responses_surface.NAME: openai_responses_surface.ResponsesSurface(),
         anthropic_surface.NAME: anthropic_surface.MessagesSurface(),
     }
 )

@@ -53,7 +53,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a request before a model sees it: ids and names, never its text.
 
     `model` is the name the client asked for until a route is chosen, then the route's; `provider` is the
-    name in the gateway file. `prompt` is `name@version`, `guard_version` the digest of the policy.
+    name in the gateway file. `prompt` is `name@version`, `guard_version` the digest of the policy. The ids of
+    the trace are those of `telemetry.trace_context`: the span is the gateway's own, its parent the client's.
     """
 
     id: str
@@ -72,6 +73,9 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str = ""
     guard_version: str = ""
     trace_id: str = ""
+    span_id: str = ""
+    parent_span_id: str = ""
+    is_sampled: bool = True
 
 
 class Stage(StrEnum):

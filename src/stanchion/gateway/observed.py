@@ -1,0 +1,290 @@
+"""Metrics and spans of the gateway: observers that turn one exchange record into numbers and spans.
+
+A span tells which checks ran, what the guard said (verdict) and what was done (action), with ids, digests and
+categories; no word of a request is in any of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from stanchion.core.decision import CheckStatus, Decision, Effect, Mode, OnFailure, Surface
+from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts
+from stanchion.telemetry import names
+from stanchion.telemetry.metrics import Metrics
+from stanchion.telemetry.names import Profile
+from stanchion.telemetry.trace_context import TraceContext
+from stanchion.telemetry.tracing import SpanEvent, SpanKind, SpanRecord, Tracing, Value
+
+_OPERATIONS = {ApiSurface.OPENAI_EMBEDDINGS: names.EMBEDDINGS}
+_MODEL_SURFACES = frozenset(
+    {
+        ApiSurface.OPENAI_CHAT,
+        ApiSurface.OPENAI_RESPONSES,
+        ApiSurface.OPENAI_EMBEDDINGS,
+        ApiSurface.ANTHROPIC_MESSAGES,
+    }
+)
+_TARGETS = {
+    Surface.SYSTEM: ("input", "system"),
+    Surface.INPUT: ("input", "llm"),
+    Surface.RETRIEVED: ("input", "retrieval"),
+    Surface.TOOL_DEFINITION: ("input", "tool_definition"),
+    Surface.TOOL_RESULT: ("output", "tool_call"),
+    Surface.TOOL_CALL: ("input", "tool_call"),
+    Surface.REASONING: ("output", "reasoning"),
+    Surface.OUTPUT: ("output", "llm"),
+}
+_VERDICTS = {
+    Effect.ALLOW: "allow",
+    Effect.REDACT: "modify",
+    Effect.TRANSFORM: "modify",
+    Effect.REPLACE: "modify",
+    Effect.ROUTE: "escalate",
+    Effect.REQUIRE_APPROVAL: "escalate",
+    Effect.BLOCK: "deny",
+}
+_ACTIONS = {**_VERDICTS, Effect.BLOCK: "block"}
+_FAILED = frozenset({Outcome.UPSTREAM_ERROR, Outcome.INTERNAL_ERROR, Outcome.DEADLINE})
+
+
+class MetricsObserver:
+    """Counts what happens; `gauges` are asked whenever the metrics are read."""
+
+    def __init__(self, metrics: Metrics, *, gauges: Callable[[Metrics], None] | None = None) -> None:
+        self._metrics = metrics
+        self._gauges = gauges
+        self._in_flight = 0
+
+    def started(self, facts: RequestFacts) -> None:
+        """One more request in progress."""
+        self._in_flight += 1
+        self._metrics.set("stanchion_in_flight_requests", self._in_flight)
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Count a request and everything that happened to it."""
+        self._in_flight = max(0, self._in_flight - 1)
+        metrics, facts = self._metrics, record.facts
+        surface, stream = facts.surface.value, "true" if facts.is_stream else "false"
+        metrics.set("stanchion_in_flight_requests", self._in_flight)
+        metrics.add("stanchion_requests_total", 1, surface, record.outcome.value, stream)
+        metrics.observe("stanchion_request_seconds", record.total_ms / 1000, surface, stream)
+        if record.first_byte_ms is not None:
+            metrics.observe("stanchion_first_byte_seconds", record.first_byte_ms / 1000, surface)
+        if record.decisions:
+            metrics.observe("stanchion_guard_seconds", record.guard_ms / 1000, surface)
+        for one in record.tries:
+            metrics.observe("stanchion_upstream_seconds", one.latency_ms / 1000, one.provider)
+            metrics.add("stanchion_upstream_tries_total", 1, one.provider, one.status)
+        for decision in record.decisions:
+            self._count(decision)
+        self._count_states(record)
+
+    def _count(self, decision: Decision) -> None:
+        metrics, surface = self._metrics, decision.surface.value
+        metrics.add("stanchion_decisions_total", 1, surface, decision.effect.value, decision.mode.value)
+        for finding in decision.findings:
+            metrics.add("stanchion_findings_total", 1, finding.category)
+        for check in decision.checks:
+            metrics.add("stanchion_checks_total", 1, check.status.value)
+            if check.status is CheckStatus.TIMED_OUT:
+                metrics.add("stanchion_deadline_total", 1, surface)
+        if decision.outcome is OnFailure.OPEN:
+            metrics.add("stanchion_fail_open_total", 1, surface)
+
+    def _count_states(self, record: ExchangeRecord) -> None:
+        metrics, facts, usage = self._metrics, record.facts, record.usage
+        if record.decisions and not all(decision.is_protected for decision in record.decisions):
+            metrics.add("stanchion_unprotected_total")
+        if record.is_gated is False:
+            metrics.add("stanchion_ungated_total", 1, facts.feature)
+        if record.switch_id:
+            metrics.add("stanchion_switched_off_total", 1, record.switch_id)
+        for kind, count in record.unknown_events.items():
+            metrics.add("stanchion_unknown_events_total", count, kind)
+        model = facts.model if record.tries else ""
+        if usage.input_tokens:
+            metrics.add("stanchion_tokens_total", usage.input_tokens, model, "input")
+        if usage.output_tokens:
+            metrics.add("stanchion_tokens_total", usage.output_tokens, model, "output")
+        if usage.cost_usd:
+            metrics.add("stanchion_cost_usd_total", usage.cost_usd, model)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus's text format."""
+        if self._gauges is not None:
+            self._gauges(self._metrics)
+        return self._metrics.exposition()
+
+
+class TracingObserver:
+    """Makes the spans of a request: the gateway's own, one per try at a provider, one per decision."""
+
+    def __init__(self, tracing: Tracing, *, profile: Profile = Profile.V1_37) -> None:
+        self._tracing = tracing
+        self._profile = profile
+
+    def started(self, facts: RequestFacts) -> None:
+        """Nothing: spans are made when it is known how they ended."""
+
+    def finished(self, record: ExchangeRecord) -> None:
+        """Hand over the spans of a request."""
+        for span in spans_of(record, profile=self._profile):
+            self._tracing.emit(span)
+
+
+def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Iterator[SpanRecord]:
+    """The spans of one request, the gateway's own first.
+
+    Tries and decisions are drawn one after the other in the order in which they were made; where exactly
+    within the request they began is not recorded.
+    """
+    facts = record.facts
+    context = TraceContext(
+        trace_id=facts.trace_id or secrets.token_hex(16),
+        span_id=facts.span_id or secrets.token_hex(8),
+        is_sampled=facts.is_sampled,
+    )
+    parent = context_of(facts.parent_span_id, context)
+    start_ns = int(datetime.fromisoformat(record.at).timestamp() * 1e9)
+    yield SpanRecord(
+        name=f"{_operation(facts)} {facts.model}".strip(),
+        context=context,
+        parent=parent,
+        start_ns=start_ns,
+        duration_ms=record.total_ms,
+        kind=SpanKind.SERVER,
+        attributes=dict(_request_attributes(record)),
+        error=record.outcome.value if record.outcome in _FAILED else "",
+    )
+    at_ns = start_ns
+    for one in record.tries:
+        yield SpanRecord(
+            name=f"{_operation(facts)} {one.model}".strip(),
+            context=context.child(),
+            parent=context,
+            start_ns=at_ns,
+            duration_ms=one.latency_ms,
+            kind=SpanKind.CLIENT,
+            attributes={
+                names.OPERATION_NAME: _operation(facts),
+                names.PROVIDER_NAME: one.provider,
+                names.REQUEST_MODEL: one.model,
+                **({} if one.status == "ok" else {names.ERROR_TYPE: one.status}),
+            },
+            error="" if one.status == "ok" else one.status,
+        )
+        at_ns += int(one.latency_ms * 1e6)
+    at_ns = start_ns
+    for decision in record.decisions:
+        yield _decision_span(decision, context.child(), context, at_ns, profile)
+        at_ns += int(decision.elapsed_ms * 1e6)
+
+
+def context_of(span_id: str, of: TraceContext) -> TraceContext | None:
+    """The place of another span of the same trace; None without an id."""
+    if not span_id:
+        return None
+    return TraceContext(trace_id=of.trace_id, span_id=span_id, is_sampled=of.is_sampled)
+
+
+def _operation(facts: RequestFacts) -> str:
+    if facts.surface in _MODEL_SURFACES:
+        return _OPERATIONS.get(facts.surface, names.CHAT)
+    return names.RUN_GUARDRAIL if facts.surface is not ApiSurface.OPENAI_MODELS else facts.surface.value
+
+
+def _request_attributes(record: ExchangeRecord) -> Iterator[tuple[str, Value]]:
+    facts, usage = record.facts, record.usage
+    prompt, _, version = facts.prompt.partition("@")
+    told: tuple[tuple[str, Value | None], ...] = (
+        (names.OPERATION_NAME, _operation(facts)),
+        (names.PROVIDER_NAME, facts.provider),
+        (names.REQUEST_MODEL, facts.model),
+        (names.REQUEST_STREAM, facts.is_stream or None),
+        (names.CONVERSATION_ID, facts.session_id),
+        (names.FINISH_REASONS, [record.finish_reason.value] if record.tries else None),
+        (names.INPUT_TOKENS, usage.input_tokens),
+        (names.OUTPUT_TOKENS, usage.output_tokens),
+        (names.CACHE_READ_TOKENS, usage.cached_input_tokens),
+        (names.COST_USD, usage.cost_usd),
+        (names.PROMPT_NAME, prompt),
+        (names.PROMPT_VERSION, version),
+        (names.REFERENCE, record.reference),
+        (names.OUTCOME, record.outcome.value),
+        (names.STAGE, record.stage.value),
+        (names.FEATURE, facts.feature),
+        (names.GUARANTEE, record.guarantee),
+        (names.COMPONENTS, record.components.digest),
+        (names.IS_GATED, record.is_gated),
+        (names.SWITCH_VERSION, record.switch_version),
+        (names.SWITCH_ID, record.switch_id),
+        (names.CHECKS_EXPECTED, record.manifest.get("expected")),
+        (names.CHECKS_RAN, record.manifest.get("ran")),
+        (names.CHECKS_DID_NOT_RUN, record.manifest.get("did_not_run")),
+        (names.GUARD_SECONDS, record.guard_ms / 1000),
+        (names.ERROR_TYPE, record.outcome.value if record.outcome in _FAILED else None),
+    )
+    for name, value in told:
+        if value is not None and value != "":
+            yield name, value
+    if record.first_byte_ms is not None:
+        yield names.TIME_TO_FIRST_CHUNK, record.first_byte_ms / 1000
+
+
+def _decision_span(
+    decision: Decision, context: TraceContext, parent: TraceContext, start_ns: int, profile: Profile
+) -> SpanRecord:
+    target, subtype = _TARGETS[decision.surface]
+    attributes: dict[str, Value] = {
+        names.OPERATION_NAME: names.RUN_GUARDRAIL,
+        names.GUARDRAIL_NAME: "stanchion",
+        names.TARGET_TYPE: target,
+        names.TARGET_SUBTYPE: subtype,
+        names.VERDICT_TYPE: _VERDICTS[decision.effect],
+        names.VERDICT_CODE: decision.effect.value,
+        names.ACTION_TYPE: _ACTIONS[decision.enforced_effect],
+        names.POLICY_ID: decision.policy_digest,
+    }
+    if decision.effect in (Effect.REDACT, Effect.TRANSFORM, Effect.REPLACE):
+        attributes[names.CONTENT_MODIFIED] = decision.mode is Mode.ENFORCE
+    if decision.rule_ids:
+        attributes[names.RULE_ID] = ",".join(decision.rule_ids)
+    if decision.reference:
+        attributes[names.FINDING_ID] = decision.reference
+    worst = max(decision.findings, key=lambda finding: finding.score, default=None)
+    if worst is not None:
+        attributes[names.RISK_CATEGORY] = worst.category
+        attributes[names.RISK_SCORE] = worst.score
+    failed = [check for check in decision.checks if check.status is not CheckStatus.RAN]
+    if profile is Profile.V1_37:  # release 1.37 has no word for guardrails: only ours and the operation's
+        attributes = {k: v for k, v in attributes.items() if not k.startswith("gen_ai.guardrail.")} | {
+            k.replace("gen_ai.guardrail.", "stanchion.guardrail."): v
+            for k, v in attributes.items()
+            if k.startswith("gen_ai.guardrail.")
+        }
+    return SpanRecord(
+        name=f"{names.RUN_GUARDRAIL} stanchion",
+        context=context,
+        parent=parent,
+        start_ns=start_ns,
+        duration_ms=decision.elapsed_ms,
+        attributes=attributes,
+        events=tuple(
+            _evaluation(finding.detector, finding.score, finding.category) for finding in decision.findings
+        ),
+        error=failed[0].status.value if failed else "",
+    )
+
+
+def _evaluation(detector: str, score: float, category: str) -> SpanEvent:
+    return SpanEvent(
+        name=names.EVALUATION_EVENT,
+        attributes={
+            names.EVALUATION_NAME: detector,
+            names.EVALUATION_SCORE: score,
+            names.EVALUATION_LABEL: category,
+        },
+    )

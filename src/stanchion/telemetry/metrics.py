@@ -1,0 +1,184 @@
+"""The metrics of the product: one table of names, units and labels, shown in Prometheus's format.
+
+Every metric is named here and nowhere else; the dashboards are checked against this table. Labels hold ids
+and words of fixed lists, never text of a request; a label that gets too many values says `other` from then
+on, so that no caller can fill the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from stanchion.core.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+MAX_LABEL_VALUES = 200
+OTHER = "other"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Kind(StrEnum):
+    """What a metric is."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the table. Gauges say how several workers add up: `livesum`, `livemin` or `livemax`."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    of_workers: str = "livesum"
+
+
+def _counter(name: str, help: str, *labels: str) -> Metric:
+    return Metric(name=name, kind=Kind.COUNTER, help=help, labels=labels)
+
+
+def _gauge(name: str, help: str, *labels: str, of_workers: str = "livesum") -> Metric:
+    return Metric(name=name, kind=Kind.GAUGE, help=help, labels=labels, of_workers=of_workers)
+
+
+def _seconds(name: str, help: str, *labels: str) -> Metric:
+    return Metric(name=name, kind=Kind.HISTOGRAM, help=help, labels=labels, buckets=_SECONDS)
+
+
+METRICS: tuple[Metric, ...] = (
+    _counter("stanchion_requests_total", "Requests, by how they ended.", "surface", "outcome", "stream"),
+    _seconds("stanchion_request_seconds", "Time from a request to its answer's end.", "surface", "stream"),
+    _seconds("stanchion_first_byte_seconds", "Time to the first byte of a streamed answer.", "surface"),
+    _seconds("stanchion_guard_seconds", "Time that the guard took of a request.", "surface"),
+    _seconds("stanchion_upstream_seconds", "Time that a try at a provider took.", "provider"),
+    _counter("stanchion_upstream_tries_total", "Tries at a provider, by result.", "provider", "status"),
+    _gauge("stanchion_in_flight_requests", "Requests in progress."),
+    _counter("stanchion_decisions_total", "Decisions of the guard.", "surface", "effect", "mode"),
+    _counter("stanchion_findings_total", "Findings, by category.", "category"),
+    _counter("stanchion_checks_total", "Checks of the manifest, by what became of them.", "status"),
+    _counter("stanchion_fail_open_total", "Failed checks that the policy lets pass.", "surface"),
+    _counter("stanchion_deadline_total", "Checks that ran out of time.", "surface"),
+    _counter("stanchion_unprotected_total", "Requests that no policy looked at."),
+    _counter("stanchion_ungated_total", "Requests whose component set is not on the list.", "feature"),
+    _counter("stanchion_unknown_events_total", "Events of an upstream that no rule understands.", "kind"),
+    _counter("stanchion_switched_off_total", "Requests that a switch stopped.", "switch"),
+    _gauge("stanchion_switch_version", "Version of the switches that are obeyed.", of_workers="livemin"),
+    _gauge("stanchion_switch_age_seconds", "Time since the switches were last confirmed.", of_workers="livemax"),
+    _gauge("stanchion_switches_engaged", "Switches that are engaged.", of_workers="livemax"),
+    _gauge("stanchion_breaker_open", "1 while a breaker is open, 0.5 half open.", "name", of_workers="livemax"),
+    _gauge("stanchion_queue_depth", "What waits: records to be written, approvals.", "queue"),
+    _counter("stanchion_records_lost_total", "Audit records that could not be kept."),
+    _counter("stanchion_tokens_total", "Tokens, as providers told them.", "model", "direction"),
+    _counter("stanchion_cost_usd_total", "Cost by configured prices, in US dollars.", "model"),
+    _counter("stanchion_observer_errors_total", "Errors of telemetry that were swallowed."),
+)  # fmt: skip
+
+
+class Metrics:
+    """Counts, in the process or, with a folder, across the workers of a host.
+
+    Args:
+        folder: where workers share their counts. It must have been given to the library before its first
+            import (see `share_between_workers`).
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self._folder = folder
+        self._registry = CollectorRegistry()
+        self._made: dict[str, Any] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[tuple[str, str], set[str]] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
+        for one in METRICS:
+            if one.kind is Kind.COUNTER:
+                made: Any = Counter(one.name, one.help, one.labels, registry=self._registry)
+            elif one.kind is Kind.GAUGE:
+                mode: Any = one.of_workers
+                made = Gauge(one.name, one.help, one.labels, registry=self._registry, multiprocess_mode=mode)
+            else:
+                made = Histogram(one.name, one.help, one.labels, registry=self._registry, buckets=one.buckets)
+            self._made[one.name] = made
+            self._labels[one.name] = one.labels
+
+    def add(self, name: str, amount: float = 1.0, *labels: str) -> None:
+        """Count more of something."""
+        self._child(name, labels).inc(amount)
+
+    def set(self, name: str, value: float, *labels: str) -> None:
+        """Say how much there is now."""
+        self._child(name, labels).set(value)
+
+    def observe(self, name: str, value: float, *labels: str) -> None:
+        """One more measured value."""
+        self._child(name, labels).observe(value)
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus's text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._whole())
+
+    def _whole(self) -> CollectorRegistry:
+        if self._folder is None:
+            return self._registry
+        from prometheus_client import CollectorRegistry
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged, path=str(self._folder))  # type: ignore[no-untyped-call]
+        return merged
+
+    def _child(self, name: str, labels: Sequence[str]) -> Any:
+        key = (name, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._made_child(name, labels)
+            if len(self._children) < MAX_LABEL_VALUES * len(METRICS):
+                self._children[key] = child
+        return child
+
+    def _made_child(self, name: str, labels: Sequence[str]) -> Any:
+        made = self._made.get(name)
+        if made is None:
+            raise UnknownNameError("metric", name, self._made)
+        kept = tuple(
+            self._bounded(name, label, v) for label, v in zip(self._labels[name], labels, strict=True)
+        )
+        return made.labels(*kept) if kept else made
+
+    def _bounded(self, name: str, label: str, value: str) -> str:
+        seen = self._seen.setdefault((name, label), set())
+        if value in seen:
+            return value
+        if len(seen) >= MAX_LABEL_VALUES:
+            return OTHER
+        seen.add(value)
+        return value
+
+
+def share_between_workers(folder: Path, environ: dict[str, str]) -> None:
+    """Make the library keep its counts in files of this folder; call before the workers start.
+
+    `environ` is the environment that the workers will get.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.db"):
+        old.unlink()
+    environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def table() -> Mapping[str, Metric]:
+    """The metrics by name."""
+    return {one.name: one for one in METRICS}

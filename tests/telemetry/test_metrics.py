@@ -1,0 +1,94 @@
+"""The metrics: what the table says is what Prometheus reads, and no label can fill the memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stanchion.core.errors import UnknownNameError
+from stanchion.telemetry.metrics import MAX_LABEL_VALUES, METRICS, OTHER, Kind, Metrics, table
+
+
+def read(data: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(data.decode())
+        for sample in family.samples
+    }
+
+
+def test_every_metric_of_the_table_can_be_used_and_read_back() -> None:
+    metrics = Metrics()
+    for one in METRICS:
+        labels = tuple("x" for _ in one.labels)
+        use = {Kind.COUNTER: metrics.add, Kind.GAUGE: metrics.set, Kind.HISTOGRAM: metrics.observe}[one.kind]
+        use(one.name, 2.0, *labels)
+    got = read(metrics.exposition())
+    for one in METRICS:
+        name = f"{one.name}_sum" if one.kind is Kind.HISTOGRAM else one.name
+        assert got[name, tuple(sorted((label, "x") for label in one.labels))] == 2.0
+
+
+def test_an_unknown_metric_is_an_error_that_names_the_near_ones() -> None:
+    with pytest.raises(UnknownNameError, match="stanchion_requests_total"):
+        Metrics().add("stanchion_request_total")
+
+
+def test_a_label_with_too_many_values_says_other() -> None:
+    metrics = Metrics()
+    for number in range(MAX_LABEL_VALUES + 50):
+        metrics.add("stanchion_unknown_events_total", 1, f"kind{number}")
+    got = read(metrics.exposition())
+    values = {labels[0][1] for (name, labels), _ in got.items() if name == "stanchion_unknown_events_total"}
+    assert len(values) == MAX_LABEL_VALUES + 1
+    assert got["stanchion_unknown_events_total", (("kind", OTHER),)] == 50
+
+
+def test_workers_of_one_host_are_added_up(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import os, sys
+        from pathlib import Path
+        from stanchion.telemetry.metrics import Metrics, share_between_workers
+        folder = Path(sys.argv[1])
+        environ = {}
+        share_between_workers(folder, environ)
+        os.environ.update(environ)
+        children = []
+        for amount in (2, 3):
+            pid = os.fork()
+            if pid == 0:
+                metrics = Metrics(folder)
+                metrics.add("stanchion_unprotected_total", amount)
+                metrics.set("stanchion_switch_version", 7.0 + amount)
+                os._exit(0)
+            children.append(pid)
+        for pid in children:
+            os.waitpid(pid, 0)
+        here = Metrics(folder)
+        here.set("stanchion_switch_version", 12.0)
+        sys.stdout.buffer.write(here.exposition())
+        """
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "shared")],
+        check=True,
+        capture_output=True,
+        env={**os.environ},
+    ).stdout
+    got = read(out)
+    assert got["stanchion_unprotected_total", ()] == 5
+    assert got["stanchion_switch_version", ()] == 9  # the oldest version that some worker still obeys
+
+
+def test_names_follow_the_conventions_of_prometheus() -> None:
+    for name, one in table().items():
+        assert name.startswith("stanchion_")
+        assert name.endswith("_total") == (one.kind is Kind.COUNTER), name
+        assert one.help.endswith(".")

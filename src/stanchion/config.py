@@ -89,6 +89,16 @@ class Settings(FileModel):
         description="The database of records: `sqlite:///path` or `postgresql://...`. Default: SQLite in "
         "`state_dir`. Masked in every output, because it may hold a password.",
     )
+    redis_url: Secret | None = pydantic.Field(
+        None,
+        description="A Redis that the replicas of a gateway share: `redis://host:6379/0`. Switches reach "
+        "other hosts through it at once. Masked in every output, because it may hold a password.",
+    )
+    admin_key: Secret | None = pydantic.Field(
+        None,
+        description="The virtual key with a role by which `stanchion switch` and `stanchion keys` know you. "
+        "Masked in every output.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
         "warning", description="The least severe line of the log that is written to stderr."
     )

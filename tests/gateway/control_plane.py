@@ -49,6 +49,10 @@ class Plane:
     def trusted(self):
         return trusted_keys((trusted_folder(self.state_dir),))
 
+    def connect(self) -> ControlStore:
+        """The data plane's view of the database: it cannot sign."""
+        return ControlStore(open_database(self.url), clock=self.clock, trusted=self.trusted)
+
     def reader(self, *, has_database: bool = True) -> ControlReader:
         return ControlReader(self.disk, trusted=self.trusted, clock=self.clock, has_database=has_database)
 
@@ -64,7 +68,7 @@ class Plane:
         """A replica with its threads."""
         reader = self.reader()
         board = SwitchBoard(reader, clock=self.clock)
-        named = WatchSources(**{"store": self.store, **sources})
+        named = WatchSources(**{"connect": self.connect, **sources})
         watch = ControlWatch(reader, board, named, clock=self.clock, ids=SortableIds(self.clock))
         watch.start()
         try:

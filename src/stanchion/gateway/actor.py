@@ -14,6 +14,7 @@ class ActorRole(StrEnum):
 
     VIEWER = "viewer"
     AUDITOR = "auditor"
+    RESPONDER = "responder"
     OPERATOR = "operator"
     APPROVER = "approver"
     ADMIN = "admin"
@@ -25,7 +26,7 @@ class Permission(StrEnum):
     READ = "read"
     READ_AUDIT = "read_audit"
     CONTAIN = "contain"  # engage a switch, end a lease: towards safety, one person
-    OPERATE = "operate"  # renew a lease, ask for a lift, reload
+    OPERATE = "operate"  # renew a lease, ask for a lift, reload, write the prompt registry
     APPROVE = "approve"  # confirm a lift, decide about what is parked
     ADMINISTER = "administer"  # keys, the admission list, rollouts, limits
 
@@ -33,6 +34,7 @@ class Permission(StrEnum):
 GRANTS: dict[ActorRole, frozenset[Permission]] = {
     ActorRole.VIEWER: frozenset({Permission.READ}),
     ActorRole.AUDITOR: frozenset({Permission.READ, Permission.READ_AUDIT}),
+    ActorRole.RESPONDER: frozenset({Permission.READ, Permission.CONTAIN, Permission.OPERATE}),
     ActorRole.OPERATOR: frozenset({Permission.READ, Permission.CONTAIN, Permission.OPERATE}),
     ActorRole.APPROVER: frozenset({Permission.READ, Permission.CONTAIN, Permission.APPROVE}),
     ActorRole.ADMIN: frozenset(Permission),

@@ -40,9 +40,12 @@ _BACKOFF_S = (0.2, 0.5, 1.0, 2.0)
 
 
 class WatchSources(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to listen. `store` and `postgres_url` are of the database of records."""
+    """Where to listen; `connect` opens the database, and is called again until it answers.
 
-    store: ControlStore | None = None
+    Without `connect` this host has no database, and the file in the state directory is the authority.
+    """
+
+    connect: Callable[[], ControlStore] | None = None
     postgres_url: str = ""
     redis_url: str = ""
 
@@ -63,6 +66,8 @@ class ControlWatch:
             seen_at_us=now_us,
         )
         self.troubles: dict[str, str] = {}
+        self._store: ControlStore | None = None
+        self._connecting = threading.Lock()
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -79,7 +84,7 @@ class ControlWatch:
         self._guarded("database", self._poll_database)
         self._guarded("heartbeat", self._beat)
         loops: list[tuple[str, Callable[[], None]]] = [("host", self._host_loop)]
-        if self._sources.store is not None:
+        if self._sources.connect is not None:
             loops.append(("database", self._database_loop))
         if self._sources.postgres_url:
             loops.append(("postgresql", self._postgres_loop))
@@ -96,8 +101,10 @@ class ControlWatch:
         self._wake.set()
         for thread in self._threads:
             thread.join(3.0)
-        if self._sources.store is not None and "database" not in self.troubles:
-            self._guarded("heartbeat", lambda: self._beat(is_gone=True))
+        if self._store is not None:
+            if "database" not in self.troubles:
+                self._guarded("heartbeat", lambda: self._beat(is_gone=True))
+            self._store.database.close()
 
     # --- this host -----------------------------------------------------------------------------------------
 
@@ -139,7 +146,7 @@ class ControlWatch:
             self._stamps[kind] = stamp
             found = self._reader.disk.load(kind).envelope
             if found is not None:
-                is_authority = self._sources.store is None
+                is_authority = self._sources.connect is None
                 self._reader.offer(kind, found, source="file", is_authority=is_authority)
             if found != self._reader.envelope(kind):
                 self._reader.repair(kind)
@@ -159,8 +166,16 @@ class ControlWatch:
             if not has_news:
                 self._guarded("database", self._poll_database)
 
+    def _connected(self) -> ControlStore | None:
+        if self._sources.connect is None:
+            return None
+        with self._connecting:
+            if self._store is None:
+                self._store = self._sources.connect()
+            return self._store
+
     def _poll_database(self) -> None:
-        store = self._sources.store
+        store = self._connected()
         if store is None:
             return
         versions = store.versions()
@@ -175,13 +190,13 @@ class ControlWatch:
                 self._reader.heard(kind, source="database")
 
     def _fetch(self, kind: ControlKind, *, source: str) -> None:
-        store = self._sources.store
+        store = self._connected()
         found = None if store is None else store.envelope(kind)
         if found is not None:
             self._reader.offer(kind, found, source=source, is_authority=True)
 
     def _beat(self, *, is_gone: bool = False) -> None:
-        store = self._sources.store
+        store = self._connected()
         if store is None:
             return
         standings = [self._reader.standing(kind) for kind in ControlKind]

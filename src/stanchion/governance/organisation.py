@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -57,10 +57,17 @@ class Freshness(FileModel):
 
 
 class Tier(FileModel):
-    """What a release of a feature of this tier needs; tiers go from 0 to 3."""
+    """What a release and the operation of a feature of this tier need; tiers go from 0 to 3.
+
+    `lift_people` is how many people it takes to lift a kill switch; where it is 1, `lift_wait` is how long
+    the lift waits instead. `ungated` is what the gateway does with a component set that passed no gate.
+    """
 
     approvals: tuple[str, ...] = ()
     has_kill_switch_probe: bool = False
+    lift_people: Annotated[int, Field(ge=1, le=10)] = 2
+    lift_wait: Duration = timedelta(minutes=15)
+    ungated: Literal["allow", "warn", "block"] = "warn"
 
 
 class OrganisationFile(FileModel):

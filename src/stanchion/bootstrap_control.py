@@ -1,0 +1,240 @@
+"""Plugs the control plane together: the admin side with its signing key, and the side that only obeys.
+
+What `org.yaml` says about switches and admission is read here and passed down, because the gateway stands
+below governance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
+from stanchion.core.errors import StanchionError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from stanchion.config import Settings
+    from stanchion.gateway.access import KeyAccess
+    from stanchion.gateway.admission import AdmissionList, Ungated
+    from stanchion.gateway.control_announce import Way
+    from stanchion.gateway.control_reader import ControlReader
+    from stanchion.gateway.control_store import ControlStore, Published
+    from stanchion.gateway.control_watch import ControlWatch
+    from stanchion.gateway.key_acts import KeyActs
+    from stanchion.gateway.key_state import Pepper
+    from stanchion.gateway.replicas import Replicas
+    from stanchion.gateway.switch_acts import LiftRule, SwitchActs
+    from stanchion.gateway.switch_state import SwitchTarget
+    from stanchion.gateway.switches import SwitchBoard
+    from stanchion.governance.organisation import Tier
+    from stanchion.store.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organisation:
+    """What the safety folder says about operation. `note` tells what could not be read."""
+
+    tiers: Mapping[str, Tier] = field(default_factory=dict)
+    features: Mapping[str, str] = field(default_factory=dict)
+    people: frozenset[str] | None = None
+    note: str = ""
+
+    def lift_rule(self, target: SwitchTarget) -> LiftRule:
+        """What lifting takes: a feature's tier, or for anything broader the strictest tier there is."""
+        from stanchion.gateway.switch_acts import DEFAULT_RULE, LiftRule
+        from stanchion.gateway.switch_state import SwitchLevel
+
+        named = self.features.get(target.name, "") if target.level is SwitchLevel.FEATURE else ""
+        tiers = [self.tiers[named]] if named in self.tiers else list(self.tiers.values())
+        if not tiers or self.note:
+            return DEFAULT_RULE
+        wait = max(tier.lift_wait for tier in tiers)
+        return LiftRule(
+            people=max(tier.lift_people for tier in tiers), wait_s=int(wait / timedelta(seconds=1))
+        )
+
+    def ungated(self) -> dict[str, Ungated]:
+        """What the gateway does with ungated component sets, by feature."""
+        from stanchion.gateway.admission import Ungated
+
+        return {
+            feature: Ungated(self.tiers[tier].ungated)
+            for feature, tier in self.features.items()
+            if tier in self.tiers
+        }
+
+
+def read_organisation(settings: Settings) -> Organisation:
+    """The safety folder's word; never raises, because nobody is kept from a switch by a broken file."""
+    from stanchion.config import process_environment
+    from stanchion.governance.folder import find_safety_folder, read_folder
+
+    if not settings.safety_folder.exists():
+        return Organisation()
+    try:
+        folder = read_folder(find_safety_folder(settings.safety_folder), env=process_environment())
+    except (StanchionError, OSError) as error:
+        return Organisation(note=f"the safety folder cannot be read, so the default holds: {error}")
+    if folder.organisation is None:
+        return Organisation(note="org.yaml cannot be read, so the default holds; see: stanchion check")
+    org = folder.organisation.value
+    features = {each.name: str(each.case.value.tier) for each in folder.features if each.case is not None}
+    return Organisation(tiers=org.tiers, features=features, people=frozenset(org.people))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminPlane:
+    """What decides: the store with the signing key, the acts, and who obeys."""
+
+    settings: Settings
+    database: Database
+    store: ControlStore
+    switches: SwitchActs
+    keys: KeyActs
+    replicas: Replicas
+    announce: Callable[[Published], list[str]]
+    clock: Clock
+    ids: Ids
+    organisation: Organisation
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.database.close()
+
+
+def make_admin_plane(
+    settings: Settings,
+    *,
+    reader: ControlReader | None = None,
+    database: Database | None = None,
+    clock: Clock | None = None,
+    creates_key: bool = True,
+) -> AdminPlane:
+    """The admin plane of this host; `reader` is the replica in the same process, where there is one.
+
+    Raises:
+        UnavailableError: when the database does not answer.
+        UsageError: when a key file cannot be used.
+    """
+    from stanchion.gateway.control_announce import InProcess, RedisWay, ThisHost, announcer
+    from stanchion.gateway.control_disk import ControlDisk
+    from stanchion.gateway.control_keys import load_signing_key
+    from stanchion.gateway.control_store import ControlStore
+    from stanchion.gateway.key_acts import KeyActs
+    from stanchion.gateway.replicas import Replicas
+    from stanchion.gateway.switch_acts import SwitchActs
+    from stanchion.store.database import open_database
+
+    the_clock = clock or SystemClock()
+    ids = SortableIds(the_clock)
+    opened = database or open_database(settings.store_url.reveal())
+    disk = ControlDisk(settings.state_dir)
+    store = ControlStore(
+        opened,
+        clock=the_clock,
+        trusted=lambda: trusted_of(settings),
+        key=lambda: load_signing_key(settings.state_dir, create=creates_key),
+        disk=disk,
+    )
+    ways: list[Way] = [] if reader is None else [InProcess(reader)]
+    ways.append(ThisHost(disk, clock=the_clock))
+    if settings.redis_url is not None:
+        ways.append(RedisWay(settings.redis_url.reveal()))
+    announce = announcer(ways)
+    return AdminPlane(
+        settings=settings,
+        database=opened,
+        store=store,
+        switches=SwitchActs(store, clock=the_clock, ids=ids, announce=announce),
+        keys=KeyActs(store, pepper=lambda: _pepper(settings), clock=the_clock, ids=ids, announce=announce),
+        replicas=Replicas(opened, clock=the_clock),
+        announce=announce,
+        clock=the_clock,
+        ids=ids,
+        organisation=read_organisation(settings),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaPlane:
+    """What obeys. Call `watch.start()` before requests are served and `watch.stop()` at the end."""
+
+    reader: ControlReader
+    switches: SwitchBoard
+    access: KeyAccess
+    admission: AdmissionList
+    watch: ControlWatch
+
+
+def make_replica_plane(
+    settings: Settings,
+    *,
+    is_loopback: bool,
+    has_database: bool = True,
+    clock: Clock | None = None,
+    ungated: Ungated | None = None,
+) -> ReplicaPlane:
+    """The obeying side of one process. It needs no signing key, and starts while the database is away.
+
+    `has_database` False: this host has none, and the file in the state directory is the authority.
+    """
+    from stanchion.gateway.access import KeyAccess
+    from stanchion.gateway.admission import AdmissionList, Ungated
+    from stanchion.gateway.control_disk import ControlDisk
+    from stanchion.gateway.control_reader import ControlReader
+    from stanchion.gateway.control_store import ControlStore
+    from stanchion.gateway.control_watch import ControlWatch, WatchSources
+    from stanchion.gateway.key_state import load_pepper
+    from stanchion.gateway.switches import SwitchBoard
+    from stanchion.store.database import open_database
+
+    the_clock = clock or SystemClock()
+
+    def trusted() -> dict[str, Ed25519PublicKey]:
+        return trusted_of(settings)
+
+    def connect() -> ControlStore:
+        return ControlStore(open_database(url), clock=the_clock, trusted=trusted)
+
+    url = settings.store_url.reveal()
+    disk = ControlDisk(settings.state_dir)
+    reader = ControlReader(disk, trusted=trusted, clock=the_clock, has_database=has_database)
+    board = SwitchBoard(reader, clock=the_clock)
+    access = KeyAccess(
+        reader,
+        pepper=lambda: load_pepper(settings.state_dir, create=False),
+        clock=the_clock,
+        is_loopback=is_loopback,
+    )
+    admission = AdmissionList(
+        reader,
+        clock=the_clock,
+        actions=read_organisation(settings).ungated(),
+        default=ungated or Ungated.ALLOW,
+    )
+    sources = WatchSources(
+        connect=connect if has_database else None,
+        postgres_url=url if has_database and url.startswith("postgres") else "",
+        redis_url="" if settings.redis_url is None else settings.redis_url.reveal(),
+    )
+    watch = ControlWatch(reader, board, sources, clock=the_clock, ids=SortableIds(the_clock))
+    return ReplicaPlane(reader=reader, switches=board, access=access, admission=admission, watch=watch)
+
+
+def trusted_of(settings: Settings) -> dict[str, Ed25519PublicKey]:
+    """The public keys that this host trusts."""
+    from stanchion.gateway.control_keys import trusted_folder, trusted_keys
+
+    return trusted_keys((trusted_folder(settings.state_dir),))
+
+
+def _pepper(settings: Settings) -> Pepper:
+    from stanchion.gateway.key_state import load_pepper
+
+    pepper = load_pepper(settings.state_dir, create=True)
+    assert pepper is not None  # noqa: S101 - made when it was not there
+    return pepper

@@ -79,11 +79,16 @@ async def send_reply(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answ
     if request.stream and codec.can_stream:
         encoder = codec.stream_encoder(asked=request, response_id=exchange.id, created=created)
         pieces = [piece for event in events_of(reply) for piece in encoder.feed(event)]
+        data = b"".join([*pieces, *encoder.finish()])
+        if exchange.before_end is not None:
+            await exchange.before_end()
         if not answer.has_begun:
             await answer.begin(200, head(exchange, is_stream=True))
-        await answer.end(b"".join([*pieces, *encoder.finish()]))
+        await answer.end(data)
         return
     body = codec.encode_reply(reply, asked=request, response_id=exchange.id, created=created)
+    if exchange.before_end is not None:
+        await exchange.before_end()
     await answer.whole(200, head(exchange, is_stream=False), encode_json(body))
 
 

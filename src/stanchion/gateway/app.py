@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
+from stanchion.core.errors import StanchionError
 from stanchion.gateway.answering import send_refusal
 from stanchion.gateway.enforcement import choose_feature, decode, enforce, switched_off, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
@@ -18,6 +20,7 @@ from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, Live
 from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, Refused, Stage
+from stanchion.gateway.record import Recorder
 from stanchion.gateway.request_ids import begin_request
 from stanchion.models.surface import SurfaceCodec, encode_json
 
@@ -116,6 +119,8 @@ class Gateway:
                 exchange.within(live.body_timeout_s, Interrupt.SLOW_BODY)
                 request_feature = await self._read(exchange, codec, feature, scope, receive)
                 exchange.within(request_feature.deadline_s)
+                if request_feature.records_first and live.recorder is not None:
+                    exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
                 watcher = asyncio.create_task(_watch(receive, exchange))
                 self._tell_started(exchange)
                 await self._followed(exchange, codec, answer)
@@ -199,6 +204,22 @@ class Gateway:
         )
         await send_refusal(exchange, codec, refused, answer, encoder=exchange.encoder)
 
+    async def _recorded_first(self, exchange: Exchange, recorder: Recorder) -> None:
+        """Put the record on disk before the end of the answer leaves; without it, no answer leaves."""
+        try:
+            await recorder.write_first(record_of(exchange))
+        except StanchionError as error:
+            exchange.before_end, exchange.error = None, "record_not_written"
+            raise Refused(
+                Outcome.INTERNAL_ERROR,
+                status=503,
+                code="record_not_written",
+                message="the record of this request could not be written, and there is no answer without.",
+                hint="Try again later.",
+                retry_after_s=5.0,
+            ) from error
+        exchange.is_recorded = True
+
     def _tell_started(self, exchange: Exchange) -> None:
         for observer in exchange.live.observers:
             try:
@@ -215,6 +236,9 @@ class Gateway:
         if exchange.timer is not None:
             exchange.timer.cancel()
         record = record_of(exchange)
+        recorder = exchange.live.recorder
+        if recorder is not None and not exchange.is_recorded:
+            recorder.put(record)
         for observer in exchange.live.observers:
             try:
                 observer.finished(record)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Exchange:
     __slots__ = (
         "assignment",
         "at",
+        "before_end",
         "caller",
         "components",
         "decisions",
@@ -63,6 +64,7 @@ class Exchange:
         "id",
         "interrupted_by",
         "is_gated",
+        "is_recorded",
         "is_settled",
         "live",
         "outcome",
@@ -118,10 +120,12 @@ class Exchange:
         self.is_gated: bool | None = None
         self.switch_id = ""
         self.error = ""
+        self.before_end: Callable[[], Awaitable[None]] | None = None
         self.encoder: StreamEncoder | None = None
         self.engaged: Engaged | None = None
         self.interrupted_by: Interrupt | None = None
         self.is_settled = False
+        self.is_recorded = False
         self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
 

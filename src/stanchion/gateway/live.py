@@ -23,6 +23,7 @@ from stanchion.gateway.ports import (
 )
 
 if TYPE_CHECKING:
+    from stanchion.gateway.record import Recorder
     from stanchion.gateway.upstream import Models
     from stanchion.guard.pipeline import Guard
     from stanchion.store.identity import IdKeys
@@ -74,6 +75,7 @@ class Live:
     id_keys: IdKeys
     parts: Parts = Parts()
     observers: tuple[Observer, ...] = ()
+    recorder: Recorder | None = None
     forwards_keys: bool = False
     trusts_labels: bool = True
     body_timeout_s: float = 15.0

@@ -111,6 +111,8 @@ class StreamFlow:
 
     async def _give(self, data: bytes, *, is_last: bool = False) -> None:
         exchange, answer = self._exchange, self._answer
+        if is_last and exchange.before_end is not None:
+            await exchange.before_end()
         if not answer.has_begun:
             self._take_decisions()
             exchange.first_byte_ns = exchange.live.clock.monotonic_ns() - exchange.started_ns

@@ -52,6 +52,7 @@ class Batch:
     def delete_records(self, condition: Condition, *, why: Why) -> Gone:
         """Records and their texts go, tombstones stay."""
         from stanchion.store.tables import (
+            exchanges,
             insert_if_new,
             interaction_texts,
             interaction_tombstones,
@@ -65,6 +66,7 @@ class Batch:
         texts = self._connection.execute(
             interaction_texts.delete().where(interaction_texts.c.interaction_id.in_(ids))
         ).rowcount
+        self._connection.execute(exchanges.delete().where(exchanges.c.id.in_(ids)))
         self._connection.execute(interactions.delete().where(interactions.c.id.in_(ids)))
         self._connection.execute(
             insert_if_new(self._connection, interaction_tombstones),

@@ -217,8 +217,11 @@ def conditions(query: InteractionQuery) -> list[sa.ColumnElement[bool]]:
     return found
 
 
+_sorted_json = msgspec.json.Encoder(order="sorted").encode  # a tenth of the time of canonical JSON
+
+
 def _json(value: Any) -> str:
-    return canonical_json(value).decode("utf-8")
+    return _sorted_json(value).decode("utf-8")
 
 
 def _to_row(record: InteractionRecord) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The tables as they are today, for queries; what makes them is the numbered files in `migrations/`.
 
-Times are microseconds since 1970 in UTC, JSON columns hold canonical JSON, booleans are real booleans: the
-same on SQLite and PostgreSQL. A test compares these definitions with a migrated database on both.
+Times are microseconds since 1970 in UTC, JSON columns hold JSON with sorted keys, booleans are real booleans:
+the same on SQLite and PostgreSQL. A test compares these definitions with a migrated database on both.
 """
 
 from __future__ import annotations
@@ -146,4 +146,32 @@ gateway_replicas = sa.Table(
     sa.Column("trust", sa.Text, nullable=False),
     sa.Column("is_gone", sa.Boolean, nullable=False),
     sa.Index("ix_gateway_replicas_seen", "seen_at_us"),
+)
+
+exchanges = sa.Table(
+    "exchanges",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("surface", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("feature", sa.Text, nullable=False),
+    sa.Column("environment", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("status", BIG, nullable=False),
+    sa.Column("is_stream", sa.Boolean, nullable=False),
+    sa.Column("did_not_run", BIG, nullable=False),
+    sa.Column("total_ms", sa.Double),
+    sa.Column("upstream_ms", sa.Double),
+    sa.Column("first_byte_ms", sa.Double),
+    sa.Column("guard_state", sa.Text, nullable=False),
+    sa.Column("guarantee", sa.Text, nullable=False),
+    sa.Column("switch_id", sa.Text, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Index("ix_exchanges_at", "at_us", "id"),
+    sa.Index("ix_exchanges_outcome", "outcome", "at_us"),
 )

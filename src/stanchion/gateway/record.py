@@ -1,0 +1,341 @@
+"""The audit record, written behind: one thread, one transaction per batch, a stated bound on loss.
+
+Killed at once, the process loses at most what came in the last `every_s` seconds and the batch being written.
+A store that cannot be written loses nothing while memory (`most_waiting`) and then the spill file
+(`spill_bytes`) have room; what is left out beyond that is counted. Where the policy wants the record first,
+`write_first` waits for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from stanchion.core.clock import Clock
+from stanchion.core.errors import StanchionError, UnavailableError
+from stanchion.gateway.ports import ExchangeRecord
+from stanchion.store.exchanges import ExchangeRow, ExchangeStore
+from stanchion.store.identity import is_plain
+from stanchion.store.interactions import InteractionStore
+from stanchion.store.records import InteractionRecord, Traffic, without_words
+from stanchion.store.times import to_us
+
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder(order="sorted").encode
+_LONGEST_PAUSE_S = 10.0
+
+
+class RecordHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How the recorder does. `waiting` records are in memory, `oldest_s` is the age of the first of them.
+
+    `bound_s` is what a kill can cost in seconds of records, `worst_s` the longest that one waited so far.
+    """
+
+    is_writing: bool
+    waiting: int
+    oldest_s: float
+    written: int
+    spilled: int
+    lost: int
+    failures: int
+    bound_s: float
+    worst_s: float
+    trouble: str = ""
+
+
+class RecordSink(Protocol):
+    """Where batches go; called from the recorder's own thread."""
+
+    def write(self, records: Sequence[ExchangeRecord]) -> None:
+        """Write all of them or nothing; those that are there already stay.
+
+        Raises:
+            StanchionError: when they could not be written.
+        """
+        ...
+
+
+class StoreSink:
+    """The tables of interactions and exchanges."""
+
+    def __init__(self, interactions: InteractionStore, exchanges: ExchangeStore) -> None:
+        self._interactions = interactions
+        self._exchanges = exchanges
+
+    def write(self, records: Sequence[ExchangeRecord]) -> None:
+        """See `RecordSink.write`; a crash between the two tables is made good by the next try."""
+        self._interactions.insert([interaction_of(one) for one in records if one.decisions or one.tries])
+        self._exchanges.insert([exchange_row(one) for one in records])
+
+
+class Recorder:
+    """Takes records from the event loop and writes them from a thread of its own.
+
+    Args:
+        sink: where they go.
+        clock: for the age of what waits.
+        batch: the most in one transaction.
+        every_s: how often it writes, unless a batch is full.
+        most_waiting: how many it keeps in memory.
+        spill: the file for what memory cannot keep; None: there is none.
+        spill_bytes: the most that the file may grow to.
+    """
+
+    def __init__(
+        self,
+        sink: RecordSink,
+        *,
+        clock: Clock,
+        batch: int = 200,
+        every_s: float = 0.5,
+        most_waiting: int = 20_000,
+        spill: Path | None = None,
+        spill_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._batch = batch
+        self._every_s = every_s
+        self._most_waiting = most_waiting
+        self._spill = spill
+        self._spill_bytes = spill_bytes
+        self._lock = threading.Lock()
+        self._one_writer = threading.Lock()
+        self._wake = threading.Event()
+        self._waiting: deque[tuple[int, ExchangeRecord]] = deque()
+        self._is_closed = False
+        self._written = self._spilled = self._lost = self._failures = 0
+        self._worst_ns = 0
+        self._trouble = ""
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; records that were spilled before are written first."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="stanchion-records", daemon=True)
+            self._thread.start()
+
+    def put(self, record: ExchangeRecord) -> None:
+        """Take a record; never waits for the store."""
+        self._waiting.append((self._clock.monotonic_ns(), record))
+        if len(self._waiting) >= self._batch and not self._wake.is_set():
+            self._wake.set()
+
+    async def write_first(self, record: ExchangeRecord) -> None:
+        """Write a record now; it is on disk when this returns.
+
+        Raises:
+            StanchionError: when it could not be written.
+        """
+        await asyncio.get_running_loop().run_in_executor(None, self._write_one, record)
+
+    def health(self) -> RecordHealth:
+        """How it does."""
+        now = self._clock.monotonic_ns()
+        try:
+            oldest_ns = now - self._waiting[0][0]
+        except IndexError:
+            oldest_ns = 0
+        return RecordHealth(
+            is_writing=not self._trouble,
+            waiting=len(self._waiting),
+            oldest_s=oldest_ns / 1e9,
+            written=self._written,
+            spilled=self._spilled,
+            lost=self._lost,
+            failures=self._failures,
+            bound_s=self._every_s,
+            worst_s=self._worst_ns / 1e9,
+            trouble=self._trouble,
+        )
+
+    def close(self, *, wait_s: float = 10.0) -> None:
+        """Write what waits, or spill it; safe to call twice."""
+        self._is_closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(wait_s)
+        self._flush()
+        if self._waiting:
+            self._spill_waiting(keep=0)
+
+    def _run(self) -> None:
+        pause_s = self._every_s
+        while not self._is_closed:
+            self._wake.wait(pause_s)
+            self._wake.clear()
+            is_well = self._flush() and self._take_back()
+            pause_s = self._every_s if is_well else min(pause_s * 2, _LONGEST_PAUSE_S)
+            if len(self._waiting) > self._most_waiting:
+                self._spill_waiting(keep=self._most_waiting // 2)
+
+    def _flush(self) -> bool:
+        """Write everything that waits; whether the store took it."""
+        with self._one_writer:
+            while self._waiting:
+                size = min(self._batch, len(self._waiting))
+                taken = [self._waiting[index] for index in range(size)]
+                if not self._tried([record for _, record in taken]):
+                    return False
+                for _ in range(size):
+                    self._waiting.popleft()
+                self._written += size
+                self._worst_ns = max(self._worst_ns, self._clock.monotonic_ns() - taken[0][0])
+        return True
+
+    def _write_one(self, record: ExchangeRecord) -> None:
+        with self._one_writer:
+            self._sink.write([record])
+            self._written += 1
+
+    def _tried(self, records: Sequence[ExchangeRecord]) -> bool:
+        try:
+            self._sink.write(records)
+        except StanchionError as error:
+            self._failed(error.message)
+            return False
+        except Exception as error:
+            self._failed(f"the records could not be written ({type(error).__name__}).")
+            return self._one_by_one(records)
+        self._trouble = ""
+        return True
+
+    def _one_by_one(self, records: Sequence[ExchangeRecord]) -> bool:
+        """One record that cannot be said must not keep the others out: it is counted as lost."""
+        for record in records:
+            try:
+                self._sink.write([record])
+            except UnavailableError:
+                return False
+            except Exception:
+                self._lost += 1
+                _log.exception("the record of request %s could not be written", record.facts.id)
+        return True
+
+    def _failed(self, trouble: str) -> None:
+        self._failures += 1
+        if not self._trouble:
+            _log.error("records wait: %s", trouble)
+        self._trouble = trouble
+
+    def _spill_waiting(self, *, keep: int) -> None:
+        """Move the oldest records to the spill file; those that do not fit are counted as lost."""
+        with self._one_writer:
+            count = len(self._waiting) - keep
+            lines = [_encode(self._waiting.popleft()[1]) + b"\n" for _ in range(count)]
+            kept = 0
+            if self._spill is not None:
+                with contextlib.suppress(OSError):
+                    kept = _append(self._spill, lines, limit=self._spill_bytes)
+            self._spilled += kept
+            self._lost += count - kept
+        if count - kept:
+            _log.error("%d records were lost: no room in %s", count - kept, self._spill or "memory")
+
+    def _take_back(self) -> bool:
+        """Write what was spilled, once the store takes records again."""
+        spill = self._spill
+        if spill is None or not spill.is_file() or self._waiting:
+            return True
+        lines = spill.read_bytes().splitlines()
+        for start in range(0, len(lines), self._batch):
+            records = []
+            for line in lines[start : start + self._batch]:
+                try:
+                    records.append(msgspec.json.decode(line, type=ExchangeRecord))
+                except msgspec.DecodeError:
+                    self._lost += 1  # a line that a crash cut off
+            with self._one_writer:
+                if not self._tried(records):
+                    return False
+            self._written += len(records)
+        spill.unlink()
+        return True
+
+
+def _append(path: Path, lines: Sequence[bytes], *, limit: int) -> int:
+    """How many lines there was room for."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    size = path.stat().st_size if path.exists() else 0
+    kept = 0
+    with path.open("ab") as file:
+        path.chmod(0o600)
+        for line in lines:
+            size += len(line)
+            if size > limit:
+                break
+            file.write(line)
+            kept += 1
+    return kept
+
+
+def interaction_of(record: ExchangeRecord) -> InteractionRecord:
+    """The interaction record of a request."""
+    facts = record.facts
+    return InteractionRecord(
+        id=facts.id,
+        at=datetime.fromisoformat(record.at),
+        environment=facts.environment,
+        feature=facts.feature,
+        traffic=Traffic(facts.traffic),
+        session_id=facts.session_id,
+        tenant_key=facts.tenant,
+        subject_key=facts.user_key,
+        model=facts.model if is_plain(facts.model) else "",
+        components=record.components,
+        decisions=tuple(without_words(decision) for decision in record.decisions),
+        finish_reason=record.finish_reason,
+        usage=record.usage,
+        latency_ms=record.total_ms,
+        labels={"surface": facts.surface.value, "outcome": record.outcome.value},
+    )
+
+
+def exchange_row(record: ExchangeRecord) -> ExchangeRow:
+    """The row of how a request ended."""
+    facts = record.facts
+    detail = {
+        "tries": record.tries,
+        "manifest": record.manifest,
+        "variants": record.variants,
+        "unknown_events": record.unknown_events,
+        "trace_id": facts.trace_id,
+        "prompt": facts.prompt,
+        "guard_version": facts.guard_version,
+        "switch_version": record.switch_version,
+        "is_gated": record.is_gated,
+        "guard_ms": round(record.guard_ms, 3),
+        "reference": record.reference,
+    }
+    return ExchangeRow(
+        id=facts.id,
+        at_us=to_us(datetime.fromisoformat(record.at)),
+        surface=facts.surface.value,
+        outcome=record.outcome.value,
+        stage=record.stage.value,
+        feature=facts.feature,
+        environment=facts.environment,
+        key_id=facts.key_id,
+        model=facts.model if is_plain(facts.model) else "",
+        provider=facts.provider,
+        status=record.status,
+        is_stream=facts.is_stream,
+        did_not_run=record.manifest.get("did_not_run", 0),
+        total_ms=record.total_ms,
+        upstream_ms=record.upstream_ms,
+        first_byte_ms=record.first_byte_ms,
+        guard_state=record.guard_state,
+        guarantee=record.guarantee,
+        switch_id=record.switch_id,
+        error=record.error,
+        detail=_encode(detail).decode(),
+    )

@@ -1,0 +1,96 @@
+"""How each request of the gateway ended: the row beside its interaction record, under the same id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stanchion.store.database import Database
+
+
+class ExchangeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. `at_us` is microseconds since 1970; `detail` is JSON: tries, manifest, variants."""
+
+    id: str
+    at_us: int
+    surface: str
+    outcome: str
+    stage: str
+    feature: str = ""
+    environment: str = ""
+    key_id: str = ""
+    model: str = ""
+    provider: str = ""
+    status: int = 0
+    is_stream: bool = False
+    did_not_run: int = 0
+    total_ms: float | None = None
+    upstream_ms: float | None = None
+    first_byte_ms: float | None = None
+    guard_state: str = ""
+    guarantee: str = ""
+    switch_id: str = ""
+    error: str = ""
+    detail: str = "{}"
+
+
+_FIELDS = ExchangeRow.__struct_fields__
+
+
+class ExchangeStore:
+    """The rows of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(self, rows: Sequence[ExchangeRow]) -> None:
+        """Write rows in one transaction; one that is there already stays.
+
+        Raises:
+            UnavailableError: when the database cannot be written; nothing was.
+        """
+        from stanchion.store.tables import exchanges, insert_if_new
+
+        if not rows:
+            return
+        values = [{name: getattr(row, name) for name in _FIELDS} for row in rows]
+        with self._database.write() as connection:
+            connection.execute(insert_if_new(connection, exchanges), values)
+
+    def get(self, exchange_id: str) -> ExchangeRow | None:
+        """The row of a request; None when there is none."""
+        import sqlalchemy as sa
+
+        from stanchion.store.tables import exchanges as t
+
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(t).where(t.c.id == exchange_id)).first()
+        return None if row is None else _row(row)
+
+    def latest(self, *, limit: int = 100, outcome: str = "") -> list[ExchangeRow]:
+        """The newest rows, newest first."""
+        import sqlalchemy as sa
+
+        from stanchion.store.tables import exchanges as t
+
+        statement = sa.select(t).order_by(t.c.at_us.desc(), t.c.id.desc()).limit(limit)
+        if outcome:
+            statement = statement.where(t.c.outcome == outcome)
+        with self._database.read() as connection:
+            return [_row(row) for row in connection.execute(statement)]
+
+    def counts(self) -> dict[str, int]:
+        """How many requests ended in which way."""
+        import sqlalchemy as sa
+
+        from stanchion.store.tables import exchanges as t
+
+        statement = sa.select(t.c.outcome, sa.func.count()).group_by(t.c.outcome)
+        with self._database.read() as connection:
+            return {str(row[0]): int(row[1]) for row in connection.execute(statement)}
+
+
+def _row(row: Any) -> ExchangeRow:
+    return ExchangeRow(**{name: getattr(row, name) for name in _FIELDS})

@@ -44,7 +44,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("stanchion.cli.eval:app", "Run suites, look at runs, compare them."),
     "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
+    "keys": ("stanchion.cli.keys:app", "Make and show signing keys."),
     "policy": ("stanchion.cli.policy:app", "Show, test and compare guard policies."),
+    "retrieval": (
+        "stanchion.cli.retrieval:app",
+        "Index, verify and quarantine retrieved documents.",
+    ),
     "scan": ("stanchion.cli.scan:scan", "Scan rows or files, and print the policy's verdict on each."),
 }
 

@@ -251,11 +251,16 @@ def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]])
         for part in message.parts
         if isinstance(part, Text)
     ]
+    listed = {document.id for document in interaction.documents}
     found = {
         "system_prompt": tuple(part.text for _, part in texts if part.origin is Origin.SYSTEM),
         "documents": (
             *(document.text for document in interaction.documents),
-            *(part.text for _, part in texts if part.origin in (Origin.RETRIEVED, Origin.MEMORY)),
+            *(
+                part.text
+                for _, part in texts
+                if part.origin in (Origin.RETRIEVED, Origin.MEMORY) and part.source not in listed
+            ),
         ),
         "document_ids": tuple(document.id for document in interaction.documents),
         "question": tuple(part.text for role, part in texts if role is Role.USER)[-1:],

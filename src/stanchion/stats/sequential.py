@@ -1,4 +1,4 @@
-"""Confidence sequences for rates and for their differences: intervals that stay valid however often one looks.
+"""Confidence sequences for rates and for their differences: intervals that hold however often one looks.
 
 A confidence sequence covers the true rate at every sample size *at once* with the stated confidence, so one
 may look after each case, stop when one likes and go on later. A fixed-size interval that is looked at again

@@ -14,7 +14,7 @@ from stanchion.core.interaction import Part, Reply, StreamEvent, TextDelta, Tool
 from stanchion.models import anthropic
 from stanchion.models.anthropic_answers import EventEncoder, encode_response
 from stanchion.models.events import arguments_text
-from stanchion.models.foreign import said_by, without_foreign
+from stanchion.models.foreign import without_foreign
 from stanchion.models.surface import StreamEncoder, asked_model, encode_json, named_frame, with_wait
 from stanchion.models.wire import JsonObject, Request
 
@@ -58,7 +58,7 @@ class MessageStream:
         """The events of one event."""
         if type(event) is TextDelta and event.index == self._text_index:
             return [self._text_head + encode_json(event.text) + _TEXT_TAIL]
-        if isinstance(event, UnknownEvent) and not said_by("anthropic", event.kind):
+        if isinstance(event, UnknownEvent) and not event.kind.startswith("anthropic:"):
             self.lost[event.kind] = self.lost.get(event.kind, 0) + 1
             return []
         pairs = [pair for one in _spelt(event) for pair in self._events.feed(one)]

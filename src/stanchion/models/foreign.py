@@ -12,11 +12,6 @@ from stanchion.core.interaction import Opaque, Part, Reply
 _NEUTRAL = frozenset({"citation"})
 
 
-def said_by(api: str, kind: str) -> bool:
-    """Whether a kind belongs to this API: `openai` owns `openai:delta.audio`, not `openai.responses:...`."""
-    return kind.startswith(api) and kind[len(api) : len(api) + 1] in (":", ".") and kind != api
-
-
 def is_foreign(part: Part, api: str) -> bool:
     """Whether a part is another API's, without a meaning in this one."""
     if not isinstance(part, Opaque) or part.kind in _NEUTRAL:

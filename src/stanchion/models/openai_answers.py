@@ -5,6 +5,7 @@ Shapes: OpenAI API reference, chat completion object and chat completion chunk o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from stanchion.core.errors import UsageError
@@ -29,6 +30,7 @@ from stanchion.core.interaction import (
     Usage,
     UsageEvent,
 )
+from stanchion.models.event_rules import CHAT_CHOICE, CHAT_CHUNK, Rule
 from stanchion.models.events import merged_usage
 from stanchion.models.openai import API, Style, decode_message, encode_assistant
 from stanchion.models.wire import (
@@ -52,6 +54,8 @@ FINISH_REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
     "error": FinishReason.ERROR,
 }
+_SILENT = frozenset(CHAT_CHOICE)
+_PLAIN_CHUNK = frozenset(key for key, rule in CHAT_CHUNK.items() if rule is not Rule.UNKNOWN)
 
 
 def decode_response(body: Any) -> Reply:
@@ -147,10 +151,12 @@ class ChunkDecoder:
     """Chunks of one streamed answer -> events. Feed every chunk, then call `finish` at `[DONE]`.
 
     The wire numbers tool calls on their own; here every content block has its own index, in order of
-    appearance. `End` is held back until `finish`, because usage comes after the finish reason.
+    appearance. `End` is held back until `finish`, because usage comes after the finish reason. `left_out`
+    counts fields of chunks and choices that no rule knows (`event_rules`); they are never passed on.
     """
 
     def __init__(self) -> None:
+        self.left_out: dict[str, int] = {}
         self._blocks: dict[tuple[str, int], int] = {}
         self._call = -1
         self._model = ""
@@ -162,6 +168,9 @@ class ChunkDecoder:
         Raises:
             UnavailableError: for a wrong shape, an error object, or a second choice.
         """
+        text = self._only_text(chunk)
+        if text is not None:
+            return [TextDelta(text=text, index=self._index("text"))]
         with as_unavailable(API):
             fields = as_object(chunk, "chunk")
             if fields.get("error"):
@@ -172,7 +181,36 @@ class ChunkDecoder:
                 events += self._choice(as_object(choice, "choices[]"))
             if fields.get("usage") is not None:
                 events.append(UsageEvent(usage=decode_usage(fields["usage"])))
-            return events
+            return events + self._further(fields, CHAT_CHUNK, "chunk")
+
+    def _only_text(self, chunk: Any) -> str | None:
+        """The text of a chunk that says nothing else, the usual case; None for every other chunk."""
+        match chunk:
+            case {
+                "model": str(model),
+                "choices": [{"index": 0, "delta": {"content": str(text), **rest}, **more}],
+            } if (
+                text
+                and not rest
+                and more.keys() <= _SILENT
+                and more.get("finish_reason") is None
+                and chunk.get("usage") is None
+                and chunk.keys() <= _PLAIN_CHUNK
+            ):
+                self._model = model or self._model
+                return text
+            case _:
+                return None
+
+    def _further(self, fields: JsonObject, table: Mapping[str, Rule], what: str) -> list[StreamEvent]:
+        """Fields beside those that are decoded: handed on when the table says so, else counted."""
+        events: list[StreamEvent] = []
+        for key in fields.keys() - table.keys():
+            self.left_out[f"{API}:{what}.{key}"] = self.left_out.get(f"{API}:{what}.{key}", 0) + 1
+        for key, value in fields.items():
+            if value is not None and table.get(key) is Rule.UNKNOWN:
+                events.append(UnknownEvent(kind=f"{API}:{what}.{key}", payload=value))
+        return events
 
     def finish(self, *, is_marked: bool = True) -> list[StreamEvent]:
         """`End`, when the answer is over.
@@ -194,7 +232,7 @@ class ChunkDecoder:
         for key, value in delta.items():
             if value is not None and value != "":
                 events += self._delta(key, value)
-        return events
+        return events + self._further(choice, CHAT_CHOICE, "choice")
 
     def _delta(self, key: str, value: Any) -> list[StreamEvent]:
         match key:
@@ -289,9 +327,11 @@ class ChunkEncoder:
         return call
 
     def _unknown(self, kind: str, payload: Any) -> JsonObject:
-        if not kind.startswith("openai:delta."):
-            raise UsageError(f"an event of kind {kind!r} cannot be said in the openai API.")
-        return self._chunk({kind.removeprefix("openai:delta."): payload})
+        if kind.startswith("openai:delta."):
+            return self._chunk({kind.removeprefix("openai:delta."): payload})
+        if kind.startswith("openai:chunk."):
+            return {**self._head, "choices": [], kind.removeprefix("openai:chunk."): payload}
+        raise UsageError(f"an event of kind {kind!r} cannot be said in the openai API.")
 
     def _end(self, reason: FinishReason) -> list[JsonObject]:
         chunks = [self._chunk({}, reason.value)]

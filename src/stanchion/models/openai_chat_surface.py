@@ -6,7 +6,7 @@ from typing import Any
 
 from stanchion.core.interaction import End, Reply, StreamEvent, TextDelta, UnknownEvent
 from stanchion.models import openai, openai_errors
-from stanchion.models.foreign import said_by, without_foreign
+from stanchion.models.foreign import without_foreign
 from stanchion.models.openai_answers import ChunkEncoder, encode_response
 from stanchion.models.surface import StreamEncoder, asked_model, encode_json, frame
 from stanchion.models.wire import JsonObject, Request
@@ -34,7 +34,7 @@ class ChatStream:
         """The chunks of one event."""
         if type(event) is TextDelta and self._has_begun:
             return [self._text_head + encode_json(event.text) + _TAIL]
-        if isinstance(event, UnknownEvent) and not said_by("openai:delta", event.kind):
+        if isinstance(event, UnknownEvent) and not _is_said(event.kind):
             self.lost[event.kind] = self.lost.get(event.kind, 0) + 1
             return []
         self._has_ended = self._has_ended or isinstance(event, End)
@@ -55,6 +55,10 @@ class ChatStream:
                 status=status, code=code, message=message, retry_after_s=retry_after_s
             )
         ]
+
+
+def _is_said(kind: str) -> bool:
+    return kind.startswith(("openai:delta.", "openai:chunk."))
 
 
 class ChatSurface:

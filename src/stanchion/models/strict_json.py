@@ -1,0 +1,64 @@
+"""JSON of the other side, read in one way only: an object that says a key twice is refused.
+
+Two readers could take the two values of such a key for each other, and only one of them would be checked. The
+check is quick where no text holds a colon: a body has at least as many colons as it has keys, so as many
+colons as distinct keys means that no key is said twice. Otherwise the keys are counted exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from stanchion.core.errors import UnavailableError
+
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"([ \t\r\n]*+:)?', re.DOTALL)
+_decode = msgspec.json.Decoder().decode
+_HINT = "Check the base URL and `api`, and look at what the endpoint sends."
+
+
+def decode_strict(data: bytes, *, what: str) -> Any:
+    """The value; `what` says in errors what was read, such as `the stream holds an event`.
+
+    Raises:
+        UnavailableError: for bytes that are no JSON in UTF-8, nested too deep, or that say a key twice.
+    """
+    try:
+        value = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise UnavailableError(f"{what} that is not JSON.", hint=_HINT, is_retryable=False) from None
+    keys = _count_keys(value)
+    if data.count(b":") != keys and _said_keys(data) != keys:
+        raise UnavailableError(f"{what} that says a key twice.", hint=_HINT, is_retryable=False)
+    return value
+
+
+def _count_keys(value: Any) -> int:
+    """The keys of all objects in a value; equal keys of one object count once."""
+    kind = type(value)
+    if kind is dict:
+        waiting = [value]
+    elif kind is list:
+        waiting = list(value)
+    else:
+        return 0
+    count = 0
+    while waiting:
+        item = waiting.pop()
+        kind = type(item)
+        if kind is dict:
+            count += len(item)
+            waiting += [inner for inner in item.values() if type(inner) in _NESTED]
+        elif kind is list:
+            waiting += item
+    return count
+
+
+_NESTED = frozenset({dict, list})
+
+
+def _said_keys(data: bytes) -> int:
+    """The keys as they are written: strings before a colon."""
+    return sum(1 for match in _STRINGS.finditer(data) if match.group(1) is not None)

@@ -175,3 +175,132 @@ exchanges = sa.Table(
     sa.Index("ix_exchanges_at", "at_us", "id"),
     sa.Index("ix_exchanges_outcome", "outcome", "at_us"),
 )
+
+budget_periods = sa.Table(
+    "budget_periods",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("spent", BIG, nullable=False),
+    sa.Column("granted", BIG, nullable=False),
+)
+
+budget_slices = sa.Table(
+    "budget_slices",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.Column("period", sa.Text, nullable=False),
+    sa.Column("amount", BIG, nullable=False),
+    sa.Column("spent", BIG, nullable=False),
+    sa.Column("expires_at_us", BIG, nullable=False),
+    sa.Index("ix_budget_slices_period", "name", "scope", "period"),
+    sa.Index("ix_budget_slices_expires", "expires_at_us"),
+)
+
+caller_penalties = sa.Table(
+    "caller_penalties",
+    metadata,
+    sa.Column("subject", sa.Text, primary_key=True),
+    sa.Column("until_us", BIG, nullable=False),
+    sa.Column("blocks", BIG, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+    sa.Column("at_us", BIG, nullable=False),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("definition", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("revision", BIG, nullable=False),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+rollout_counts = sa.Table(
+    "rollout_counts",
+    metadata,
+    sa.Column("experiment", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("step", BIG, primary_key=True, autoincrement=False),
+    sa.Column("variant", sa.Text, primary_key=True),
+    sa.Column("metric", sa.Text, primary_key=True),
+    sa.Column("hits", BIG, nullable=False),
+    sa.Column("cases", BIG, nullable=False),
+)
+
+prompts = sa.Table(
+    "prompts",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("version", BIG, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("envelope", sa.Text, nullable=False),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("added_by", sa.Text, nullable=False),
+)
+
+prompt_labels = sa.Table(
+    "prompt_labels",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("label", sa.Text, primary_key=True),
+    sa.Column("version", BIG, nullable=False),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("set_by", sa.Text, nullable=False),
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("ticket", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("feature", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("user_key", sa.Text, nullable=False),
+    sa.Column("surface", sa.Text, nullable=False),
+    sa.Column("rule_ids", sa.Text, nullable=False),
+    sa.Column("policy_digest", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("subject_digest", sa.Text, nullable=False),
+    sa.Column("created_at_us", BIG, nullable=False),
+    sa.Column("expires_at_us", BIG, nullable=False),
+    sa.Column("decided_at_us", BIG),
+    sa.Column("decided_by", sa.Text, nullable=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("notified_at_us", BIG),
+    sa.Column("redeemed", BIG, nullable=False),
+    sa.Index("ix_approvals_status", "status", "created_at_us"),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("at_us", BIG, nullable=False),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("interaction_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("comment", sa.Text, nullable=False),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("feature", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("components_digest", sa.Text, nullable=False),
+    sa.Column("policy_digest", sa.Text, nullable=False),
+    sa.Column("effect", sa.Text, nullable=False),
+    sa.Index("ix_feedback_status", "status", "at_us"),
+    sa.Index("ix_feedback_reference", "reference"),
+)

@@ -11,6 +11,8 @@ compile -o requirements/demo.txt --extra local --extra report -c requirements/ba
 compile -o requirements/dev.txt --extra fast --extra flags --extra local --extra ml --extra otel --extra report --extra parquet --extra postgres \
   --extra redis --extra vault \
   -c requirements/demo.txt pyproject.toml requirements/dev.in
+compile -o deploy/requirements.txt --extra fast --extra flags --extra ml --extra otel --extra postgres --extra redis \
+  --extra vault -c requirements/dev.txt pyproject.toml requirements/build.in
 compile -o requirements/plugins.txt -c requirements/dev.txt pyproject.toml requirements/plugins.in
 compile -o requirements/docs.txt requirements/docs.in
 python - <<'PY'

@@ -96,7 +96,7 @@ class Settings(FileModel):
     )
     admin_key: Secret | None = pydantic.Field(
         None,
-        description="The virtual key with a role by which `stanchion switch` and `stanchion keys` know you. "
+        description="The virtual key with a role by which the commands of the control plane know you. "
         "Masked in every output.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(

@@ -26,6 +26,10 @@ from stanchion.core.version import package_version
 
 # name -> (where the function or Typer app is, how its help begins); sorted by name.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "access-keys": (
+        "stanchion.cli.access_keys:app",
+        "Make, list, rotate and revoke virtual keys of the gateway.",
+    ),
     "audit": ("stanchion.cli.audit:app", "Verify and read the audit log."),
     "calibrate": (
         "stanchion.cli.calibrate:calibrate",
@@ -51,6 +55,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Index, verify and quarantine retrieved documents.",
     ),
     "scan": ("stanchion.cli.scan:scan", "Scan rows or files, and print the policy's verdict on each."),
+    "serve": ("stanchion.cli.serve:serve", "Serve the gateway in front of your models."),
+    "switch": ("stanchion.cli.switch:app", "Stop things, and lift the stop."),
 }
 
 _INTERRUPTED = 130

@@ -90,7 +90,7 @@ class KeyAccess:
                 status=403,
                 code="no_role",
                 message="This key has no role on the admin plane.",
-                hint="Make one: stanchion keys new NAME --role operator --person PERSON",
+                hint="Make one: stanchion access-keys new NAME --role operator --person PERSON",
             )
         return Actor(person=key.person, proof=f"key:{key.id}", roles=key.roles)
 
@@ -153,7 +153,7 @@ def _refused() -> Refused:
         status=401,
         code="invalid_api_key",
         message="The key is missing or not valid.",
-        hint="Send it as `Authorization: Bearer` or `x-api-key`. Make one: stanchion keys new NAME",
+        hint="Send it as `Authorization: Bearer` or `x-api-key`. Make one: stanchion access-keys new NAME",
     )
 
 
@@ -168,7 +168,7 @@ def _check_local(headers: Mapping[bytes, bytes]) -> None:
         status=403,
         code="not_local",
         message="Without keys this gateway serves its own machine only.",
-        hint="Use http://127.0.0.1 or http://localhost, or make a key: stanchion keys new NAME",
+        hint="Use http://127.0.0.1 or http://localhost, or make a key: stanchion access-keys new NAME",
     )
 
 

@@ -97,7 +97,8 @@ def trusted_keys(folders: tuple[Path, ...]) -> dict[str, Ed25519PublicKey]:
 
 def write_private(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read: whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for folder in (path.parent.parent, path.parent):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(beside, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
     try:

@@ -86,7 +86,7 @@ class KeyActs:
             if any(each.name == wish.name and each.revoked_at_us is None for each in state.keys):
                 raise UsageError(
                     f"there is a key {wish.name!r}.",
-                    hint="Rotate it (stanchion keys rotate), or take another name.",
+                    hint="Rotate it (stanchion access-keys rotate), or take another name.",
                 )
             if len(state.keys) >= MAX_KEYS:
                 raise UsageError(f"there are {MAX_KEYS:,} keys; that is the most.")
@@ -109,7 +109,7 @@ class KeyActs:
             old = state.find(name)
             if old.revoked_at_us is not None:
                 raise UsageError(
-                    f"the key {name!r} is revoked.", hint="Make a new one: stanchion keys new NAME"
+                    f"the key {name!r} is revoked.", hint="Make a new one: stanchion access-keys new NAME"
                 )
             left = [each for each in old.secrets if each.ends_at_us is None or each.ends_at_us > now]
             ending = [_replace(each, ends_at_us=min(each.ends_at_us or end, end)) for each in left]

@@ -73,7 +73,7 @@ class KeysState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         found = found or [key for key in self.keys if key.name == name_or_id]
         if len(found) != 1:
             count = "no key" if not found else f"{len(found)} keys"
-            raise UsageError(f"there is {count} {name_or_id!r}.", hint="See them: stanchion keys list")
+            raise UsageError(f"there is {count} {name_or_id!r}.", hint="See them: stanchion access-keys list")
         return found[0]
 
 

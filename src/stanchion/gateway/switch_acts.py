@@ -31,6 +31,18 @@ from stanchion.gateway.switch_state import (
 )
 from stanchion.store.times import from_us, to_us
 
+AUDIT_KINDS = tuple(
+    f"switch.{act}"
+    for act in (
+        "engaged",
+        "lift_asked",
+        "lift_confirmed",
+        "lift_dropped",
+        "lifted",
+        "lease_granted",
+        "lease_renewed",
+    )
+)
 LIFT_STANDS_FOR = timedelta(hours=24)
 MIN_LEASE_S = 1
 MAX_LEASE_S = 400 * 24 * 3600

@@ -101,6 +101,16 @@ class AuditLog:
         with self._database.read() as connection:
             return [entry_from_row(row) for row in connection.execute(statement)]
 
+    def newest(self, *, kinds: Sequence[str], limit: int) -> list[AuditEntry]:
+        """The last entries of some kinds, the newest first."""
+        from stanchion.store.tables import audit_entries as e
+
+        statement = (
+            entry_rows().where(e.c.kind.in_(kinds)).order_by(None).order_by(e.c.sequence.desc()).limit(limit)
+        )
+        with self._database.read() as connection:
+            return [entry_from_row(row) for row in connection.execute(statement)]
+
     def verify(self, *, expected_head: Head | None = None) -> Verification:
         """Check the whole log; see `audit_verify.verify`."""
         return verify(self._database, expected_head=expected_head)

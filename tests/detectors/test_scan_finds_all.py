@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from stanchion.detectors.automaton import Automaton
-from stanchion.detectors.bytefilter import needs_high, needs_one_of
 from stanchion.detectors.cache import DiskCache
 from stanchion.detectors.literals import required_literals
+from stanchion.detectors.needs import needed_run, needs_high, needs_one_of
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.places import PlaceFinder
 from stanchion.detectors.scan import packaged_scanner
@@ -64,11 +68,13 @@ def test_every_example_holds_a_word_that_its_pattern_needs() -> None:
     worded = 0
     for made in packaged_scanner().patterns:
         words = required_literals(made.pattern, made.flags)
-        for text in made.examples if words else ():
-            data, finder = text.lower(), PlaceFinder(made)
-            if finder.find(text.encode())[0]:
+        if words is None:
+            continue
+        for text in made.examples:
+            data = text.lower() if words.caseless else text
+            if PlaceFinder(made).find(text.encode())[0]:
                 worded += 1
-                assert any(word in data for word in words or ()), f"{made.id}: {text!r}"
+                assert any(word in data for word in words.words), f"{made.id}: {text!r}"
     assert worded > 300
 
 
@@ -86,7 +92,48 @@ def test_every_example_holds_a_word_that_its_pattern_needs() -> None:
     ],
 )
 def test_words_that_a_match_needs(expression: str, words: set[str] | None) -> None:
-    assert required_literals(expression, ("caseless",)) == words
+    found = required_literals(expression, ("caseless",))
+    assert found == (None if words is None else (words, True))
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        (r"\bDAN\s+mode\b|with\s+DAN\b", {"DAN"}),
+        (r"\bignore\s", None),
+        (r"(?i:KEY)\d+|(?i:TOKEN)", None),
+        (r"(?i:KEY)\d+TOKEN", {"TOKEN"}),
+        (r"\bAKIA[a-z]+", {"AKIA"}),
+    ],
+)
+def test_words_that_a_match_needs_as_they_stand(expression: str, words: set[str] | None) -> None:
+    found = required_literals(expression, ())
+    assert found == (None if words is None else (words, False))
+
+
+@pytest.mark.parametrize(
+    ("expression", "length"),
+    [
+        (r"[a-z]{20,}", 20),
+        (r"\bAKIA[A-Z2-7]{16}\b", 20),
+        (r"key=[0-9a-f]{8}-[0-9a-f]{4}-", 18),
+        (r"[a-z]{8}\s[a-z]{12}", 12),
+        (r"(?:[a-z]{20}|[a-z]{9} [a-z]{8})", 9),
+        (r"(?:ab ){9}", 2),
+        (r"(?: ab){2}cdef", 6),
+        (r"(?:ab){9}", 18),
+        (r"(?:[a-z]{20})?x", 1),
+        (r"[a-z]{4}(?:\.[a-z]{4})?[a-z]{4}", 8),
+        (r"[a-z]{4}(?: [a-z])?[a-z]{4}", 4),
+        (r"[^ ]{20}", 0),
+        (r"[a-z\u00e9]{20}", 0),
+    ],
+)
+def test_the_run_that_a_match_needs(expression: str, length: int) -> None:
+    assert (
+        needed_run(expression, (), "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-=._")
+        == length
+    )
 
 
 def test_patterns_behind_words_are_found_in_long_texts_and_short_ones() -> None:
@@ -161,3 +208,44 @@ def test_parts_are_looked_at_only_where_they_could_match_and_survive_the_cache(
         for index, text in enumerate(["a 123x", "key=abc", "a word", "alles gr\u00fcn"]):
             assert automaton.look(text.encode(), is_ascii=text.isascii()).patterns == (index,)
         assert automaton.look(b"nothing here", is_ascii=True).patterns == ()
+
+
+_GATED = [
+    msgspec.structs.replace(pattern(expression, *flags), examples=(example,))
+    for expression, flags, example in (
+        (r"\bDAN\s+mode\b", (), "DAN mode"),
+        (r"\bnever\s+obey\b", ("caseless",), "NEVER obey"),
+        (r"\bpretend\s+that\b", ("caseless",), "Pretend that"),
+        (r"\bwizard\s+of\b", ("caseless",), "wizard of"),
+        (r"\bmarble\s+hall\b", ("caseless",), "marble hall"),
+        (r"\bviolin\s+bow\b", ("caseless",), "violin BOW"),
+        (r"\bcopper\s+coin\b", ("caseless",), "copper coin"),
+        (r"\bsilver\s+ring\b", ("caseless",), "silver ring"),
+        ("\\bMr\\.? [A-Z\u00c0-\u00de][\\w\u00e0-\u00ff]{1,24}", (), "Mr. \u00c9m"),
+        (r"\bit [a-z] is\b", (), "it x is"),
+        (r"\bid [0-9]{3}\b", (), "id 123"),
+        (r"\bq[a-z]: \S", (), "qx: y"),
+        (r"\bto you[,:] run\b", (), "to you, run"),
+        (r"\bkz[a-z]{14,}\b", (), "kz" + "q" * 14),
+        (r"\bkz=[a-z]{20,}\b", (), "kz=" + "q" * 20),
+        (r"\bkz[a-z]{16}[0-9]\b", (), "kz" + "q" * 16 + "7"),
+        ("\u00e9t\u00e9", (), "\u00e9t\u00e9"),
+    )
+]
+
+
+@lru_cache
+def _gated_automaton() -> Automaton:
+    return Automaton(_GATED, DiskCache(None))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(_GATED), st.text("aZ0 .:=,-\u00e9", max_size=30), st.integers(0, 900))
+def test_what_needs_something_is_found_wherever_it_stands(made: Pattern, around: str, length: int) -> None:
+    """Short and long texts, with and without digits, runs, signs and characters beyond ASCII around it."""
+    automaton = _gated_automaton()
+    filler = ("the sun was low " * 60)[:length]
+    for text in (f"{around} {made.examples[0]} {filler}", f"{filler} {made.examples[0]} {around}"):
+        data = text.encode()
+        assert PlaceFinder(made).find(data)[0]
+        assert _GATED.index(made) in automaton.look(data, is_ascii=text.isascii()).patterns

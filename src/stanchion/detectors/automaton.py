@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 
-from stanchion.detectors.bytefilter import needs_high, needs_one_of
 from stanchion.detectors.cache import DiskCache
 from stanchion.detectors.expressions import hyperscan_flags, translate
-from stanchion.detectors.literals import as_expression, required_literals, shortest
+from stanchion.detectors.literals import Words, as_expression, required_literals, shortest
+from stanchion.detectors.needs import needed_run, needs_high, needs_one_of
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.transforms.reading import TextView
 from stanchion.detectors.transforms.scratch import ThreadScratch
-from stanchion.detectors.transforms.triggers import GROUPS, Trigger, build_databases, trigger_finder
+from stanchion.detectors.transforms.triggers import (
+    GROUPS,
+    RUN,
+    RUN_CHARACTERS,
+    Signs,
+    Trigger,
+    build_databases,
+    trigger_finder,
+)
 
-_LAYOUT = 8  # raise it when ids or flags are given out differently
-_ALWAYS, _HIGH, _DIGIT, _VALUE, _WORDED, _WORDS = "always", "high", "digit", "value", "worded", "words"
+_LAYOUT = 10  # raise it when ids, flags or expressions are made differently
+# What every match of a part's patterns holds; a part's name is all of it, joined by `+`.
+_HIGH, _RUN, _DIGIT, _VALUE, _LISTED = "high", "run", "digit", "value", "listed"
+_CHARACTERS = {_DIGIT: "0123456789", _VALUE: ":=", _LISTED: ":=,"}
+_BITS = {_HIGH: 1, _RUN: 2, _DIGIT: 4, _VALUE: 8, _LISTED: 16}
+_LONG, _WORDED = "long", "worded"
 _SHORT, _SHORT_BYTES = "short", 768  # below, one database of all that is always looked for is faster
 _ENOUGH = 8  # patterns for a database of their own, where there is a choice
+_WORD = 1 << 24  # the id of a word that some patterns need
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -32,66 +46,77 @@ class Sighting(msgspec.Struct, frozen=True):
 
 
 NOTHING = Sighting((), Trigger.NONE)
+_Scan = tuple[Any, ThreadScratch]
 
 
 class Automaton:
     """Says which patterns and which triggers occur in a text.
 
-    Patterns are kept in several databases by what every match of them must hold: a character beyond ASCII, a
-    digit, a sign that gives a value (`:` or `=`), one of some hundred words, nothing of these. A text pays
-    only for what it could match. What has no such need is one database for short texts; in long ones several
-    small databases are faster together.
+    Patterns are kept in several databases by what every match of them holds: a character beyond ASCII, a long
+    run of letters and digits, a digit, a sign that gives a value (`:` or `=`), such a sign or a comma, or two
+    of these. A text pays only for what it could match. What needs nothing of these is one database for
+    short texts; in long ones, what needs one of some hundred words is looked for where one of them occurs.
     """
 
     def __init__(self, patterns: Sequence[Pattern], cache: DiskCache) -> None:
         parts, triggers = _load_or_build(patterns, cache)
         self._triggers = trigger_finder(triggers)
         scans = {part: (database.scan, ThreadScratch(database)) for part, database in parts.items()}
-        self._always = tuple(scan for part, scan in scans.items() if part.startswith(_ALWAYS))
-        self._short, self._high = scans.get(_SHORT), scans.get(_HIGH)
-        self._digit, self._value = scans.get(_DIGIT), scans.get(_VALUE)
-        self._words, self._worded = scans.get(_WORDS), scans.get(_WORDED)
+        self._short, self._long = scans.pop(_SHORT, None), scans.pop(_LONG, None)
+        self._worded = scans.pop(_WORDED, None)
+        self._gated = tuple(
+            (sum(map(_BITS.__getitem__, part.split("+"))), scan) for part, scan in scans.items()
+        )
+        self._by_signs: dict[int, tuple[_Scan, ...]] = {}
 
     def look(self, data: bytes, *, is_ascii: bool = False) -> Sighting:
         """What occurs in a text; any bytes will do, and `is_ascii` may say that they are all below 128."""
-        triggers, has_digit = self._triggers.find(data)
-        found = self._found(data, is_ascii=is_ascii, has_digit=has_digit)
-        return Sighting(tuple(found), triggers) if found or triggers else NOTHING
+        return self._sighting(data, self._triggers.find(data), is_ascii=is_ascii)
 
     def look_at(self, view: TextView) -> Sighting:
         """What occurs in a reading, whose triggers may be known from making the next one."""
-        triggers, has_digit = view.signs
-        found = self._found(view.data, is_ascii=view.is_ascii, has_digit=has_digit)
-        return Sighting(tuple(found), triggers) if found or triggers else NOTHING
+        return self._sighting(view.data, view.signs, is_ascii=view.is_ascii)
 
-    def _found(self, data: bytes, *, is_ascii: bool, has_digit: bool) -> list[int]:
+    def _sighting(self, data: bytes, signs: Signs, *, is_ascii: bool) -> Sighting:
         found: list[int] = []
         if len(data) >= _SHORT_BYTES:
             self._find_in_long(data, found)
         elif self._short is not None:
             scan, scratch = self._short
             scan(data, _note, 0, found, scratch.get())
-        if has_digit and self._digit is not None:
-            scan, scratch = self._digit
-            scan(data, _note, 0, found, scratch.get())
-        if self._value is not None and (b":" in data or b"=" in data):
-            scan, scratch = self._value
-            scan(data, _note, 0, found, scratch.get())
-        if not is_ascii and self._high is not None:
-            scan, scratch = self._high
-            scan(data, _note, 0, found, scratch.get())
+        bits = _bits(data, signs, is_ascii=is_ascii)
+        if bits:
+            for scan, scratch in self._by_signs.get(bits) or self._parts_for(bits):
+                scan(data, _note, 0, found, scratch.get())
+        return Sighting(tuple(found), signs.triggers) if found or signs.triggers else NOTHING
+
+    def _parts_for(self, bits: int) -> tuple[_Scan, ...]:
+        """The databases of what needs nothing but what a text has."""
+        self._by_signs[bits] = found = tuple(scan for needed, scan in self._gated if not needed & ~bits)
         return found
 
     def _find_in_long(self, data: bytes, found: list[int]) -> None:
-        for scan, scratch in self._always:
+        if self._long is not None:
+            scan, scratch = self._long
             scan(data, _note, 0, found, scratch.get())
-        if self._words is not None and self._worded is not None:
-            words: list[int] = []
-            scan, scratch = self._words
-            scan(data, _note, 0, words, scratch.get())
-            if words:
-                scan, scratch = self._worded
-                scan(data, _note, 0, found, scratch.get())
+        if found and self._worded is not None and _WORD in found:
+            found[:] = (index for index in found if index != _WORD)
+            scan, scratch = self._worded
+            scan(data, _note, 0, found, scratch.get())
+
+
+def _bits(data: bytes, signs: Signs, *, is_ascii: bool) -> int:
+    """What a text has of what patterns need, as a sum of `_BITS`."""
+    bits = 0 if is_ascii else _BITS[_HIGH]
+    if signs.has_run:
+        bits |= _BITS[_RUN]
+    if signs.has_digit:
+        bits |= _BITS[_DIGIT]
+    if b":" in data or b"=" in data:
+        bits |= _BITS[_VALUE] | _BITS[_LISTED]
+    elif b"," in data:
+        bits |= _BITS[_LISTED]
+    return bits
 
 
 def _note(index: int, _start: int, _end: int, _flags: int, found: list[int]) -> None:
@@ -125,39 +150,23 @@ def _load_or_build(patterns: Sequence[Pattern], cache: DiskCache) -> _Databases:
 def _build(patterns: Sequence[Pattern]) -> dict[str, Any]:
     """A database for each part that has patterns; the id of a pattern is its index."""
     parts: dict[str, list[int]] = {}
-    words: dict[int, frozenset[str]] = {}
+    words: dict[int, Words] = {}
     for index, pattern in enumerate(patterns):
         part = _part_of(pattern)
-        if part == _ALWAYS:
+        if part == _LONG:
             needed = required_literals(pattern.pattern, pattern.flags)
-            if needed is not None and "caseless" in pattern.flags:
+            if needed is not None:
                 part, words[index] = _WORDED, needed
         parts.setdefault(part, []).append(index)
     if len(words) < _ENOUGH and words:
-        parts.setdefault(_ALWAYS, []).extend(parts.pop(_WORDED))
-    everything = [*parts.get(_ALWAYS, ()), *parts.get(_WORDED, ())]
-    parts = dict(_by_detector(parts, patterns))
+        parts.setdefault(_LONG, []).extend(parts.pop(_WORDED))
+    everything = [*parts.get(_LONG, ()), *parts.get(_WORDED, ())]
     if everything:
         parts[_SHORT] = everything
-    made = {part: _compiled([_entry(patterns[i], i) for i in found]) for part, found in parts.items()}
+    made = {part: [_entry(patterns[i], i) for i in found] for part, found in parts.items()}
     if _WORDED in parts:
-        made[_WORDS] = _compiled(_word_entries(words.values()))
-    return made
-
-
-def _by_detector(parts: dict[str, list[int]], patterns: Sequence[Pattern]) -> Iterator[tuple[str, list[int]]]:
-    """The parts; what is always looked for is split by detector, since unlike patterns slow each other."""
-    for part, indices in parts.items():
-        if part != _ALWAYS:
-            yield part, indices
-            continue
-        groups: dict[str, list[int]] = {}
-        for index in indices:
-            groups.setdefault(patterns[index].detector, []).append(index)
-        small = [index for group in groups.values() if len(group) < _ENOUGH for index in group]
-        if small:
-            yield _ALWAYS, small
-        yield from ((f"{_ALWAYS}:{name}", group) for name, group in groups.items() if len(group) >= _ENOUGH)
+        made.setdefault(_LONG, []).extend(_word_entries(words.values()))
+    return {part: _compiled(entries) for part, entries in made.items()}
 
 
 def _entry(pattern: Pattern, index: int) -> _Entry:
@@ -165,20 +174,27 @@ def _entry(pattern: Pattern, index: int) -> _Entry:
     return made.hyperscan, index, hyperscan_flags(made, pattern.flags)
 
 
-def _word_entries(needed: Iterable[frozenset[str]]) -> list[_Entry]:
-    """All words under one id, in any case: the first that is found ends the look."""
+def _word_entries(needed: Iterable[Words]) -> list[_Entry]:
+    """All words under one id: the first that is found ends the look for them."""
     import hyperscan
 
-    flags = hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_CASELESS
-    return [(as_expression(word), 0, flags) for word in shortest(frozenset().union(*needed))]
+    every = list(needed)
+    entries = []
+    for caseless, flag in ((True, hyperscan.HS_FLAG_CASELESS), (False, 0)):
+        words = frozenset().union(*(some.words for some in every if some.caseless is caseless))
+        flags = hyperscan.HS_FLAG_SINGLEMATCH | flag
+        entries += [(as_expression(word), _WORD, flags) for word in shortest(words)]
+    return entries
 
 
 def _part_of(pattern: Pattern) -> str:
-    if needs_high(pattern.pattern, pattern.flags):
+    """What every match of a pattern needs, of the rare things first."""
+    expression, flags = pattern.pattern, pattern.flags
+    if needs_high(expression, flags):
         return _HIGH
-    if needs_one_of(pattern.pattern, pattern.flags, "0123456789"):
-        return _DIGIT
-    return _VALUE if needs_one_of(pattern.pattern, pattern.flags, ":=") else _ALWAYS
+    needed = [_RUN] if needed_run(expression, flags, RUN_CHARACTERS) >= RUN else []
+    has = (part for part, characters in _CHARACTERS.items() if needs_one_of(expression, flags, characters))
+    return "+".join([*needed, *islice(has, 1)]) or _LONG
 
 
 def _compiled(entries: Sequence[_Entry]) -> Any:

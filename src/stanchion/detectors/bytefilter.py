@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-_HIGH = r"[\xc2-\xf4][\x80-\xbf]{1,3}"  # one character beyond ASCII
+_FIRST_OF_HIGH = frozenset(range(0xC2, 0xF5))  # bytes that begin a character beyond ASCII
 ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
 _PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
 _CODE_POINT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
@@ -45,7 +45,7 @@ def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
     """The wider expression; None when this one uses a syntax that only RE2 knows."""
     try:
         nodes, final = as_tree(pattern, flags)
-        body = _Writer(ucp="ucp" in flags).sequence(_core(nodes), final)
+        body = Writer(ucp="ucp" in flags).sequence(_core(nodes), final)
     except UNREADABLE:
         return None
     inline = "".join(
@@ -58,48 +58,6 @@ def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
         if final & flag and name not in flags
     )
     return f"(?{inline}:{body})" if inline else body
-
-
-def needs_high(pattern: str, flags: Sequence[str]) -> bool:
-    """Whether every match holds a character beyond ASCII; False when that cannot be told."""
-    return _needs(pattern, flags, lambda members: not members.ascii)
-
-
-def needs_one_of(pattern: str, flags: Sequence[str], characters: str) -> bool:
-    """Whether every match holds one of these ASCII characters; False when that cannot be told."""
-    codes = frozenset(map(ord, characters))
-
-    def is_one(members: _Set) -> bool:
-        is_ascii = not members.is_high and not members.others
-        return is_ascii and bool(members.ascii) and members.ascii <= codes
-
-    return _needs(pattern, flags, is_one)
-
-
-def _needs(pattern: str, flags: Sequence[str], is_one: Callable[[_Set], bool]) -> bool:
-    """Whether every match holds a character of a class that `is_one` accepts."""
-    try:
-        return _holds(as_tree(pattern, flags)[0], _Writer(ucp="ucp" in flags), is_one)
-    except UNREADABLE:
-        return False
-
-
-def _holds(nodes: list[Any], writer: _Writer, is_one: Callable[[_Set], bool]) -> bool:
-    for op, argument in nodes:
-        match str(op):
-            case "LITERAL" | "IN":
-                found = is_one(writer.members(str(op), argument, 0))
-            case "SUBPATTERN":
-                found = _holds(list(argument[3]), writer, is_one)
-            case "BRANCH":
-                found = all(_holds(list(branch), writer, is_one) for branch in argument[1])
-            case "MAX_REPEAT" | "MIN_REPEAT":
-                found = argument[0] > 0 and _holds(list(argument[2]), writer, is_one)
-            case _:
-                found = False
-        if found:
-            return True
-    return False
 
 
 def as_tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
@@ -124,7 +82,7 @@ def _core(nodes: list[Any]) -> list[Any]:
 
     `[a-z]*@[a-z]{2,9}` occurs exactly where `@[a-z]{2}` does. A word end is given up with what it bounds.
     """
-    core = _without_weak_start(_trimmed(_trimmed(nodes, 0), -1))
+    core = _without_weak_start(_without_weak_end(_trimmed(_trimmed(nodes, 0), -1)))
     return core if core else nodes
 
 
@@ -141,6 +99,16 @@ def _without_weak_start(nodes: list[Any]) -> list[Any]:
     if str(op) not in _REPEATS or argument[0] < 2 or [str(kind) for kind, _ in argument[2]] != ["IN"]:
         return nodes
     return [*argument[2], *nodes[first + 1 :]]
+
+
+def _without_weak_end(nodes: list[Any]) -> list[Any]:
+    """The nodes with one class of characters at the end, where several stand there one behind the other.
+
+    What stands before them tells texts apart; for a second class Hyperscan is no longer a search for words.
+    """
+    while len(nodes) > 2 and [str(op) for op, _ in nodes[-3:]] == ["LITERAL", "IN", "IN"]:
+        nodes = nodes[:-1]
+    return nodes
 
 
 def _trimmed(nodes: list[Any], side: int) -> list[Any]:
@@ -223,7 +191,7 @@ def _property(found: re.Match[str]) -> str:
     return r"\s\S" if is_negated or not is_letters else rf"\w{ANY_HIGH}"
 
 
-class _Set:
+class CharacterSet:
     """A character class: which ASCII characters, and whether any or which others."""
 
     def __init__(self, ascii_part: Iterable[int], *, is_high: bool, others: Iterable[int] = ()) -> None:
@@ -233,11 +201,10 @@ class _Set:
 
     def one(self, *, caseless: bool) -> str:
         """Exactly one character of it."""
+        if self.is_high:  # the first byte of a character, then the rest of one beyond ASCII
+            return _class(self.ascii | _FIRST_OF_HIGH) + r"[\x80-\xbf]{0,3}"
         options = [_class(self.ascii)] if self.ascii else []
-        if self.is_high:
-            options.append(_HIGH)
-        else:
-            options.extend(_literal(code, caseless=caseless) for code in sorted(self.others))
+        options.extend(_literal(code, caseless=caseless) for code in sorted(self.others))
         if not options:
             raise _Unsupported
         return options[0] if len(options) == 1 and self.ascii else f"(?:{'|'.join(options)})"
@@ -249,7 +216,7 @@ class _Set:
         return _class(self.ascii | (frozenset(range(0x80, 0x100)) if self.is_high else frozenset()))
 
 
-class _Writer:
+class Writer:
     """Writes the tree of Python's own parser as an expression over bytes."""
 
     def __init__(self, *, ucp: bool) -> None:
@@ -299,21 +266,21 @@ class _Writer:
         least = min(least, _LONGEST)
         return f"(?:{self.sequence(body, flags)})" + _bounds(least, most if most <= _FEW else None)
 
-    def members(self, op: str, argument: Any, flags: int) -> _Set:
+    def members(self, op: str, argument: Any, flags: int) -> CharacterSet:
         """The class that a node for one character stands for."""
         if op == "LITERAL":
             return (
-                _Set([argument], is_high=False)
+                CharacterSet([argument], is_high=False)
                 if argument < 128
-                else _Set((), is_high=False, others=[argument])
+                else CharacterSet((), is_high=False, others=[argument])
             )
         if op == "NOT_LITERAL":
-            return _Set(_ASCII - _both_cases({argument}, flags), is_high=True)
+            return CharacterSet(_ASCII - _both_cases({argument}, flags), is_high=True)
         if op == "ANY":
-            return _Set(_ASCII if flags & re.DOTALL else _ASCII - {10}, is_high=True)
+            return CharacterSet(_ASCII if flags & re.DOTALL else _ASCII - {10}, is_high=True)
         return self._listed(argument, flags)
 
-    def _listed(self, items: Any, flags: int) -> _Set:
+    def _listed(self, items: Any, flags: int) -> CharacterSet:
         members: set[int] = set()
         others: set[int] = set()
         is_negated = is_high = False
@@ -334,8 +301,8 @@ class _Writer:
                 case _:
                     raise _Unsupported
         if is_negated:
-            return _Set(_ASCII - _both_cases(members, flags), is_high=True)
-        return _Set(members, is_high=is_high or ord(ANY_HIGH) in others, others=others)
+            return CharacterSet(_ASCII - _both_cases(members, flags), is_high=True)
+        return CharacterSet(members, is_high=is_high or ord(ANY_HIGH) in others, others=others)
 
 
 def _both_cases(codes: Iterable[int], flags: int) -> frozenset[int]:

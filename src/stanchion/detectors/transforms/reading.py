@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stanchion.detectors.transforms.offsets import OffsetMap
-from stanchion.detectors.transforms.triggers import Trigger, trigger_finder
+from stanchion.detectors.transforms.triggers import Signs, Trigger, trigger_finder
 
 _BLOCK = 1024
 _CONTINUATION = bytes(range(0x80, 0xC0))
@@ -30,7 +30,7 @@ class TextView:
         self.encoded = 0.0
         self.apart = 0.0
         self.is_skeleton = False
-        self._signs: tuple[Trigger, bool] | None = None
+        self._signs: Signs | None = None
         self._data: bytes | None = None
         self._marks: list[int] | None = None
 
@@ -49,11 +49,11 @@ class TextView:
     @property
     def triggers(self) -> Trigger:
         """Which decoders the text may need."""
-        return self.signs[0]
+        return self.signs.triggers
 
     @property
-    def signs(self) -> tuple[Trigger, bool]:
-        """The triggers, and whether there is a digit; looked for once."""
+    def signs(self) -> Signs:
+        """The triggers, and whether there are digits and long runs; looked for once."""
         if self._signs is None:
             self._signs = trigger_finder().find(self.data)
         return self._signs

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 from stanchion.detectors.transforms.scratch import ThreadScratch
 
@@ -57,7 +57,10 @@ _SHORT_BACKWARDS = (
 )
 
 Expression = tuple[int, bytes]
-_DIGIT = 1 << 16  # no trigger: what needs a digit is looked for only where there is one
+# No triggers: what needs a digit, or so long a run of these, is looked for only where there is one.
+_DIGIT, _RUN = 1 << 16, 1 << 17
+RUN_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=.%~$-"
+RUN = 16
 
 # One automaton for each group: together they would be several times slower than apart. ASCII only, no flags.
 _SINGLE: tuple[Expression, ...] = (
@@ -75,7 +78,7 @@ _SIGNS: tuple[Expression, ...] = (
     (Trigger.REVERSED, rb"(?i)(?:" + _BACKWARDS + rb")(?:[^a-z]|$)|(?:^|[^a-z])(?:" + _SHORT_BACKWARDS
                        + rb")(?:[^a-z]|$)"),
 )  # fmt: skip
-_RUNS: tuple[Expression, ...] = ((Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),)
+_RUNS: tuple[Expression, ...] = ((_RUN, b"[%s]{%d}" % (RUN_CHARACTERS.encode(), RUN)),)
 _APART: tuple[Expression, ...] = (
     (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!]" + _B
                      + rb"(?:[A-Za-z]" + _B + rb"[A-Za-z0-9@$!]|[0-9@$!]" + _B + rb"[A-Za-z])"
@@ -85,9 +88,22 @@ _WITH_DIGITS: tuple[Expression, ...] = (
     (Trigger.HEX, rb"[0-9A-Fa-f]{20}|(?:[0-9A-Fa-f]{2}[ :,-]){9}|(?:0x[0-9A-Fa-f]{2}[ ,;]{0,2}){6}"),
     (Trigger.NUMBERS, rb"(?:[01]{8}[ ,\n]?){4}[01]{8}|(?:[0-9]{2,6}[ ,;]{1,3}){9}[0-9]{2}"),
 )  # hexadecimal text is never without: `0` to `9` or the first digit of every ASCII letter
-GROUPS: tuple[tuple[Expression, ...], ...] = (_SINGLE, _SIGNS, _RUNS, _APART, _WITH_DIGITS)
+_WITH_RUNS: tuple[Expression, ...] = ((Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),)
+GROUPS: tuple[tuple[Expression, ...], ...] = (_SINGLE, _SIGNS, _RUNS, _APART, _WITH_DIGITS, _WITH_RUNS)
 
-EXPRESSIONS = tuple((Trigger(bit), pattern) for group in GROUPS for bit, pattern in group if bit != _DIGIT)
+EXPRESSIONS = tuple((Trigger(bit), pattern) for group in GROUPS for bit, pattern in group if bit < _DIGIT)
+
+
+class Signs(NamedTuple):
+    """What a look for triggers tells: them, and what else there is, by which patterns are chosen."""
+
+    triggers: Trigger = Trigger.NONE
+    has_digit: bool = False
+    has_run: bool = False
+
+
+_NO_SIGNS = Signs()
+_TRIGGERS = _DIGIT - 1
 
 
 class TriggerFinder:
@@ -95,25 +111,28 @@ class TriggerFinder:
 
     def __init__(self, databases: Sequence[Any]) -> None:
         automata = [(database.scan, ThreadScratch(database)) for database in databases]
-        self._always, self._with_digits = automata[:-1], automata[-1]
+        *self._always, self._with_digits, self._with_runs = automata
 
-    def find(self, data: bytes) -> tuple[Trigger, bool]:
-        """The triggers in a text, in UTF-8, and whether there is a digit in it."""
+    def find(self, data: bytes) -> Signs:
+        """The triggers in a text, in UTF-8, and whether there is a digit or a long run in it."""
         found: list[int] = []
         for scan, scratch in self._always:
             scan(data, _note, 0, found, scratch.get())
         if not found:
-            return Trigger.NONE, False
-        if _DIGIT not in found:
-            return Trigger(sum(found)), False
-        scan, scratch = self._with_digits
-        scan(data, _note, 0, found, scratch.get())
-        return (Trigger(sum(found) - _DIGIT) if len(found) > 1 else Trigger.NONE), True
+            return _NO_SIGNS
+        has_digit, has_run = _DIGIT in found, _RUN in found
+        if has_digit:
+            scan, scratch = self._with_digits
+            scan(data, _note, 0, found, scratch.get())
+        if has_run:
+            scan, scratch = self._with_runs
+            scan(data, _note, 0, found, scratch.get())
+        return Signs(Trigger(sum(found) & _TRIGGERS), has_digit, has_run)
 
 
 def find_triggers(data: bytes) -> Trigger:
     """The triggers in a text, in UTF-8."""
-    return trigger_finder().find(data)[0]
+    return trigger_finder().find(data).triggers
 
 
 def _note(bit: int, _start: int, _end: int, _flags: int, found: list[int]) -> None:

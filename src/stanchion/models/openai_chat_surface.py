@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from stanchion.core.interaction import End, Reply, StreamEvent, TextDelta, UnknownEvent
+from stanchion.core.interaction import ArgumentDelta, End, Reply, StreamEvent, TextDelta, UnknownEvent
 from stanchion.models import openai, openai_errors
 from stanchion.models.foreign import without_foreign
 from stanchion.models.openai_answers import ChunkEncoder, encode_response
-from stanchion.models.surface import StreamEncoder, asked_model, encode_json, frame
+from stanchion.models.surface import StreamEncoder, asked_model, custom_tools, encode_json, frame
 from stanchion.models.wire import JsonObject, Request
 
 NAME = "openai.chat"
@@ -27,6 +27,8 @@ class ChatStream:
         )
         head = {"id": response_id, "object": "chat.completion.chunk", "created": created, "model": model}
         self._text_head = b"data: " + encode_json(head)[:-1] + b',"choices":[{"index":0,"delta":{"content":'
+        self._custom = custom_tools(asked)
+        self._custom_calls: set[int] = set()
         self._has_begun = False
         self._has_ended = False
 
@@ -40,6 +42,12 @@ class ChatStream:
         self._has_ended = self._has_ended or isinstance(event, End)
         chunks = self._chunks.feed(event)
         self._has_begun = self._has_begun or bool(chunks)
+        if self._custom and isinstance(event, ArgumentDelta):
+            if event.name in self._custom:
+                self._custom_calls.add(event.index)
+            if event.index in self._custom_calls:
+                for chunk in chunks:
+                    _as_custom(chunk["choices"][0]["delta"]["tool_calls"])
         return [frame(chunk) for chunk in chunks]
 
     def finish(self) -> list[bytes]:
@@ -61,6 +69,15 @@ def _is_said(kind: str) -> bool:
     return kind.startswith(("openai:delta.", "openai:chunk."))
 
 
+def _as_custom(calls: list[JsonObject]) -> None:
+    """Calls of tools that take free text, in the form that the API has for them."""
+    for call in calls:
+        said = call.pop("function")
+        call["custom"] = {"input": said["arguments"]} | ({"name": said["name"]} if "name" in said else {})
+        if "type" in call:
+            call["type"] = "custom"
+
+
 class ChatSurface:
     """The codec of chat completions."""
 
@@ -75,6 +92,10 @@ class ChatSurface:
         """A chat completion."""
         body = encode_response(without_foreign(reply, "openai"), response_id=response_id, created=created)
         body["model"] = asked_model(reply, asked)
+        custom = custom_tools(asked)
+        if custom:
+            calls = body["choices"][0]["message"].get("tool_calls", [])
+            _as_custom([call for call in calls if call["function"]["name"] in custom])
         return body
 
     def stream_encoder(self, *, asked: Request, response_id: str, created: int) -> StreamEncoder:

@@ -33,7 +33,7 @@ from stanchion.models.openai_responses_parts import (
     encode_reasoning,
     is_own_reasoning,
 )
-from stanchion.models.surface import encode_json, named_frame
+from stanchion.models.surface import custom_tools, encode_json, named_frame
 from stanchion.models.wire import JsonObject, Request
 
 _ECHOED = ("metadata", "parallel_tool_calls", "reasoning", "text", "tool_choice", "truncation", "user")
@@ -346,12 +346,3 @@ _CALL_EVENTS = {
     "function_call": "response.function_call_arguments",
     "custom_tool_call": "response.custom_tool_call_input",
 }
-
-
-def custom_tools(asked: Request) -> frozenset[str]:
-    """The names of tools that take free text instead of JSON."""
-    return frozenset(
-        tool.name
-        for tool in asked.interaction.tools
-        if tool.extra is not None and tool.extra.payload.get("type") == "custom"
-    )

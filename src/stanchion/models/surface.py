@@ -104,3 +104,12 @@ def no_stream(name: str) -> UsageError:
 def asked_model(reply: Reply, asked: Request) -> str:
     """The model to name in an answer: the one that answered, else the one that was asked for."""
     return reply.model or asked.interaction.model
+
+
+def custom_tools(asked: Request) -> frozenset[str]:
+    """The names of tools that take free text instead of JSON."""
+    return frozenset(
+        tool.name
+        for tool in asked.interaction.tools
+        if tool.extra is not None and tool.extra.payload.get("type") == "custom"
+    )

@@ -16,6 +16,7 @@ from stanchion.models import (
     openai_responses_answers,
 )
 from stanchion.models.answer_reader import AnswerReader, SseReader
+from stanchion.models.openai_vectors import Embeddings, Moderations
 from stanchion.models.wire import JsonObject
 
 
@@ -114,5 +115,11 @@ class MessagesUpstream:
 
 
 UPSTREAMS: Mapping[str, UpstreamCodec] = MappingProxyType(
-    {codec.name: codec for codec in (ChatUpstream(), ResponsesUpstream(), MessagesUpstream())}
+    {
+        "openai.chat": ChatUpstream(),
+        "openai.responses": ResponsesUpstream(),
+        "openai.embeddings": Embeddings(),
+        "openai.moderations": Moderations(),
+        "anthropic.messages": MessagesUpstream(),
+    }
 )

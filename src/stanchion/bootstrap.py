@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stanchion.config import Settings
     from stanchion.core.target import Target
     from stanchion.detectors.moderation import ServiceFactory
+    from stanchion.detectors.packs import PackStore
     from stanchion.detectors.registry import Registry
     from stanchion.evals.cache import AnswerCache
     from stanchion.evals.scorers.build import ModelFactory
@@ -36,7 +37,24 @@ def make_registry(settings: Settings) -> Registry:
 
     folder = settings.cache_dir
     scanner = Scanner(packaged_catalogues(cache_dir=folder), cache_dir=folder)
-    return Registry(scanner, models=judge_factory(settings), services=service_factory(settings))
+    packs = make_pack_store(settings) if settings.packs_keys is not None else None
+    return Registry(scanner, models=judge_factory(settings), services=service_factory(settings), packs=packs)
+
+
+def make_pack_store(settings: Settings) -> PackStore:
+    """The installed content packs.
+
+    Raises:
+        UsageError: when no key is named whose packs are used.
+    """
+    from stanchion.core.errors import UsageError
+    from stanchion.detectors.packs import PackStore
+    from stanchion.files.keys import load_trusted_keys
+
+    if settings.packs_keys is None:
+        raise UsageError("no key is named whose packs are used.", hint="Set `packs_keys`.")
+    keys = load_trusted_keys(settings.packs_keys)
+    return PackStore(settings.packs_dir, keys, cache_dir=settings.cache_dir)
 
 
 def make_guard(

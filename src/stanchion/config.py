@@ -99,6 +99,14 @@ class Settings(FileModel):
         description="The virtual key with a role by which the commands of the control plane know you. "
         "Masked in every output.",
     )
+    packs_dir: Path = pydantic.Field(
+        Path(), description="Where content packs are installed. Default: `packs` in `state_dir`."
+    )
+    packs_keys: Path | None = pydantic.Field(
+        None,
+        description="The public key, or the folder of public keys (`.pub`, `.pem`), whose packs are used. "
+        "Without it no pack is.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
         "warning", description="The least severe line of the log that is written to stderr."
     )
@@ -263,6 +271,7 @@ def _take_text(
 def _finished(values: dict[str, Any], sources: dict[str, Source], env: Mapping[str, str]) -> Settings:
     values.setdefault("state_dir", state_dir(env))
     values.setdefault("cache_dir", cache_dir(env))
+    values.setdefault("packs_dir", values["state_dir"] / "packs")
     values.setdefault("store_url", Secret(f"sqlite:///{values['state_dir'] / 'stanchion.db'}"))
     settings = Settings.model_construct(**values)
     settings._sources = MappingProxyType(dict(sources))

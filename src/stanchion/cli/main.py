@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
     "keys": ("stanchion.cli.keys:app", "Make and show signing keys."),
+    "packs": ("stanchion.cli.packs:app", "Install and enable signed content packs."),
     "policy": ("stanchion.cli.policy:app", "Show, test and compare guard policies."),
     "retrieval": (
         "stanchion.cli.retrieval:app",

@@ -64,12 +64,16 @@ class Registry:
         *,
         models: ModelFactory | None = None,
         services: Callable[[str], Any] | None = None,
+        packs: Any = None,
     ) -> None:
-        """`models` makes the models of the detectors that ask one, by name.
+        """`packs` is a `packs.PackStore`, whose detectors are offered beside the others.
+
+        `models` makes the models of the detectors that ask one, by name.
 
         `services` gives address and key of a provider's service (`moderation.Service`) by the detector's id.
         """
         self._scanner = scanner
+        self._packs = packs
         self._given = {"models": models, "services": services}
 
     @property
@@ -81,7 +85,16 @@ class Registry:
 
     def ids(self) -> tuple[str, ...]:
         """All ids that can be made, packaged ones first, each part sorted."""
-        return (*sorted(BUILTIN), *sorted(_offered()))
+        return (*sorted(BUILTIN), *sorted(_offered()), *(one.id for one in self.active_packs))
+
+    @property
+    def active_packs(self) -> tuple[Any, ...]:
+        """The detectors of content packs (`packs.ActiveDetector`).
+
+        Raises:
+            IntegrityError: when a pack is not what was signed.
+        """
+        return () if self._packs is None else self._packs.active()
 
     def provider(self, detector_id: str) -> str:
         """The distribution that the detector comes from.
@@ -91,6 +104,8 @@ class Registry:
         """
         if detector_id in BUILTIN:
             return "stanchion"
+        if self._is_packed(detector_id):
+            return "pack"
         point = self._entry_point(detector_id)
         return point.dist.name if point.dist is not None else "unknown"
 
@@ -102,6 +117,9 @@ class Registry:
             OptionError: when it does not take one of the options: its name, its type, its value.
             UsageError: when its package cannot be loaded, or for what it says of options itself.
         """
+        if self._is_packed(detector_id):
+            packed: AnyDetector = self._packs.create(detector_id, **options)
+            return packed
         factory = self.factory(detector_id)
         check_options(detector_id, factory, options)
         signature = inspect.signature(factory)
@@ -123,6 +141,8 @@ class Registry:
             module, _, name = BUILTIN[detector_id].partition(":")
             factory: Factory = getattr(import_module(module), name)
             return factory
+        if self._is_packed(detector_id):
+            return lambda *, scanner: self._packs.create(detector_id)
         point = self._entry_point(detector_id)
         try:
             loaded: Factory = point.load()
@@ -132,6 +152,9 @@ class Registry:
                 hint="Install what it needs, or remove the package.",
             ) from error
         return loaded
+
+    def _is_packed(self, detector_id: str) -> bool:
+        return self._packs is not None and any(one.id == detector_id for one in self._packs.active())
 
     def _entry_point(self, detector_id: str) -> EntryPoint:
         offered = _offered()
@@ -148,4 +171,8 @@ def with_base(options: Mapping[str, Any], folder: Path | None) -> dict[str, Any]
 
 def _offered() -> dict[str, EntryPoint]:
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    return {name: point for name, point in points.items() if name not in BUILTIN}
+    return {
+        name: point
+        for name, point in points.items()
+        if name not in BUILTIN and not name.startswith("pack.")  # those come from signed packs only
+    }

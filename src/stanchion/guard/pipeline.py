@@ -35,6 +35,7 @@ from stanchion.guard.fields import TextField
 from stanchion.guard.framing import FramedChecks
 from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.media import TextExtractor, offered_extractors
+from stanchion.guard.packs import with_packs
 from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.plan import Plan, make_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
@@ -77,9 +78,12 @@ class Guard:
         build_views: Callable[[str], ViewSet] | None = None,
         pool: WorkerPool | None = None,
         extractors: Sequence[TextExtractor] | None = None,
+        successor_of: Guard | None = None,
         prepare: bool = True,
     ) -> None:
-        """`extractors` read the text of files where the policy says so (default: those installed).
+        """`successor_of` is a guard whose vaults, key and counted calls this one goes on with.
+
+        `extractors` read the text of files where the policy says so (default: those installed).
 
         `detectors` holds a Detector or AsyncDetector for every detector that the policy enables.
 
@@ -94,10 +98,12 @@ class Guard:
         self._clock = clock or SystemClock()
         self._ids = ids or SortableIds(self._clock)
         self._policy = policy
-        key = key or secrets.token_bytes(32)
+        key = key or (secrets.token_bytes(32) if successor_of is None else successor_of._key)
+        self._key: bytes = key
         settings = policy.redaction if policy is not None else _NOTHING
-        self._keeper = VaultKeeper(ttl_s=settings.vault_ttl_s, clock=self._clock, master_key=key)
-        self._counts = CallCounts()
+        keeper = VaultKeeper(ttl_s=settings.vault_ttl_s, clock=self._clock, master_key=key)
+        self._keeper: VaultKeeper = keeper if successor_of is None else successor_of._keeper
+        self._counts: CallCounts = CallCounts() if successor_of is None else successor_of._counts
         self._silent_rules: tuple[str, ...] = ()
         self._plan: Plan | None = None
         self._exchange: Exchange | None = None
@@ -136,6 +142,7 @@ class Guard:
         registry: Any = None,
         clock: Clock | None = None,
         prepare: bool = True,
+        successor_of: Guard | None = None,
     ) -> Guard:
         """A guard from a policy file (`.yaml`), a packaged policy's name, or a policy.
 
@@ -155,9 +162,10 @@ class Guard:
         else:
             read = read_policy(policy, env=env, detectors=registry.ids(), clock=clock, registry=registry)
             folder = Path(policy).parent
-        detectors = make_detectors(read.policy, registry, folder=folder)
+        effective = with_packs(read.policy, registry)
+        detectors = make_detectors(effective, registry, folder=folder)
         key = None if read.key is None else stretched_key(read.key.reveal())
-        return cls(read.policy, detectors, clock=clock, key=key, prepare=prepare)
+        return cls(effective, detectors, clock=clock, key=key, prepare=prepare, successor_of=successor_of)
 
     @classmethod
     def unprotected(cls) -> Guard:

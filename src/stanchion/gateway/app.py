@@ -25,21 +25,22 @@ from stanchion.gateway.request_ids import begin_request
 from stanchion.models.surface import SurfaceCodec, encode_json
 
 _log = logging.getLogger(__name__)
-Plain = Callable[[Live], tuple[int, object]]
+Page = Callable[[Live], tuple[int, object]]
 
 
 class Gateway:
     """The application. `swap` changes the configuration for requests that begin from then on."""
 
     def __init__(
-        self, live: Live, surfaces: dict[str, SurfaceCodec], *, pages: dict[str, Plain] | None = None
+        self, live: Live, surfaces: dict[str, SurfaceCodec], *, pages: dict[str, Page] | None = None
     ) -> None:
         """`surfaces` maps paths to codecs, `pages` maps paths of GET to what answers them."""
         self._live = live
         self._codecs = surfaces
-        self._pages = pages or {}
+        self.pages: dict[str, Page] = dict(pages or {})
         self._running: set[Exchange] = set()
         self._is_draining = False
+        self._ended = asyncio.Event()
         self.swallowed_errors = 0
 
     @property
@@ -61,6 +62,12 @@ class Gateway:
         """Take another configuration; the one before, which requests may still use."""
         before, self._live = self._live, live
         return before
+
+    async def unused(self, live: Live) -> None:
+        """Wait until no request lives under this configuration any more."""
+        while any(exchange.live is live for exchange in self._running):
+            self._ended.clear()
+            await self._ended.wait()
 
     def drain(self) -> None:
         """Say no to readiness from now on; requests are still answered."""
@@ -86,7 +93,7 @@ class Gateway:
         await self._page(scope, path, send, is_known=codec is not None)
 
     async def _page(self, scope: Scope, path: str, send: Send, *, is_known: bool) -> None:
-        page = self._pages.get(path)
+        page = self.pages.get(path)
         if page is not None and scope["method"] in ("GET", "HEAD"):
             status, value = page(self._live)
         elif page is not None or is_known:
@@ -233,6 +240,7 @@ class Gateway:
             return
         exchange.is_settled = True
         self._running.discard(exchange)
+        self._ended.set()
         if exchange.timer is not None:
             exchange.timer.cancel()
         record = record_of(exchange)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
 from stanchion.core.errors import DeadlineError, StanchionError, UnavailableError, UsageError
-from stanchion.core.interaction import FinishReason, Reply, StreamEvent, assistant
+from stanchion.core.interaction import End, FinishReason, Reply, StreamEvent, assistant
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.live import Live
 from stanchion.gateway.ports import Outcome, Refused, UpstreamTry
@@ -38,6 +38,9 @@ async def ask(exchange: Exchange, route: Route, question: Question) -> Reply:
                 reply = await here.provider.upstream.ask(_for(question, here))
         except _ERRORS as error:
             chain.failed(here, error)
+        except BaseException:
+            chain.cut(here)
+            raise
         else:
             chain.answered(here)
             return reply
@@ -57,20 +60,26 @@ async def stream(
         if isinstance(here, Reply):
             yield tuple(events_of(here))
             return
-        has_begun = False
+        has_begun = is_whole = False
         source = here.provider.upstream.stream(_for(question, here))
         async with aclosing(source):
             try:
                 async for batch in source:
-                    has_begun = True
+                    has_begun, is_whole = True, isinstance(batch[-1], End)
                     yield batch
             except _ERRORS as error:
                 chain.failed(here, error)
                 if has_begun:
                     raise chain.refusal() from None
+            except BaseException:  # a reader that has enough closes us at the last event too
+                if not is_whole:
+                    chain.cut(here)
+                raise
             else:
-                chain.answered(here)
                 return
+            finally:
+                if is_whole:
+                    chain.answered(here)
     raise chain.refusal()
 
 
@@ -124,6 +133,10 @@ class _Chain:
         latency_ms = self._note(route.provider.name, route.model, "ok")
         if self._live.parts.breaker is not None:
             self._live.parts.breaker.succeeded(route.provider.name, latency_ms=latency_ms)
+
+    def cut(self, route: Route) -> None:
+        """We had enough, or were ended; that says nothing about the provider."""
+        self._note(route.provider.name, route.model, "cut")
 
     def failed(self, route: Route, error: StanchionError | TimeoutError) -> None:
         self._error = error

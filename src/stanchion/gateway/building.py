@@ -10,6 +10,7 @@ import msgspec
 
 from stanchion.core.clock import Clock, Ids
 from stanchion.core.errors import UsageError
+from stanchion.core.interaction import Interaction, Reply, assistant, system, user
 from stanchion.files.references import Secret
 from stanchion.gateway.gateway_file import FeatureModel, GatewayModel, PriceModel, ProviderModel
 from stanchion.gateway.http_upstream import DIALECTS, HttpUpstream
@@ -98,6 +99,13 @@ def tightened(policy: Policy, feature: FeatureModel, name: str) -> Policy:
         streaming = msgspec.structs.replace(policy.streaming, guarantee=wanted)
         policy = msgspec.structs.replace(policy, streaming=streaming)
     return policy
+
+
+def warm_up(guard: Guard) -> None:
+    """Check something once, so that the first request does not pay for tables that are built on first use."""
+    asked = Interaction(messages=(system("You help."), user("Hello, what can you do for me?")))
+    prepared = guard.prepare(asked)
+    guard.finish(prepared, Reply(message=assistant("I can answer questions about your order.")))
 
 
 def make_feature(name: str, model: FeatureModel, guard: Guard) -> Feature:

@@ -75,9 +75,9 @@ def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
     caller, keys = exchange.caller, exchange.live.id_keys
     session = exchange.header(b"x-stanchion-session")
     user, tenant = caller.user_key, caller.tenant
-    if exchange.live.trusts_labels or not user:
+    if exchange.is_single_user or not user:
         user = keys.key("subject", exchange.header(b"x-stanchion-user") or _user_of(request)) or user
-    if exchange.live.trusts_labels:
+    if exchange.is_single_user:
         tenant = keys.key("tenant", exchange.header(b"x-stanchion-tenant")) or tenant
     interaction = request.interaction
     session_id = session if is_plain(session) else keys.key("session", session)
@@ -264,7 +264,7 @@ async def _prepare(exchange: Exchange, interaction: Interaction) -> PreparedInte
 def _forwarded_key(exchange: Exchange, route: Route, vendor: str) -> str:
     """The client's own key for its vendor; empty where the gateway has keys of its own to give."""
     provider = route.provider
-    if not (exchange.live.forwards_keys and provider.takes_keys and provider.vendor == vendor):
+    if not (exchange.is_single_user and provider.takes_keys and provider.vendor == vendor):
         return ""
     key = exchange.header(b"x-api-key")
     bearer = exchange.header(b"authorization")
@@ -296,7 +296,7 @@ def _user_of(request: Request) -> str:
 
 def _traffic(exchange: Exchange) -> str:
     said = exchange.header(b"x-stanchion-traffic")
-    may_say = exchange.live.trusts_labels or "responder" in exchange.caller.roles
+    may_say = exchange.is_single_user or "responder" in exchange.caller.roles
     return said if may_say and said in ("sentinel", "drill") else "live"
 
 

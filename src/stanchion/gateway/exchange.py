@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Headers = Mapping[bytes, bytes]
 NOBODY = Caller(key_id="")
+_KEYLESS = ("", "local")
 
 
 class Interrupt(StrEnum):
@@ -128,6 +129,14 @@ class Exchange:
         self.is_recorded = False
         self.task: asyncio.Task[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_single_user(self) -> bool:
+        """Whether it came without a virtual key, from this machine, as it may while there are none.
+
+        Such a client's own vendor key is forwarded, and what it says of user, tenant and traffic is believed.
+        """
+        return self.live.is_local and self.caller.key_id in _KEYLESS
 
     @property
     def asked(self) -> Request:

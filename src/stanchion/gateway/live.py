@@ -64,7 +64,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """One configuration. `forwards_keys`: a client's own vendor key goes on to the vendor (single user)."""
+    """One configuration. `is_local`: only this machine can reach the gateway."""
 
     environment: str
     features: Mapping[str, Feature]
@@ -76,8 +76,7 @@ class Live:
     parts: Parts = Parts()
     observers: tuple[Observer, ...] = ()
     recorder: Recorder | None = None
-    forwards_keys: bool = False
-    trusts_labels: bool = True
+    is_local: bool = True
     body_timeout_s: float = 15.0
     max_header_bytes: int = 32 * 1024
     digest: str = ""

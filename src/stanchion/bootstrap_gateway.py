@@ -1,0 +1,246 @@
+"""Where the gateway is plugged together: settings and `gateway.yaml` in, an application out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stanchion.core.clock import Clock, SortableIds, SystemClock
+from stanchion.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from stanchion.config import Settings
+    from stanchion.gateway.app import Gateway
+    from stanchion.gateway.gateway_file import GatewayModel
+    from stanchion.gateway.live import Live
+    from stanchion.gateway.ports import Observer
+    from stanchion.gateway.record import Recorder
+    from stanchion.store.database import Database
+    from stanchion.store.identity import IdKeys
+
+IDS_KEY_FILE = "ids.key"
+SPILL_FILE = "records.spill.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySources:
+    """What a gateway is made from, and made from again at a reload.
+
+    `file` is the gateway file; None: the defaults. `policy` and `listen` go before what the file says.
+    """
+
+    settings: Settings
+    file: Path | None = None
+    policy: str = ""
+    listen: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayProcess:
+    """One process's gateway with what has to be closed at its end."""
+
+    gateway: Gateway
+    recorder: Recorder
+    database: Database
+    address: str
+    sources: GatewaySources
+    maker: LiveMaker
+
+    def build(self) -> Live:
+        """The configuration made anew from its sources."""
+        return self.maker.make()
+
+    def close(self) -> None:
+        """Write what is left of the records, and let go of the database."""
+        self.recorder.close()
+        self.database.close()
+
+
+class LiveMaker:
+    """Makes configurations from the same sources; guards whose policies did not change are kept."""
+
+    def __init__(
+        self,
+        sources: GatewaySources,
+        *,
+        clock: Clock,
+        id_keys: IdKeys,
+        recorder: Recorder,
+        observers: tuple[Observer, ...],
+    ) -> None:
+        from stanchion.bootstrap import make_registry
+        from stanchion.gateway.building import GuardMaker
+
+        self._sources = sources
+        self._clock = clock
+        self._ids = SortableIds(clock)
+        self._id_keys = id_keys
+        self._recorder = recorder
+        self._observers = observers
+        self._guards = GuardMaker(
+            make_registry(sources.settings), clock=clock, ids=self._ids, env=sources.env
+        )
+
+    def make(self) -> Live:
+        """A configuration.
+
+        Raises:
+            FilesError: with every problem of the files.
+            UsageError: when they cannot be used together.
+        """
+        from stanchion.core.codec import digest
+        from stanchion.gateway.building import make_feature, make_models, warm_up
+        from stanchion.gateway.gateway_file import is_loopback, split_address
+        from stanchion.gateway.live import Live
+        from stanchion.gateway.serving import check_reach
+
+        model, folder, file_digest = gateway_model(self._sources)
+        address = self._sources.listen or model.listen
+        check_reach(address, needs_keys=False)
+        guards = {
+            name: self._guards.make(name, feature, folder=folder) for name, feature in model.features.items()
+        }
+        for guard in guards.values():
+            warm_up(guard)
+        features = {name: make_feature(name, model.features[name], guard) for name, guard in guards.items()}
+        return Live(
+            environment=model.environment or self._sources.settings.environment,
+            features=features,
+            default_feature=model.main_feature,
+            models=make_models(model, folder=folder, clock=self._clock, local_model=_local_model),
+            clock=self._clock,
+            ids=self._ids,
+            id_keys=self._id_keys,
+            observers=self._observers,
+            recorder=self._recorder,
+            is_local=is_loopback(split_address(address)[0]),
+            body_timeout_s=model.body_timeout_s,
+            digest=digest([file_digest, *(feature.guard_version for feature in features.values())]),
+        )
+
+
+def gateway_model(sources: GatewaySources) -> tuple[GatewayModel, Path, str]:
+    """The gateway file (or the defaults) with what goes before it, its folder, and its digest."""
+    from stanchion.core.codec import digest_text
+    from stanchion.gateway.gateway_file import (
+        DEFAULT_FEATURE,
+        FeatureModel,
+        default_gateway,
+        read_gateway_file,
+    )
+
+    settings = sources.settings
+    if sources.file is None:
+        model = default_gateway(
+            openai=(settings.openai_base_url, settings.openai_api_key),
+            anthropic=(settings.anthropic_base_url, settings.anthropic_api_key),
+            policy=str(sources.policy or settings.policy),
+        )
+        return model, Path(), digest_text("defaults")
+    loaded = read_gateway_file(sources.file, env=sources.env)
+    model = loaded.value
+    if sources.policy:
+        name = model.main_feature
+        feature = model.features.get(name, FeatureModel()).model_copy(update={"policy": sources.policy})
+        model = model.model_copy(update={"features": {**model.features, name or DEFAULT_FEATURE: feature}})
+    return model, sources.file.parent, loaded.digest
+
+
+def make_gateway(
+    sources: GatewaySources,
+    *,
+    observers: tuple[Observer, ...] = (),
+    clock: Clock | None = None,
+    worker: int = 0,
+) -> GatewayProcess:
+    """A gateway that is ready for requests, with its records open.
+
+    Raises:
+        FilesError, UsageError: for files that cannot be used.
+        UnavailableError: when the records cannot be opened.
+    """
+    from stanchion.gateway.app import Gateway
+    from stanchion.gateway.paths import served_paths
+    from stanchion.gateway.record import Recorder, StoreSink
+    from stanchion.models.surfaces import SURFACES
+    from stanchion.store.database import open_database
+    from stanchion.store.exchanges import ExchangeStore
+    from stanchion.store.interactions import InteractionStore
+
+    settings, clock = sources.settings, clock or SystemClock()
+    model, _, _ = gateway_model(sources)
+    database = open_database(settings.store_url.reveal())
+    try:
+        spill = settings.state_dir / (SPILL_FILE if worker == 0 else f"{worker}.{SPILL_FILE}")
+        recorder = Recorder(
+            StoreSink(InteractionStore(database), ExchangeStore(database)),
+            clock=clock,
+            batch=model.records.batch,
+            every_s=model.records.every_s,
+            most_waiting=model.records.most_waiting,
+            spill=spill,
+        )
+        maker = LiveMaker(
+            sources,
+            clock=clock,
+            id_keys=open_id_keys(settings.state_dir),
+            recorder=recorder,
+            observers=observers,
+        )
+        gateway = Gateway(maker.make(), served_paths(SURFACES))
+    except BaseException:
+        database.close()
+        raise
+    gateway.pages.update(_pages(gateway, recorder))
+    recorder.start()
+    return GatewayProcess(
+        gateway=gateway,
+        recorder=recorder,
+        database=database,
+        address=sources.listen or model.listen,
+        sources=sources,
+        maker=maker,
+    )
+
+
+def open_id_keys(state_dir: Path) -> IdKeys:
+    """The key that turns ids of the outside into keyed ones; made on first use, readable by its owner only.
+
+    Raises:
+        UsageError: when it can neither be read nor made.
+    """
+    from stanchion.store.identity import IdKeys
+
+    path = state_dir / IDS_KEY_FILE
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32))
+        return IdKeys(bytes.fromhex(path.read_text("ascii").strip()))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the key for ids at {path} cannot be read: {type(error).__name__}.",
+            hint="Check the folder's rights; delete the file to start with a new key (old ids change).",
+        ) from error
+
+
+def _pages(gateway: Gateway, recorder: Recorder) -> dict[str, Any]:
+    from stanchion.gateway.pages import make_pages
+
+    return make_pages(gateway, recorder)
+
+
+def _local_model(path: Path | None) -> Any:
+    from stanchion.models.local import LocalModel
+
+    return LocalModel(path)

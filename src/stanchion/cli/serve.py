@@ -1,0 +1,89 @@
+"""`stanchion serve`: the gateway in front of your models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stanchion.cli.output import err_console, note
+
+if TYPE_CHECKING:
+    from stanchion.bootstrap_gateway import GatewaySources
+    from stanchion.gateway.serving import ServeOptions
+
+
+def serve(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The gateway file; default: both vendors, one policy.")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", help="host:port; default: the file's, or 127.0.0.1:8700.")
+    ] = "",
+    policy: Annotated[
+        str, typer.Option("--policy", help="The policy of the default feature: a name or a file.")
+    ] = "",
+    workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that serve.")] = 1,
+    drain_s: Annotated[
+        float, typer.Option("--drain-s", min=0, help="How long streams may go on after a stop.")
+    ] = 30.0,
+    check: Annotated[bool, typer.Option("--check", help="Read and check everything, then end.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only what was stopped.")] = False,
+) -> None:
+    """Serve the gateway: change a client's base URL to it, and every answer comes under guard.
+
+    Ends on SIGTERM or Ctrl-C when the streams in progress are over; SIGHUP reads the files again.
+
+    Example:
+        stanchion serve --check
+    """
+    from stanchion.bootstrap_gateway import GatewaySources, gateway_model
+    from stanchion.config import load_settings, process_environment
+    from stanchion.gateway.serving import ServeOptions, listening_socket
+
+    sources = GatewaySources(
+        settings=load_settings(file=ctx.obj),
+        file=config,
+        policy=policy,
+        listen=listen,
+        env=process_environment(),
+    )
+    if check:
+        _check(sources)
+        return
+    model, _, _ = gateway_model(sources)
+    options = ServeOptions(drain_s=drain_s)
+    bound = listening_socket(listen or model.listen, backlog=options.backlog)
+    if workers > 1:
+        from stanchion.cli.serve_workers import run_workers
+
+        raise typer.Exit(run_workers(sources, options, bound, workers=workers, is_quiet=quiet))
+    _serve_here(sources, options, bound, is_quiet=quiet)
+
+
+def _serve_here(sources: GatewaySources, options: ServeOptions, bound: Any, *, is_quiet: bool) -> None:
+    from stanchion.cli.serve_process import make_process, run_process
+    from stanchion.cli.serve_view import greet
+    from stanchion.gateway.serving import shown_address
+
+    console = err_console()
+    with console.status("Loading the policy and its detectors ..."):
+        process = make_process(sources, console, is_quiet=is_quiet)
+    greet(console, process, shown_address(bound))
+    run_process(process, options, bound)
+
+
+def _check(sources: GatewaySources) -> None:
+    from stanchion.bootstrap_gateway import make_gateway
+
+    process = make_gateway(sources)
+    try:
+        live = process.gateway.live
+        for name, feature in live.features.items():
+            note(f"feature {name}: {feature.guard_state}, streams {feature.guarantee}")
+        note(f"models: {', '.join(live.models.names()) or 'every model of the pass-through providers'}")
+        note(f"configuration {live.digest}: fine")
+    finally:
+        process.close()

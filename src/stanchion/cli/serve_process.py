@@ -1,0 +1,53 @@
+"""One serving process: made, run until it is told to stop, closed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from stanchion.bootstrap_gateway import GatewayProcess, GatewaySources
+    from stanchion.gateway.serving import GatewayServer, ServeOptions
+
+_LOOK_S = 2.0
+
+
+def make_process(
+    sources: GatewaySources, console: Console, *, is_quiet: bool, worker: int = 0
+) -> GatewayProcess:
+    """A gateway whose requests are told of on the console."""
+    from stanchion.bootstrap_gateway import make_gateway
+    from stanchion.cli.serve_view import TerminalView
+
+    return make_gateway(sources, observers=(TerminalView(console, is_quiet=is_quiet),), worker=worker)
+
+
+def run_process(process: GatewayProcess, options: ServeOptions, bound: Any, *, parent: int = 0) -> None:
+    """Serve until it is told to stop, or `parent` is gone; then write what is left of the records."""
+    from stanchion.gateway.serving import Reloader, make_server, run_server
+
+    server = make_server(process.gateway, options)
+
+    async def main() -> None:
+        watch = asyncio.create_task(_stop_without(parent, server)) if parent else None
+        try:
+            await run_server(server, [bound], reloader=Reloader(process.gateway, process.build))
+        finally:
+            if watch is not None:
+                watch.cancel()
+
+    try:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(main())
+    finally:
+        process.close()
+
+
+async def _stop_without(parent: int, server: GatewayServer) -> None:
+    """A worker whose supervisor is gone would hold the address for ever."""
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(_LOOK_S)
+    server.stop()

@@ -1,0 +1,79 @@
+"""uvicorn's HTTP protocol with a limit on how long and how large the head of a request may be.
+
+The server's own limits cover idle connections only: a client that sends a header a minute, or headers without
+end, would hold a connection and memory for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+HEAD_TIMEOUT_S = 15.0
+HEAD_BYTES = 64 * 1024
+
+
+class _BoundedHead:
+    """Closes a connection whose request does not get past its head in time; mixed into a protocol."""
+
+    head_timeout_s = HEAD_TIMEOUT_S
+    max_head_bytes = HEAD_BYTES
+    head_timer: asyncio.TimerHandle | None = None
+    head_bytes = 0
+    cycle: Any
+    transport: Any
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[misc]
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_is_here()
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        is_busy = before is not None and not before.response_complete
+        super().data_received(data)  # type: ignore[misc]
+        if is_busy or self.cycle is not before:
+            self._head_is_here()
+            return
+        self.head_bytes += len(data)
+        if self.head_bytes > self.max_head_bytes:
+            self._give_up(b"431 Request Header Fields Too Large")
+        elif self.head_timer is None:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self.head_timer = asyncio.get_running_loop().call_later(
+            self.head_timeout_s, self._give_up, b"408 Request Timeout"
+        )
+
+    def _head_is_here(self) -> None:
+        self.head_bytes = 0
+        if self.head_timer is not None:
+            self.head_timer.cancel()
+            self.head_timer = None
+
+    def _give_up(self, status: bytes) -> None:
+        if self.transport is None or self.transport.is_closing():
+            return
+        if self.head_bytes:
+            head = b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            self.transport.write(head)
+        self.transport.close()
+
+
+def bounded_protocol(*, timeout_s: float = HEAD_TIMEOUT_S, max_bytes: int = HEAD_BYTES) -> type[Any]:
+    """The protocol class for uvicorn: httptools where it is installed, else h11."""
+    base: type[Any]
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+        base = HttpToolsProtocol
+    except ImportError:
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+
+        base = H11Protocol
+    limits = {"head_timeout_s": timeout_s, "max_head_bytes": max_bytes}
+    return type("BoundedProtocol", (_BoundedHead, base), limits)

@@ -107,6 +107,9 @@ def reply_fields(message: Message) -> Iterator[Field]:
                 yield TextField(field=place, surface=Surface.OUTPUT, origin=part.origin, text=part.text)
             case Media():
                 yield from _media(part, place, Surface.OUTPUT)
+            case Opaque(kind="citation"):
+                words = citation_words(part.payload)
+                yield TextField(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, text=words)
             case Opaque():
                 yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, kind="opaque")
 
@@ -126,8 +129,20 @@ def _said(part: Part, place: str) -> Iterator[Field]:
             yield from call_fields(part, place, Surface.INPUT)
         case Media():
             yield from _media(part, place, _SURFACE_OF[part.origin])
+        case Opaque(kind="citation"):
+            words = citation_words(part.payload)
+            yield TextField(
+                field=place, surface=Surface.INPUT, origin=Origin.MODEL, text=words, is_rewritable=False
+            )
         case Opaque():
             yield UncheckedPart(field=place, surface=Surface.INPUT, origin=Origin.UNKNOWN, kind="opaque")
+
+
+def citation_words(payload: Any) -> str:
+    """Every word of a citation: document, quote, and the vendor's own form of it."""
+    said = payload if isinstance(payload, Mapping) else {"wire": payload}
+    wire = [text for _, text, _ in json_texts(said.get("wire"), "wire")]
+    return "\n".join([str(said.get("document_id", "")), str(said.get("quote", "")), *wire])
 
 
 def _media(part: Media, place: str, surface: Surface) -> Iterator[Field]:
@@ -273,6 +288,9 @@ def _rewrite_part(part: Part, place: str, texts: Mapping[str, str]) -> Part:
         case Media():
             text = texts.get(f"{place}.extracted")
             return part if text is None else _embedded_text(part, text)
+        case Opaque(kind="citation") if place in texts:
+            # a citation in which a word had to go keeps none
+            return Opaque(kind="citation", payload={"document_id": "", "quote": "", "wire": None})
         case _:
             return part
 

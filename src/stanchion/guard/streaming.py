@@ -36,7 +36,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.exchange import is_stop
-from stanchion.guard.fields import json_texts
+from stanchion.guard.fields import citation_words
 from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.policy_model import Guarantee, WholeMessage
 from stanchion.guard.text_stream import TextStream
@@ -410,8 +410,8 @@ def _not_acted_on(decision: Decision) -> Decision:
 
 def _words(citation: Citation) -> str:
     """Every word of a citation, the vendor's own form included."""
-    wire = [text for _, text, _ in json_texts(citation.wire, "wire")]
-    return "\n".join([citation.document_id, citation.quote, *wire])
+    told = {"document_id": citation.document_id, "quote": citation.quote, "wire": citation.wire}
+    return citation_words(told)
 
 
 def _kept(

@@ -59,8 +59,10 @@ def read_archive(data: bytes, *, name: str, limits: ArchiveLimits | None = None)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in _checked_members(archive, name, limits):
-                files[info.filename] = _read(archive, info, name, limits, left)
+                files[info.filename] = _read(archive, info, limits, at_most=left)
                 left -= len(files[info.filename])
+    except _TooMuch as error:
+        raise IntegrityError(f"{name}: member {error.args[0][:80]!r} unpacks to too much.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise IntegrityError(f"{name}: this is no sound zip archive.") from error
     return files
@@ -102,9 +104,11 @@ def name_fault(name: str) -> str:
     return ""
 
 
-def _read(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, limits: ArchiveLimits, left: int
-) -> bytes:
+class _TooMuch(Exception):
+    """A member that grows beyond what it may."""
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArchiveLimits, *, at_most: int) -> bytes:
     """The bytes of one member; counted while they come, because what the archive says may be a lie."""
     pieces: list[bytes] = []
     size = 0
@@ -112,7 +116,7 @@ def _read(
         while piece := member.read(_CHUNK):
             size += len(piece)
             is_bomb = size > limits.ratio_grace_bytes and size > limits.ratio * max(1, info.compress_size)
-            if size > left or size > info.file_size or is_bomb:
-                raise IntegrityError(f"{name}: member {info.filename[:80]!r} unpacks to too much.")
+            if size > at_most or size > info.file_size or is_bomb:
+                raise _TooMuch(info.filename)
             pieces.append(piece)
     return b"".join(pieces)

@@ -84,7 +84,6 @@ class Guard:
         """`successor_of` is a guard whose vaults, key and counted calls this one goes on with.
 
         `extractors` read the text of files where the policy says so (default: those installed).
-
         `detectors` holds a Detector or AsyncDetector for every detector that the policy enables.
 
         `key` (32 bytes) makes hashes and saved vaults survive a restart; without it a random one is used.
@@ -110,18 +109,10 @@ class Guard:
         if policy is None:
             _log.warning("UNPROTECTED: this guard has no policy, so nothing is checked.")
             return
-        missing = [name for name in policy.enabled_detectors if name not in detectors]
-        if missing or not policy.enabled_detectors:
-            what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
-            raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
-        self._plan = make_plan(policy, detectors)
-        if prepare:
-            self._plan.prepare()
+        self._plan = _complete_plan(policy, detectors, prepare=prepare)
         self._silent_rules = silent_rules(policy, detectors)
         for rule_id in self._silent_rules:
             _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
-        for name in self._plan.idle:
-            _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
         runner = CheckRunner(build_views or view_builder(policy), pool=pool)
         checks = FramedChecks(self._plan, runner, build_views or build_frame_views)
         self._exchange = Exchange(
@@ -483,6 +474,19 @@ class Guard:
             reference=self._ids.new("dec"),
             is_protected=False,
         )
+
+
+def _complete_plan(policy: Policy, detectors: Mapping[str, Any], *, prepare: bool) -> Plan:
+    missing = [name for name in policy.enabled_detectors if name not in detectors]
+    if missing or not policy.enabled_detectors:
+        what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
+        raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
+    plan = make_plan(policy, detectors)
+    if prepare:
+        plan.prepare()
+    for name in plan.idle:
+        _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
+    return plan
 
 
 def stretched_key(words: str) -> bytes:

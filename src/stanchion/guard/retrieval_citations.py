@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,8 @@ from stanchion.core.taxonomy import category
 DETECTOR = "guard.citations"
 VERSION = "1"
 THRESHOLD = 0.5
+WRONG, CLOSED = "grounding.citation", "leakage.document"
+_NOT_FOR_READER = "the reader may not see the document that is cited"
 _NAMED = re.compile(r"[\[【(]\s*(?:\w{1,12}[\s:#]\s*)?([A-Za-z0-9][A-Za-z0-9_./-]{0,199})\s*[\]】)]")
 _BLANKS = re.compile(r"\s+")
 _TAKEN_OUT = {"document_id": "", "quote": "", "wire": None}  # what redaction leaves of a citation
@@ -56,24 +58,22 @@ def examine_citations(
     Raises:
         JudgementError: when the answer or the documents are too long to be compared.
     """
+    reading = _Reading(documents, told, known, may_see)
     findings: list[Finding] = []
     checked = 0
     for number, part in enumerate(message.parts):
         field = f"reply.parts[{number}]"
         if isinstance(part, Text | Refusal):
-            count, found = _in_text(part.text, field, documents, told, known)
+            count, found = reading.in_text(part.text, field)
             checked += count
-            findings += found
-            findings += _hidden(part.text, field, documents, known, may_see)
+            findings += [*found, *reading.hidden(part.text, field)]
         elif isinstance(part, Opaque) and part.kind == "citation" and part.payload != _TAKEN_OUT:
             checked += 1
-            findings += _marked(part.payload, field, documents, known, may_see)
+            findings += reading.marked(part.payload, field)
     findings.sort(key=lambda one: (one.location.field, one.location.start, one.rule))
-    closed = [one for one in findings if one.category == "leakage.document"]
+    closed = [one for one in findings if one.category == CLOSED]
     refused = closed or (findings if is_strict else [])
-    reason = (
-        "" if not findings else f"{len(findings)} wrong citations: {refused[0].reason}" if refused else ""
-    )
+    reason = f"{len(findings)} wrong citations, such as: {refused[0].reason}" if refused else ""
     return CitationReport(
         findings=tuple(findings),
         allowed=not refused,
@@ -83,80 +83,72 @@ def examine_citations(
     )
 
 
-def _in_text(
-    text: str,
-    field: str,
-    documents: Sequence[Document],
-    told: tuple[str, ...],
-    known: Callable[[str], bool],
-) -> tuple[int, list[Finding]]:
-    """How many citations in brackets were checked, and what is wrong with them."""
-    from stanchion.detectors.grounding import Material
+class _Reading(NamedTuple):
+    """What citations are held against."""
 
-    ids = tuple(one.id for one in documents)
-    material = Material(tuple(one.text for one in documents), ids, told)
-    examined = _examiner().examine(text, material)
-    found = [
-        _finding("grounding.citation", doubt.rule, field, (doubt.start, doubt.end), doubt.reason, doubt.score)
-        for doubt in examined.doubts
-        if doubt.category == "grounding.citation" and doubt.score >= THRESHOLD
-    ]
-    cited = {(one.start, one.end) for one in examined.citations}
-    given = {name.casefold() for name in ids}
-    for start, end, name in _names(text):
-        if (start, end) not in cited and name.casefold() not in given and known(name):
-            cited.add((start, end))
-            reason = "a document of the index is cited that was not given"
-            found.append(_finding("grounding.citation", "not_retrieved", field, (start, end), reason))
-    return len(cited), found
+    documents: Sequence[Document]
+    told: tuple[str, ...]
+    known: Callable[[str], bool]
+    may_see: Callable[[str], bool]
 
+    def in_text(self, text: str, field: str) -> tuple[int, list[Finding]]:
+        """How many citations in brackets were checked, and what is wrong with them."""
+        from stanchion.detectors.grounding import Material
 
-def _hidden(
-    text: str,
-    field: str,
-    documents: Sequence[Document],
-    known: Callable[[str], bool],
-    may_see: Callable[[str], bool],
-) -> Iterator[Finding]:
-    """Citations of documents that the reader may not see, by name or by number."""
-    from stanchion.detectors.grounding_citations import citations_in
+        ids = tuple(one.id for one in self.documents)
+        material = Material(tuple(one.text for one in self.documents), ids, self.told)
+        examined = _examiner().examine(text, material)
+        found = [
+            _finding(
+                WRONG, doubt.rule, doubt.reason, at=_at(field, doubt.start, doubt.end), score=doubt.score
+            )
+            for doubt in examined.doubts
+            if doubt.category == WRONG and doubt.score >= THRESHOLD
+        ]
+        cited = {(one.start, one.end) for one in examined.citations}
+        given = {name.casefold() for name in ids}
+        for start, end, name in _names(text):
+            if (start, end) not in cited and name.casefold() not in given and self.known(name):
+                cited.add((start, end))
+                reason = "a document of the index is cited that was not given"
+                found.append(_finding(WRONG, "not_retrieved", reason, at=_at(field, start, end)))
+        return len(cited), found
 
-    reason = "the reader may not see the document that is cited"
-    seen = set()
-    for one in citations_in(text, tuple(d.id for d in documents), count=len(documents)):
-        if one.document is not None and not may_see(documents[one.document].id):
-            seen.add((one.start, one.end))
-            yield _finding("leakage.document", "not_for_reader", field, (one.start, one.end), reason)
-    for start, end, name in _names(text):
-        if (start, end) not in seen and known(name) and not may_see(name):
-            yield _finding("leakage.document", "not_for_reader", field, (start, end), reason)
+    def hidden(self, text: str, field: str) -> Iterator[Finding]:
+        """Citations of documents that the reader may not see, by name or by number."""
+        from stanchion.detectors.grounding_citations import citations_in
 
+        ids = tuple(one.id for one in self.documents)
+        places = {
+            (one.start, one.end): self.documents[one.document].id
+            for one in citations_in(text, ids, count=len(ids))
+            if one.document is not None
+        }
+        for start, end, name in _names(text):
+            if self.known(name):
+                places.setdefault((start, end), name)
+        for (start, end), name in places.items():
+            if not self.may_see(name):
+                yield _finding(CLOSED, "not_for_reader", _NOT_FOR_READER, at=_at(field, start, end))
 
-def _marked(
-    payload: Any,
-    field: str,
-    documents: Sequence[Document],
-    known: Callable[[str], bool],
-    may_see: Callable[[str], bool],
-) -> Iterator[Finding]:
-    """A citation that the API marks: it must name a given document, and quote what stands there."""
-    said = payload if isinstance(payload, dict) else {}
-    name, quote = str(said.get("document_id") or ""), said.get("quote")
-    document = _named(name, documents)
-    if document is None:
-        rule = "not_retrieved" if name and known(name) else "unknown_document"
-        reason = "a citation names a document that was not given"
-        yield _finding("grounding.citation", rule, field, (0, 0), reason)
-        if rule == "not_retrieved" and not may_see(name):
-            reason = "the reader may not see the document that is cited"
-            yield _finding("leakage.document", "not_for_reader", field, (0, 0), reason)
-        return
-    if not may_see(document.id):
-        reason = "the reader may not see the document that is cited"
-        yield _finding("leakage.document", "not_for_reader", field, (0, 0), reason)
-    if isinstance(quote, str) and _plain(quote) not in _plain(document.text):
-        reason = "the quoted words do not stand in the cited document"
-        yield _finding("grounding.citation", "quote_not_there", field, (0, 0), reason)
+    def marked(self, payload: Any, field: str) -> Iterator[Finding]:
+        """A citation that the API marks: it must name a given document, and quote what stands there."""
+        said = payload if isinstance(payload, dict) else {}
+        name, quote = str(said.get("document_id") or ""), said.get("quote")
+        at = _at(field, 0, 0)
+        document = _named(name, self.documents)
+        if document is None:
+            is_known = bool(name) and self.known(name)
+            rule = "not_retrieved" if is_known else "unknown_document"
+            yield _finding(WRONG, rule, "a citation names a document that was not given", at=at)
+            if is_known and not self.may_see(name):
+                yield _finding(CLOSED, "not_for_reader", _NOT_FOR_READER, at=at)
+            return
+        if not self.may_see(document.id):
+            yield _finding(CLOSED, "not_for_reader", _NOT_FOR_READER, at=at)
+        if isinstance(quote, str) and _plain(quote) not in _plain(document.text):
+            reason = "the quoted words do not stand in the cited document"
+            yield _finding(WRONG, "quote_not_there", reason, at=at)
 
 
 def _named(name: str, documents: Sequence[Document]) -> Document | None:
@@ -179,15 +171,17 @@ def _plain(text: str) -> str:
     return _BLANKS.sub(" ", text).strip().casefold()
 
 
-def _finding(
-    category_id: str, rule: str, field: str, span: tuple[int, int], reason: str, score: float = 1.0
-) -> Finding:
+def _at(field: str, start: int, end: int) -> Location:
+    return Location(start=start, end=end, field=field)
+
+
+def _finding(category_id: str, rule: str, reason: str, *, at: Location, score: float = 1.0) -> Finding:
     return Finding(
         detector=DETECTOR,
         version=VERSION,
         category=category_id,
         score=round(score, 4),
-        location=Location(start=span[0], end=span[1], field=field),
+        location=at,
         severity=category(category_id).severity,
         rule=rule,
         reason=reason,

@@ -1,0 +1,122 @@
+"""How waiting clients hear at once that their ticket was decided, and how people hear of new tickets.
+
+Every way is a hint only: who waits also looks into the database, so a lost notice costs a moment, no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stanchion.core.errors import StanchionError
+from stanchion.gateway.webhook import Webhook
+
+if TYPE_CHECKING:
+    from stanchion.gateway.approvals import ApprovalQueue, Ticket
+
+CHANNEL = "stanchion_approvals"
+_AGAIN_S = 1.0
+
+
+class Notices(Protocol):
+    """Tells waiters of a ticket."""
+
+    def tell(self, ticket: str) -> None:
+        """The ticket was decided; from any thread, never raises."""
+        ...
+
+    async def wait(self, ticket: str, *, seconds: float) -> None:
+        """Return when told of the ticket, or after the time."""
+        ...
+
+
+class LocalNotices:
+    """Waiters of this process; the base of the others. Made on the loop that waits."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+
+    def tell(self, ticket: str) -> None:
+        """See `Notices.tell`."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._wake, ticket)
+
+    async def wait(self, ticket: str, *, seconds: float) -> None:
+        """See `Notices.wait`."""
+        event = asyncio.Event()
+        self._waiting.setdefault(ticket, set()).add(event)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
+        finally:
+            others = self._waiting.get(ticket, set())
+            others.discard(event)
+            if not others:
+                self._waiting.pop(ticket, None)
+
+    def _wake(self, ticket: str) -> None:
+        for event in self._waiting.get(ticket, ()):
+            event.set()
+
+
+async def listen_postgres(url: str, notices: LocalNotices) -> None:
+    """Pass on what other processes commit to PostgreSQL, until cancelled; connects again when cut off."""
+    import psycopg
+
+    while True:
+        with contextlib.suppress(psycopg.Error, OSError):
+            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+                await connection.execute(f"LISTEN {CHANNEL}")
+                async for notice in connection.notifies():
+                    notices.tell(notice.payload)
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def listen_redis(client: Any, notices: LocalNotices) -> None:
+    """Pass on what other processes publish in Redis, until cancelled."""
+    from redis.exceptions import RedisError
+
+    while True:
+        with contextlib.suppress(RedisError, OSError):
+            async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(CHANNEL)
+                async for message in pubsub.listen():
+                    data = message["data"]
+                    notices.tell(data if isinstance(data, str) else data.decode("utf-8", "replace"))
+        await asyncio.sleep(_AGAIN_S)
+
+
+async def publish_redis(client: Any, ticket: str) -> None:
+    """Tell the listeners in Redis; its failure harms nobody who polls."""
+    from redis.exceptions import RedisError
+
+    with contextlib.suppress(RedisError, OSError):
+        await client.publish(CHANNEL, ticket)
+
+
+async def tell_people(queue: ApprovalQueue, webhook: Webhook) -> int:
+    """Send the webhook of every ticket that nobody was told of; how many got through."""
+    count = 0
+    for ticket in await asyncio.to_thread(queue.claim_untold):
+        with contextlib.suppress(StanchionError):  # it is claimed again later
+            await webhook.send(ticket.ticket, webhook_payload(ticket))
+            await asyncio.to_thread(queue.told, ticket.ticket)
+            count += 1
+    return count
+
+
+def webhook_payload(ticket: Ticket) -> dict[str, Any]:
+    """Ids only: what it is about stays in the database."""
+    return {
+        "type": "approval.parked",
+        "ticket": ticket.ticket,
+        "kind": ticket.kind,
+        "feature": ticket.feature,
+        "request_id": ticket.request_id,
+        "rule_ids": list(ticket.rule_ids),
+        "subject_digest": ticket.subject_digest,
+        "expires_at": ticket.parked.expires_at,
+    }

@@ -35,9 +35,15 @@ _REASONS = {
 }
 
 
+class StatusError(UnavailableError):
+    """A status that is no success. `labels` are the plain words of the error body: type, code, parameter."""
+
+    labels: tuple[str, ...] = ()
+
+
 def status_error(
     what: str, status: int, headers: Mapping[str, str], body: bytes, *, now: datetime
-) -> UnavailableError:
+) -> StatusError:
     """The error of a status that is not a success; `what` names model and endpoint."""
     usual = "the endpoint failed" if status >= 500 else "the endpoint refused the request"
     reason = _REASONS.get(status, usual)
@@ -46,13 +52,15 @@ def status_error(
     if not label and looks_like_html(headers, body):
         detail += " with an HTML page"
     hint = _HINTS.get(status, "The endpoint has trouble: try again later." if status >= 500 else None)
-    return UnavailableError(
+    error = StatusError(
         f"{what}: {reason} ({detail}).",
         hint=hint,
         status=status,
         retry_after_s=retry_after_s(headers, now=now),
         is_retryable=status in RETRYABLE_STATUS,
     )
+    error.labels = tuple(label.split(", ")) if label else ()
+    return error
 
 
 def no_json_error(what: str, headers: Mapping[str, str], body: bytes) -> UnavailableError:

@@ -126,10 +126,18 @@ class WeightedRollout:
             return
         taken, self._counts = self._counts, {}
         try:
-            await asyncio.to_thread(self._exchange, self._store, {k: (h, n) for k, (h, n) in taken.items()})
+            await asyncio.to_thread(self._store.add, {key: (row[0], row[1]) for key, row in taken.items()})
         except StanchionError as error:
-            self._failures += 1
-            self._reason = error.message
+            self._put_back(taken)
+            self._note(error)
+            return
+        try:
+            found = await asyncio.to_thread(self._judge_all, self._store)
+        except StanchionError as error:
+            self._note(error)
+            return
+        self._experiments = {one.model.id: one for one, _ in found}
+        self.verdicts = tuple(verdict for _, verdicts in found for verdict in verdicts)
 
     async def run(self) -> None:
         """`tick` until cancelled; the gateway runs it beside its requests."""
@@ -148,26 +156,25 @@ class WeightedRollout:
         row[0] += more[0]
         row[1] += more[1]
 
-    def _exchange(self, store: RolloutStore, counts: dict[CountKey, tuple[int, int]]) -> None:
-        try:
-            store.add(counts)
-        except StanchionError:
-            for key, (hits, cases) in counts.items():
-                row = self._counts.setdefault(key, [0, 0])
-                row[0] += hits
-                row[1] += cases
-            raise
-        verdicts: list[Verdict] = []
-        for name, one in list(self._experiments.items()):
+    def _put_back(self, counts: Mapping[CountKey, list[int]]) -> None:
+        for key, (hits, cases) in counts.items():
+            row = self._counts.setdefault(key, [0, 0])
+            row[0] += hits
+            row[1] += cases
+
+    def _note(self, error: StanchionError) -> None:
+        self._failures += 1
+        self._reason = error.message
+
+    def _judge_all(self, store: RolloutStore) -> list[tuple[_Experiment, tuple[Verdict, ...]]]:
+        found: list[tuple[_Experiment, tuple[Verdict, ...]]] = []
+        for one in list(self._experiments.values()):
             state = store.register(one.model)
-            totals = store.counts(state)
-            found = judge(one.model, _capped(totals))
-            verdicts.extend(found)
+            verdicts = judge(one.model, _capped(store.counts(state)))
             if one.model.act:
-                state = self._act(store, state, found)
-            if one.state is None or one.state.revision != state.revision:
-                self._experiments[name] = _running(one.model, state)
-        self.verdicts = tuple(verdicts)
+                state = self._act(store, state, verdicts)
+            found.append((_running(one.model, state), verdicts))
+        return found
 
     def _act(
         self, store: RolloutStore, state: ExperimentState, found: tuple[Verdict, ...]

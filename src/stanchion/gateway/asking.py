@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
+import msgspec
+
 from stanchion.core.errors import DeadlineError, StanchionError, UnavailableError, UsageError
 from stanchion.core.interaction import End, FinishReason, Reply, StreamEvent, assistant
 from stanchion.gateway.exchange import Exchange
@@ -86,13 +88,9 @@ async def stream(
 def _for(question: Question, route: Route) -> Question:
     if question.model == route.model:
         return question
-    return Question(
-        interaction=question.interaction,
-        model=route.model,
-        vendor=question.vendor,
-        extras=question.extras,
-        key=question.key if route.provider.takes_keys and question.vendor == route.provider.vendor else "",
-    )
+    vendor = question.surface.partition(".")[0]
+    may_forward = route.provider.takes_keys and vendor == route.provider.vendor
+    return msgspec.structs.replace(question, model=route.model, key=question.key if may_forward else "")
 
 
 class _Chain:

@@ -181,6 +181,7 @@ def _provider(
         prices={each: _prices(prices) for each, prices in model.prices.items()},
         timeout_s=model.timeout_s,
         takes_keys=model.api in DIALECTS and not model.key,
+        apis=frozenset(DIALECTS[model.api].paths) if model.api in DIALECTS else frozenset(),
     )
 
 
@@ -188,7 +189,7 @@ def _http(model: ProviderModel, clock: Clock) -> HttpUpstream:
     key: Secret | None = model.key
     return HttpUpstream(
         model.base_url,
-        dialect=DIALECTS[model.api](),
+        dialect=DIALECTS[model.api],
         clock=clock,
         key=key or None,
         connect_s=model.connect_s,

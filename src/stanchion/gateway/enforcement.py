@@ -127,10 +127,12 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
         await _send(exchange, codec, prepared.blocked, answer)
         return
     question = Question(
-        interaction=prepared.interaction,
+        request=request
+        if prepared.is_unchanged
+        else msgspec.structs.replace(request, interaction=prepared.interaction),
+        surface=codec.name,
         model=route.model,
-        vendor=vendor,
-        extras=request.extras,
+        lost=exchange.unknown_events,
         key=_forwarded_key(exchange, route, vendor),
     )
     exchange.stage = Stage.UPSTREAM

@@ -3,113 +3,70 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from stanchion.core.clock import Clock
 from stanchion.core.errors import UnavailableError, UsageError
-from stanchion.core.interaction import End, Reply, StreamEvent
+from stanchion.core.interaction import Reply, StreamEvent
 from stanchion.core.version import package_version
 from stanchion.gateway.upstream import Question
-from stanchion.models import anthropic, anthropic_answers, openai, openai_answers
+from stanchion.models.answer_reader import AnswerReader
 from stanchion.models.endpoint import ANTHROPIC_VERSION, SecretLike
 from stanchion.models.events import events_of
 from stanchion.models.http_client import checked_url, json_body, shown_url
 from stanchion.models.http_errors import (
     connection_error,
     json_or_none,
+    looks_like_html,
     no_json_error,
     redirect_error,
     status_error,
     too_large_error,
 )
-from stanchion.models.sse import SseParser
+from stanchion.models.strict_json import decode_strict
+from stanchion.models.translation import fitted
+from stanchion.models.upstreams import UPSTREAMS, UpstreamCodec
 
 if TYPE_CHECKING:
     import aiohttp
 
 _ERROR_BODY_BYTES = 64 * 1024
-_DONE = "[DONE]"
 
 
-class Dialect:
-    """How one vendor's API is asked and read."""
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How a kind of provider is asked: the paths of its APIs, and the one for requests of any other API."""
 
-    vendor = ""
-    path = ""
-
-    def body(self, question: Question, *, stream: bool) -> Any:
-        """The request body as a JSON value."""
-        raise NotImplementedError
+    vendor: str
+    paths: dict[str, str]
+    main: str
 
     def headers(self, key: str) -> dict[str, str]:
         """The headers that carry the key."""
-        raise NotImplementedError
-
-    def reply(self, value: Any) -> Reply:
-        """A whole answer."""
-        raise NotImplementedError
-
-    def decoder(self) -> Any:
-        """What turns `data` objects into events."""
-        raise NotImplementedError
-
-
-class OpenAiDialect(Dialect):
-    """Chat completions."""
-
-    vendor = openai.API
-    path = "/chat/completions"
-
-    def body(self, question: Question, *, stream: bool) -> Any:
-        """See `Dialect.body`."""
-        extras = question.extras if question.vendor == self.vendor else None
-        return openai.encode_request(question.interaction, stream=stream, extras=extras) | {
-            "model": question.model
-        }
-
-    def headers(self, key: str) -> dict[str, str]:
-        """See `Dialect.headers`."""
+        if self.vendor == "anthropic":
+            version = {"anthropic-version": ANTHROPIC_VERSION}
+            return {**version, "x-api-key": key} if key else version
         return {"authorization": f"Bearer {key}"} if key else {}
 
-    def reply(self, value: Any) -> Reply:
-        """See `Dialect.reply`."""
-        return openai_answers.decode_response(value)
 
-    def decoder(self) -> Any:
-        """See `Dialect.decoder`."""
-        return openai_answers.ChunkDecoder()
-
-
-class AnthropicDialect(Dialect):
-    """Messages."""
-
-    vendor = anthropic.API
-    path = "/v1/messages"
-
-    def body(self, question: Question, *, stream: bool) -> Any:
-        """See `Dialect.body`."""
-        extras = question.extras if question.vendor == self.vendor else None
-        return anthropic.encode_request(question.interaction, stream=stream, extras=extras) | {
-            "model": question.model
-        }
-
-    def headers(self, key: str) -> dict[str, str]:
-        """See `Dialect.headers`."""
-        version = {"anthropic-version": ANTHROPIC_VERSION}
-        return {**version, "x-api-key": key} if key else version
-
-    def reply(self, value: Any) -> Reply:
-        """See `Dialect.reply`."""
-        return anthropic_answers.decode_response(value)
-
-    def decoder(self) -> Any:
-        """See `Dialect.decoder`."""
-        return anthropic_answers.EventDecoder()
-
-
-DIALECTS: dict[str, type[Dialect]] = {"openai": OpenAiDialect, "anthropic": AnthropicDialect}
+DIALECTS: dict[str, Dialect] = {
+    "openai": Dialect(
+        vendor="openai",
+        main="openai.chat",
+        paths={
+            "openai.chat": "/chat/completions",
+            "openai.responses": "/responses",
+            "openai.embeddings": "/embeddings",
+            "openai.moderations": "/moderations",
+        },
+    ),
+    "anthropic": Dialect(
+        vendor="anthropic", main="anthropic.messages", paths={"anthropic.messages": "/v1/messages"}
+    ),
+}
 
 
 class HttpUpstream:
@@ -141,11 +98,7 @@ class HttpUpstream:
         max_connections: int = 1000,
         max_response_bytes: int = 16 * 1024 * 1024,
     ) -> None:
-        base = checked_url(base_url, what="the base URL of a provider")
-        path, mark, query = base.partition("?")
-        if dialect.path.startswith("/v1/"):
-            path = path.removesuffix("/v1")
-        self._url = f"{path.rstrip('/')}{dialect.path}{mark}{query}"
+        self._urls = api_urls(base_url, dialect.paths)
         self._dialect = dialect
         self._clock = clock
         self._connect_s = connect_s
@@ -154,45 +107,50 @@ class HttpUpstream:
         self._max_bytes = max_response_bytes
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._target: Any = None
-        self._what = f"the provider at {shown_url(self._url)}"
+        self._targets: dict[str, Any] = {}
+        self._what = f"the provider at {shown_url(self._urls[dialect.main])}"
         self._headers = self._with_key("" if key is None else key.reveal())
 
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
-        body = json_body(self._dialect.body(question, stream=False))
-        response = await self._post(body, question.key)
+        codec, body = self._written(question, stream=False)
+        response = await self._post(codec.name, body, question.key)
         try:
             if response.status != 200:
                 raise await self._refused(response)
             raw = await self._read(response, self._max_bytes)
         finally:
             response.close()
-        value = json_or_none(raw)
-        if value is None:
-            raise no_json_error(self._what, {"content-type": response.headers.get("Content-Type", "")}, raw)
-        return self._dialect.reply(value)
+        return codec.decode_reply(self._value(raw, response))
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
-        body = json_body(self._dialect.body(question, stream=True))
-        response = await self._post(body, question.key)
-        is_whole = False
+        codec, body = self._written(question, stream=True)
+        response = await self._post(codec.name, body, question.key)
+        reader: AnswerReader | None = None
         try:
             if response.status != 200:
                 raise await self._refused(response)
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if kind in ("application/json", "text/html"):
-                value = json_or_none(raw := await self._read(response, self._max_bytes))
-                if value is None:
-                    raise no_json_error(self._what, {"content-type": kind}, raw)
-                yield tuple(events_of(self._dialect.reply(value)))
+                raw = await self._read(response, self._max_bytes)
+                yield tuple(events_of(codec.decode_reply(self._value(raw, response))))
                 return
-            async for batch in self._events(response):
-                is_whole = isinstance(batch[-1], End)
-                yield batch
+            reader, size = codec.reader(), 0
+            while data := await self._some(response):
+                size += len(data)
+                if size > self._max_bytes:
+                    raise too_large_error(self._what, self._max_bytes)
+                events = reader.feed(data)
+                if events:
+                    yield events
+                if reader.is_over:
+                    return
+            last = reader.end()
+            if last:
+                yield last
         finally:
-            if is_whole:
+            if reader is not None and reader.is_over and not response.content.at_eof():
                 await _drained(response)
             response.close()
 
@@ -203,47 +161,36 @@ class HttpUpstream:
             with suppress(RuntimeError):  # the loop they belonged to may be closed
                 await session.close()
 
-    async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Sequence[StreamEvent], None]:
-        parser, decoder = SseParser(), self._dialect.decoder()
-        size = count = 0
-        while chunk := await self._some(response):
-            size += len(chunk)
-            if size > self._max_bytes:
-                raise too_large_error(self._what, self._max_bytes)
-            batch: list[StreamEvent] = []
-            for message in parser.feed(chunk):
-                if message.data == _DONE:
-                    batch += decoder.finish()
-                else:
-                    batch += decoder.feed(self._json(message.data))
-                if batch and isinstance(batch[-1], End):
-                    yield batch
-                    return
-            if batch:
-                count += len(batch)
-                yield batch
-        last = decoder.finish(is_marked=False)
-        if not last:
-            raise UnavailableError(
-                f"{self._what}: the stream broke off after {count} events, before the answer was over.",
-                hint="Ask again; if it happens often, look at the provider and at proxies in between.",
-            )
-        yield last
+    def _written(self, question: Question, *, stream: bool) -> tuple[UpstreamCodec, bytes]:
+        """The codec of the API that is asked, and the request in its words."""
+        paths = self._dialect.paths
+        name = question.surface if question.surface in paths else self._dialect.main
+        codec = UPSTREAMS[name]
+        request = question.request
+        said = fitted(request, surface=question.surface, upstream=name)
+        for each, count in said.lost.items():
+            question.lost[each] = question.lost.get(each, 0) + count
+        interaction = said.interaction
+        if interaction.model != question.model:
+            interaction = msgspec.structs.replace(interaction, model=question.model)
+        return codec, json_body(codec.encode_request(interaction, stream=stream, extras=said.extras))
 
-    def _json(self, data: str) -> Any:
-        value = json_or_none(data.encode())
-        if value is None:
-            raise UnavailableError(f"{self._what}: the stream holds an event that is not JSON.")
-        return value
+    def _value(self, raw: bytes, response: aiohttp.ClientResponse) -> Any:
+        headers = {"content-type": response.headers.get("Content-Type", "")}
+        if json_or_none(raw[:1]) is None and looks_like_html(headers, raw):
+            raise no_json_error(self._what, headers, raw)
+        return decode_strict(raw, what=f"{self._what}: the answer is something")
 
-    async def _post(self, body: bytes, key: str) -> aiohttp.ClientResponse:
+    async def _post(self, api: str, body: bytes, key: str) -> aiohttp.ClientResponse:
         import aiohttp
 
         session = self._session_here()
         headers = self._with_key(key) if key else self._headers
         for is_last in (False, True):
             try:
-                response = await session.post(self._target, data=body, headers=headers, allow_redirects=False)
+                response = await session.post(
+                    self._targets[api], data=body, headers=headers, allow_redirects=False
+                )
                 break
             except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
                 if is_last:  # the first may have been a pooled connection that had died
@@ -304,7 +251,7 @@ class HttpUpstream:
         loop = asyncio.get_running_loop()
         if self._session is None or self._loop is not loop:
             self._loop = loop
-            self._target = URL(self._url)
+            self._targets = {api: URL(url) for api, url in self._urls.items()}
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=60),
                 timeout=aiohttp.ClientTimeout(
@@ -322,3 +269,19 @@ async def _drained(response: aiohttp.ClientResponse) -> None:
     with suppress(Exception):
         async with asyncio.timeout(0.05):
             await response.content.read(_ERROR_BODY_BYTES)
+
+
+def api_urls(base_url: str, paths: Mapping[str, str]) -> dict[str, str]:
+    """Where each API is asked below a base URL; a query is kept, and a base may end in `/v1` or not.
+
+    Raises:
+        UsageError: for what is no http(s) URL, or one with a user name or password.
+    """
+    base = checked_url(base_url, what="the base URL of a provider")
+    path, mark, query = base.partition("?")
+    path = path.rstrip("/")
+    found = {}
+    for api, below in paths.items():
+        root = path.removesuffix("/v1") if below.startswith("/v1/") else path
+        found[api] = f"{root}{below}{mark}{query}"
+    return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -17,20 +17,26 @@ from stanchion.core.interaction import Interaction, Reply, StreamEvent, Usage
 from stanchion.gateway.ports import Outcome, Refused
 from stanchion.models.client import ModelClient
 from stanchion.models.endpoint import Prices
+from stanchion.models.wire import Request
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model is asked.
+    """What a model is asked: a request as the guard left it, in the words of the API it came by (`surface`).
 
-    `extras` are parameters of the vendor's dialect; a provider of another vendor leaves them out. `key` is
-    the client's own key for the vendor, where the gateway forwards it.
+    `key` is the client's own key for the vendor, where the gateway forwards it. `lost` is where a provider
+    counts what its API has no word for.
     """
 
-    interaction: Interaction
+    request: Request
+    surface: str
     model: str
-    vendor: str = ""
-    extras: dict[str, Any] = msgspec.field(default_factory=dict)
     key: str = ""
+    lost: dict[str, int] = msgspec.field(default_factory=dict)
+
+    @property
+    def interaction(self) -> Interaction:
+        """The exchange so far."""
+        return self.request.interaction
 
 
 class Upstream(Protocol):
@@ -87,7 +93,8 @@ class ClientUpstream:
 class Provider:
     """A provider by its name in the gateway file; `vendor` is whose dialect it speaks.
 
-    `takes_keys` says that a client's own key of this vendor may be forwarded to it.
+    `takes_keys` says that a client's own key of this vendor may be forwarded to it; `apis` are the APIs it
+    speaks, empty for a model in this process.
     """
 
     name: str
@@ -96,6 +103,7 @@ class Provider:
     prices: Mapping[str, Prices]
     timeout_s: float = 60.0
     takes_keys: bool = False
+    apis: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from stanchion.detectors.scan import packaged_scanner
 from stanchion.detectors.views import build_views
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-NAME, VERSION, SEED = "content-linear", "2", 7
+NAME, VERSION, SEED = "content-linear", "3", 7
 _STARTED = time.monotonic()
 
 

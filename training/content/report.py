@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from content.corpus import ABUSE, CATEGORIES, HEADS, ContentRow, SourceFile, mapping
+from content.corpus import CATEGORIES, HEADS, ContentRow, SourceFile, mapping
 from stanchion.detectors.content_model import ANY, ContentManifest
 from stanchion.stats.intervals import wilson
 
@@ -17,7 +17,11 @@ from stanchion.stats.intervals import wilson
 # neither one large source nor one row of a small one decides alone.
 ORDINARY_RATE = 0.004
 HARD_RATE = 0.02  # the same of rows that look harmful
-HEAD_RATES = {name: (0.0005, 0.015) if name in ABUSE else (0.0003, 0.003) for name in CATEGORIES}
+HEAD_RATES = {
+    **dict.fromkeys(CATEGORIES, (0.0003, 0.003)),
+    "hate": (0.001, 0.02),  # rows that look like it are harmless sentences about groups: at most 5 % of them
+    "harassment": (0.0005, 0.015),
+}
 IDENTITY = ("ident_", "counter_", "negate_")  # functions of HateCheck
 LEAST_SLOPE, MOST_SLOPE = 0.3, 2.0
 
@@ -184,7 +188,8 @@ def card(report: Report) -> str:
         f"rows at most {100 * ORDINARY_RATE:.1f} % are above the one of `any`, of look-alikes at most",
         f"{100 * HARD_RATE:.0f} % (sources weighed by the root of their size); "
         "the other outputs have smaller shares",
-        "(hate and harassment: 0.05 % and 1.5 %, others: 0.03 % and 0.3 %). A score of 0.5 is the threshold.",
+        "(hate: 0.1 % and 2 %, harassment: 0.05 % and 1.5 %, others: 0.03 % and 0.3 %). A score of 0.5 is",
+        "the threshold. Since version 3 the one of hate is looser; the weights are those of version 2.",
         "",
         "## Reporting half: patterns and model together, score >= 0.5",
         "",
@@ -216,12 +221,23 @@ def _identity(m: Measured) -> list[str]:
         if row.source == "hatecheck" and not row.label and row.detail.startswith(IDENTITY)
     ]
     rate = Rate("", int(m.flags[own].sum()) if own else 0, len(own))
+    hateful, others = (_as_hate(m, label) for label in (1, 0))
     return [
+        "",
+        "**Hate alone**: HateCheck labels what is hateful; abuse of a single person is not hateful there.",
+        f"As `content.hate` are reported {hateful.text} of its hateful rows and",
+        f"{others.text} of the others.",
         "",
         "**Identity terms**: of HateCheck's harmless sentences that name a group (neutral, kind, negated,",
         f"quoted to contradict) {rate.text} are reported. Its sentences against",
         "single persons and other groups count as harmless there, though many are threats.",
     ]
+
+
+def _as_hate(m: Measured, label: int) -> Rate:
+    """HateCheck's rows of a label that are reported as hate."""
+    own = [i for i, row in enumerate(m.rows) if row.source == "hatecheck" and row.label == label]
+    return Rate("", sum("content.hate" in m.categories[i] for i in own), len(own))
 
 
 def _tables(report: Report) -> list[str]:

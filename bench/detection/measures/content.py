@@ -9,7 +9,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from figures import Figure, Measured, Row, Skipped, Source, read_source
+from figures import Figure, Measured, Row, Skipped, Source, detector, read_source
+
+from stanchion.core.finding import DetectorInput
+from stanchion.core.origin import Origin
+from stanchion.detectors.views import build_views
 
 CONTENT = Measured(detector="content", threshold=0.5)
 PROMPTS = "dev, report half; prompts that touch a hazard, by far not all unsafe"
@@ -29,6 +33,12 @@ def figures(data: Path) -> Iterator[Figure | Skipped]:
         yield from CONTENT.by_label(_reported(read_source(data, path)), note=REPORT)
     hatecheck = _reported(read_source(data, "toxicity/hatecheck.dev.jsonl"))
     yield from CONTENT.by_label(hatecheck, note=REPORT)
+    yield from CONTENT.by_label(
+        hatecheck,
+        _is_hate,
+        note=f"{REPORT}; as content.hate: abuse of one person is not hateful there",
+        goals=("", "<= 5 %"),
+    )
     identity = hatecheck.where(lambda row: str(row["category"]).startswith("ident_"))
     yield from CONTENT.by_label(identity, note=f"{REPORT}; harmless mentions of a group")
     for language in ("en", "fr"):
@@ -43,6 +53,12 @@ def figures(data: Path) -> Iterator[Figure | Skipped]:
             source.name, source.digest, [{**row, "label": 0} for row in source.rows[:MOST]], source.absent
         )
         yield from CONTENT.by_label(harmless, note=f"{REPORT}; ordinary texts", goals=("", "<= 0.5 %"))
+
+
+def _is_hate(row: Row) -> bool:
+    read = DetectorInput(view_set=build_views(row["text"]), origin=Origin.USER)
+    found = detector("content").detect(read)
+    return any(f.category == "content.hate" and f.score >= CONTENT.threshold for f in found)
 
 
 def _is(language: str):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-from stanchion.core.codec import digest
+from stanchion.core.codec import digest, digest_text
 from stanchion.core.decision import Decision, Effect, Mode, Surface
 from stanchion.core.finding import Finding
 from stanchion.core.interaction import (
@@ -95,9 +95,11 @@ class Exchange:
         subject = subject_of(interaction, context)
         calls = [part for message in interaction.messages for part in message.tool_calls]
         fields = await self._media.read(door, request_fields(interaction))
-        outcomes = await self.examiner.examine(
-            door, fields, subject, grounds={Surface.INPUT: list(self._too_deep(calls))}
-        )
+        grounds = {
+            Surface.INPUT: list(self._too_deep(calls)),
+            Surface.RETRIEVED: list(self._quarantined(interaction)),
+        }
+        outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds)
         vault = self._keeper.open(interaction.session_id)
         decisions = tuple(outcome.decision for outcome in outcomes.values())
         stop = _stopping(outcomes)
@@ -223,6 +225,22 @@ class Exchange:
             if depth > limit:
                 reason = f"arguments nested {depth} levels deep are beyond the limit of {limit}."
                 yield own_ground("limits.argument_depth", Effect.BLOCK, "input.limit", reason)
+
+    def _quarantined(self, interaction: Interaction) -> Iterator[tuple[Ground, Finding]]:
+        """Documents that the policy names, however they came in."""
+        held = self._policy.retrieval.quarantine
+        if not (held.digests or held.sources):
+            return
+        given = [(document.text, document.source) for document in interaction.documents]
+        given += [
+            (part.text, part.source or "")
+            for message in interaction.messages
+            for part in message.parts
+            if isinstance(part, Text) and part.origin is Origin.RETRIEVED
+        ]
+        if any(held.holds(digest=digest_text(text), source=source) for text, source in given):
+            reason = "a retrieved document is in quarantine."
+            yield own_ground("retrieval.quarantine", Effect.BLOCK, "leakage.document", reason)
 
     def _calls(self, original: Interaction, reply: Reply) -> Iterator[tuple[Ground, Finding]]:
         """What speaks against the calls of a reply; earlier calls of the conversation count."""

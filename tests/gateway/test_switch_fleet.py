@@ -1,4 +1,4 @@
-"""Switches set by the command line and obeyed by replicas in processes of their own, killed stores included."""
+"""Switches set by the command line and obeyed by three processes, killed stores included."""
 
 from __future__ import annotations
 

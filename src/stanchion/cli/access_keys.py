@@ -120,7 +120,7 @@ def list_keys(
     with admin_plane(ctx, database) as plane:
         version, state = plane.keys.state()
         now_us = to_us(plane.clock.now())
-    found = [key for key in state.keys if everything or _standing(key, now_us) == "valid"]
+    found = [key for key in state.keys if everything or key.standing(now_us=now_us) == "valid"]
     if output_format is OutputFormat.JSON:
         rows = [_as_json(key, now_us) for key in found]
         print_json({"version": version, "keys": rows})
@@ -128,7 +128,7 @@ def list_keys(
     if not state.keys:
         note("There is no key: a gateway on loopback serves its own machine without one.")
     for key in found:
-        typer.echo(f"{key.id}  {_standing(key, now_us):<8} {key.name}{_scope(key)}")
+        typer.echo(f"{key.id}  {key.standing(now_us=now_us):<8} {key.name}{_scope(key)}")
 
 
 @app.command()
@@ -231,15 +231,9 @@ def _scope(key: VirtualKey) -> str:
     return f"  ({'; '.join(parts)})" if parts else ""
 
 
-def _standing(key: VirtualKey, now_us: int) -> str:
-    if key.revoked_at_us is not None:
-        return "revoked"
-    return "valid" if any(key.is_valid(secret, now_us=now_us) for secret in key.secrets) else "expired"
-
-
 def _as_json(key: VirtualKey, now_us: int) -> dict[str, object]:
     import msgspec
 
     fields: dict[str, object] = msgspec.to_builtins(key)
     del fields["secrets"]
-    return {**fields, "standing": _standing(key, now_us)}
+    return {**fields, "standing": key.standing(now_us=now_us)}

@@ -55,6 +55,12 @@ class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         ends = (self.expires_at_us, self.revoked_at_us, secret.ends_at_us)
         return all(end is None or now_us < end for end in ends)
 
+    def standing(self, *, now_us: int) -> str:
+        """`valid`, `expired` or `revoked`."""
+        if self.revoked_at_us is not None:
+            return "revoked"
+        return "valid" if any(self.is_valid(each, now_us=now_us) for each in self.secrets) else "expired"
+
 
 class KeysState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every key that was ever made and not forgotten; `pepper_id` says which secret the hashes need."""

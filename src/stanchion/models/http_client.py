@@ -95,7 +95,7 @@ class HttpClient:
         for _ in range(_MAX_REDIRECTS + 1):
             try:
                 response = await (await self._session_here()).request(
-                    call.method, url, data=call.body, headers=call.headers, allow_redirects=False
+                    call.method, _as_it_is(url), data=call.body, headers=call.headers, allow_redirects=False
                 )
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 if isinstance(error, TimeoutError):
@@ -172,6 +172,13 @@ class HttpClient:
             body = b""
         headers = _lower(response.headers)
         return status_error(call.what, response.status, headers, body, now=self._clock.now())
+
+
+def _as_it_is(url: str) -> Any:
+    """The address without another encoding: a signature covers it as it was written."""
+    from yarl import URL
+
+    return URL(url, encoded=url.isascii() and " " not in url)
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

@@ -67,6 +67,7 @@ class LeakageDetector:
     id = ID
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MILLISECONDS
+    quick_characters = 4_096  # of text and context together: well under a millisecond
     categories = (
         "leakage.canary",
         "leakage.cross_tenant",
@@ -251,6 +252,7 @@ class Disclosure:
     id = ID
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MILLISECONDS
+    quick_characters = 4_096  # of text and context together: well under a millisecond
     categories = ("leakage.document", "leakage.system_prompt")
 
     def __init__(self, whole: LeakageDetector) -> None:

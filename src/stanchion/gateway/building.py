@@ -56,7 +56,7 @@ class GuardMaker:
             UsageError: when the feature is looser than its policy.
         """
         if feature.policy == NO_POLICY:
-            return Guard.unprotected()
+            return Guard(None, {}, clock=self._clock, ids=self._ids)  # says so in its state, and in the log
         read, base = self._read(feature.policy, folder)
         policy = tightened(read.policy, feature, name)
         key = "" if read.key is None else read.key.reveal()

@@ -342,11 +342,22 @@ def _failed(status: CheckStatus, reason: str, elapsed_ms: float = 0.0) -> CheckR
 def _may_run_at_once(check: Check, texts: Sequence[CheckInput]) -> bool:
     """Whether a check may run on the caller's thread: packaged, linear-time, and little to read.
 
-    A hand-over to a worker costs more than such a check. Other people's detectors are never trusted so far.
+    A hand-over to a worker costs more than such a check. A slower detector may say with `quick_characters` up
+    to how much text, with the context that it reads beside it, it is quick all the same. Other people's
+    detectors are never trusted so far.
     """
-    is_packaged = type(check.detector).__module__.startswith(_PACKAGED)
-    is_quick = is_packaged and Cost(check.detector.cost) is Cost.MICROSECONDS
-    return is_quick and sum(len(text.text) for text in texts) <= AT_ONCE_CHARACTERS
+    detector = check.detector
+    if not type(detector).__module__.startswith(_PACKAGED):
+        return False
+    size = sum([len(text.text) for text in texts])
+    if Cost(detector.cost) is Cost.MICROSECONDS:
+        return size <= AT_ONCE_CHARACTERS
+    quick = getattr(detector, "quick_characters", 0)
+    return size <= quick and size + sum(map(_context_size, texts)) <= quick
+
+
+def _context_size(text: CheckInput) -> int:
+    return sum([len(word) for words in text.context.values() for word in words])
 
 
 def _waits(detector: Any) -> bool:

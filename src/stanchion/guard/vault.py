@@ -55,11 +55,16 @@ class Vault:
         """`master_key` has 32 bytes; the salt is random unless a saved vault brings its own."""
         self.session_id = session_id
         self._master_key = master_key
-        self._salt = salt or secrets.token_bytes(16)
+        self._own_salt = salt
         self._counts: dict[str, int] = {}
         self._tokens: dict[bytes, str] = {}
         self._values: dict[str, bytes] = {}
         self._lock = threading.Lock()
+
+    @cached_property
+    def _salt(self) -> bytes:
+        """Drawn on first use, because most texts need none."""
+        return self._own_salt or secrets.token_bytes(16)
 
     @cached_property
     def _keys(self) -> _Keys:

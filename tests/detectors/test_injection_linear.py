@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import time
+import unicodedata
 from itertools import pairwise
 
 import pytest
@@ -16,7 +17,7 @@ from stanchion.core.finding import Detector, DetectorInput, Finding
 from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
 from stanchion.detectors import classifier, linear
-from stanchion.detectors.linear import ID, MAX_FINDINGS, LinearDetector, highest_logit
+from stanchion.detectors.linear import ID, MAX_FINDINGS, LinearDetector, highest_logit, readings
 from stanchion.detectors.registry import Registry
 from stanchion.detectors.views import build_views
 
@@ -224,3 +225,41 @@ def test_loading_takes_less_than_a_fifth_of_a_second() -> None:
     started = time.process_time()
     classifier.load_linear(linear.WEIGHTS)
     assert time.process_time() - started < 0.2  # 10 ms on an idle machine
+
+
+MARKS = "\u0300\u0301\u0302\u0308\u0323\u0332\u0335\u0336"
+
+
+def marked(text: str, seed: int) -> str:
+    rng = random.Random(seed)
+    return "".join(
+        c + "".join(rng.choices(MARKS, k=2)) if c.isalpha() and rng.random() < 0.7 else c for c in text
+    )
+
+
+@pytest.mark.parametrize("text", ["When does the next bus leave?", "Когда отправляется автобус?"])
+def test_a_text_covered_with_marks_is_read_without_them(text: str) -> None:
+    for seed in range(20):
+        view_set = build_views(marked(text, seed))
+        first = next(readings(view_set))
+        assert first.text == text
+        start, end = first.to_original(5, 6)
+        assert unicodedata.normalize("NFD", view_set.original[start:end])[0] == text[5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Tôi muốn đặt một chuyến bay tới Hà Nội vào ngày mai, có được không?",
+        "السَّلَامُ عَلَيْكُمْ وَرَحْمَةُ اللهِ",
+        "मैं कल दिल्ली जाना चाहता हूँ।",
+        "Ọ̀nà wo ni mo lè gbà dé ilé ìwé náà? Ẹ jọ̀wọ́, ẹ sọ fún mi.",
+        "שָׁלוֹם עֲלֵיכֶם",
+        "Žluťoučký kůň pěl ďábelské ódy.",
+        "Voulez-vous déjeuner à la forêt, là où l'été dure ?",
+    ],
+)
+def test_marks_that_a_language_writes_stay(text: str) -> None:
+    for form in ("NFC", "NFD"):
+        written = unicodedata.normalize(form, text)
+        assert next(readings(build_views(written))).text == unicodedata.normalize("NFKC", text)

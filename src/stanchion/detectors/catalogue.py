@@ -58,7 +58,7 @@ class PatternModel(FileModel):
     score: Score
     group: Annotated[int, pydantic.Field(ge=0, le=99)] = 0
     flags: tuple[Flag, ...] = ()
-    views: Annotated[tuple[ViewFamily, ...], pydantic.Field(min_length=1)] = DEFAULT_VIEWS
+    views: Annotated[tuple[ViewFamily, ...], pydantic.Field(min_length=1)] | None = None
     validator: str | None = None
     context: ContextModel | None = None
     reason: str = ""
@@ -67,11 +67,12 @@ class PatternModel(FileModel):
 
 
 class CatalogueModel(FileModel):
-    """A whole catalogue file."""
+    """A whole catalogue file; `views` are those of patterns that name none."""
 
     catalogue: Annotated[str, pydantic.Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
     version: Annotated[int, pydantic.Field(ge=1)]
     source: str = ""
+    views: Annotated[tuple[ViewFamily, ...], pydantic.Field(min_length=1)] = DEFAULT_VIEWS
     patterns: Annotated[list[PatternModel], pydantic.Field(min_length=1)]
 
 
@@ -230,11 +231,11 @@ def _catalogue(model: CatalogueModel) -> Catalogue:
         id=model.catalogue,
         version=model.version,
         source=model.source,
-        patterns=tuple(_pattern(entry) for entry in model.patterns),
+        patterns=tuple(_pattern(entry, entry.views or model.views) for entry in model.patterns),
     )
 
 
-def _pattern(model: PatternModel) -> Pattern:
+def _pattern(model: PatternModel, views: Sequence[ViewFamily]) -> Pattern:
     context = None
     if model.context is not None:
         given = model.context
@@ -250,7 +251,7 @@ def _pattern(model: PatternModel) -> Pattern:
         score=model.score,
         group=model.group,
         flags=tuple(flag for flag in FLAGS if flag in model.flags),
-        views=tuple(family for family in VIEW_FAMILIES if family in model.views),
+        views=tuple(family for family in VIEW_FAMILIES if family in views),
         validator=model.validator or "",
         context=context,
         reason=model.reason,

@@ -46,11 +46,14 @@ _WRAPPED_LEAST = 4
 class WindowViews(TextViewSet):
     """The readings of a window of a text that goes on.
 
-    Backward readings are left out: what they show at a place depends on all that may follow. With `is_wary`
+    Backward readings are left out, and patterns do not read words put together or spelled with digits: what
+    these show at a place depends on all that may follow. With `is_wary`
     every decoder runs, triggered or not, so that a text that no reading changes can be told.
     """
 
     __slots__ = ("_is_wary",)
+
+    goes_on = True
 
     def __init__(self, original: str, *, is_wary: bool = False) -> None:
         super().__init__(original)

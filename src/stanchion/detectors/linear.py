@@ -21,6 +21,7 @@ from stanchion.detectors.classifier import (
 )
 from stanchion.detectors.hashing import shared_n_grams
 from stanchion.detectors.scan import Scanner
+from stanchion.detectors.transforms.folding import unmarked
 from stanchion.detectors.views import TextView, TextViewSet
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ BLOCK = 1 << 16  # characters scored at once; blocks overlap by the longest wind
 MAX_FINDINGS = 16
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
-_COMPAT = "compat"
+_COMPAT, _UNMARKED = "compat", "unmarked"
 DOUBLING, LARGEST_ALLOWANCE = 0.7, 3.0
 _SOME = 0.05  # of a reading: so much of it in code is not wording, and a later reading has it in clear
 _MUCH = 0.5
@@ -137,11 +138,20 @@ def _of_level(level: dict[str, TextView], signals: frozenset[str]) -> Iterator[T
     if plain is None:
         plain = level.get("base")
     if plain is not None:
+        plain = _unmarked(plain)
         yield plain
-    if folded is not None and not signals.isdisjoint(_NEEDS_SKELETON):
+    is_new = folded is not None and (plain is None or folded.text != plain.text)
+    if folded is not None and is_new and not signals.isdisjoint(_NEEDS_SKELETON):
         yield folded
     if "spaced" in level:
         yield level["spaced"]
+
+
+def _unmarked(view: TextView) -> TextView:
+    """The reading without marks where it is covered with them: its letters would be those of no language."""
+    text, offsets = unmarked(view.text)
+    name = f"{view.name}+{_UNMARKED}" if ":" in view.name else f"folded:{_UNMARKED}"
+    return view if offsets is None else TextView(name, text, view, offsets)
 
 
 def text_allowance(size: int) -> float:

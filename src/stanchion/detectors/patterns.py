@@ -14,7 +14,7 @@ Flag = Literal["caseless", "dotall", "multiline", "ucp"]
 
 VIEW_FAMILIES: tuple[ViewFamily, ...] = ("raw", "folded", "spaced", "decoded", "segment")
 DEFAULT_VIEWS: tuple[ViewFamily, ...] = ("raw", "folded", "decoded")
-FORMAT = 1  # raise it when what a file means changes: parsed copies in the cache are then not used
+FORMAT = 2  # raise it when what a file means changes: parsed copies in the cache are then not used
 FLAGS: tuple[Flag, ...] = ("caseless", "dotall", "multiline", "ucp")
 
 

@@ -18,6 +18,7 @@ from stanchion.detectors.views import Notice, TextView, TextViewSet
 
 MATCH_LIMIT = "match_limit"
 ON_DEMAND = ("content", "refusal")
+_SPACED = "spaced"  # a reading that depends on the whole of a text
 _NUMBERS = count()
 
 
@@ -155,7 +156,7 @@ class _Matcher:
     def _places(self, indices: Iterable[int], view: TextView, view_set: TextViewSet) -> Iterator[Hit]:
         for index in indices:
             pattern = self._patterns[index]
-            if view.family not in pattern.views:
+            if view.family not in pattern.views or (view_set.goes_on and view.family == _SPACED):
                 continue
             spans, is_complete = self._finders[index].find(view.data)
             for start, end in spans:

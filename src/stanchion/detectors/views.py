@@ -26,6 +26,8 @@ class TextViewSet:
         "_notices", "_options", "_readings", "_segments", "_signals", "_triggers", "memo", "original", "raw",
     )  # fmt: skip
 
+    goes_on = False  # whether more of the text may follow
+
     def __init__(self, original: str, options: ViewOptions = DEFAULT_OPTIONS) -> None:
         self.original = original
         self.raw = TextView("raw", original, None, None)

@@ -177,4 +177,32 @@ def skeleton(text: str, signals: set[str]) -> Step:
     return result, PerCharacter(origins)
 
 
-_STACKED = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{3}")
+_MARKS = "\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_STACKED = re.compile(f"[{_MARKS}]{{3}}")
+_MARK = re.compile(f"[{_MARKS}]")
+_MARKED = re.compile(f"[^\\W\\d_][{_MARKS}]")
+_LETTER = re.compile(r"[^\W\d_]")
+_FEWEST_MARKED, _MARKED_SHARE = 3, 0.25  # letters with a mark that is no part of them, in no language so many
+
+
+def unmarked(text: str) -> Step:
+    """A text in NFKC that is covered with marks, without them; any other text as it is.
+
+    A mark that a language writes is nearly always one character with its letter; in some (Yoruba, Navajo) a
+    tone stands alone on some letters. Where a quarter of all letters carries marks that stand alone, all
+    marks are a disguise, those that became a part of their letters too.
+    """
+    if text.isascii() or len(_MARKED.findall(text)) < _FEWEST_MARKED:
+        return text, None
+    if len(_MARKED.findall(text)) < _MARKED_SHARE * len(_LETTER.findall(text)):
+        return text, None
+    parts = [_without_marks(character) for character in text]
+    origins = array("L", (offset for offset, part in enumerate(parts) for _ in part))
+    return "".join(parts), PerCharacter(origins)
+
+
+@lru_cache(maxsize=4096)
+def _without_marks(character: str) -> str:
+    apart = unicodedata.normalize("NFD", character)
+    bare = _MARK.sub("", apart)
+    return character if bare == apart else unicodedata.normalize("NFC", bare)

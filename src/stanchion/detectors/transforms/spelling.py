@@ -34,7 +34,9 @@ _SIGNS = "0134578@$!269"
 _LONGEST_TOKEN = 24  # longer ones are keys, digests or encoded text
 _MIXED = re.compile(r"[A-Za-z][0-9@$!]|[0-9@$!][A-Za-z]")
 _LEET = str.maketrans("023456789@$", "ozeasgtbgas")
-_PLAIN_MIX = re.compile(r"[0-9]+(?:st|nd|rd|th|am|pm|[A-Za-z])?|[A-Za-z]{1,2}[0-9]+|[A-Za-z]+!+")
+_PLAIN_MIX = re.compile(
+    r"[0-9]+[xX][0-9]+|[0-9]+(?:st|nd|rd|th|am|pm|[A-Za-z])?|[A-Za-z]{1,2}[0-9]+|[A-Za-z]+!+"
+)
 _CLEAR = re.compile(r"[A-Za-z][0-9@$!]+[A-Za-z]|[0-9@$!][A-Za-z]{2,}[0-9@$!]|[0-9@$][A-Za-z]{3}")
 _FEWEST_CLEAR = (
     3  # words that are clearly spelled with digits, and their share of the text: then all are read
@@ -42,6 +44,10 @@ _FEWEST_CLEAR = (
 _CLEAR_SHARE = 0.15
 _SIGN_SHARE = 0.03
 _LONGEST_NUMBER = 12
+_ITEM = re.compile(r"[0-9]{1,3}[.)]\s")  # a number of a list, which has no letters to be read
+_DEEPEST_ITEM = 12
+_DIGIT_WORDS = frozenset(("1", "4", "15", "17", "45", "47", "50", "70", "83", "90"))  # I, a, is, it, as, ...
+_ALONE = " \t\r\n!'\"(),.;:?"  # what stands around a stroke that is a word
 
 # After the letter (^: none), before which letters ($: none) a stroke is an l; elsewhere it is an i. Counted
 # over the words of English texts (the training sources of the injection model). The second table is for a
@@ -57,6 +63,18 @@ _L_AFTER_FIRST = {
     "b": "aeiouv$", "c": "aeiou$", "e": "adeimosy$", "f": "aeiouy$", "g": "aioxy", "p": "aeiosu$",
     "s": "aeiou",
 }  # fmt: skip
+
+
+# Where the tables err: a letter, then what follows the stroke (1: another stroke, $: the end).
+_L_BETWEEN_TEXT = """
+    ^1$ ^1b ^1e ^1f ^1g ^1k ^1m ^1n ^1s ^1t ^1v are b1c b1s c1c c1e c1m c1n ce$ d1n de$ des eco f1c f1g
+    fec g1s han k1s l1a l1g l1n l1o lme ls$ n1m n1n nes noc p1a p1c p1e p1t r1e r1n rd$ t1n te$
+"""
+_I_BETWEEN_TEXT = """
+    a1a a1b a1u agh ass at$ at1 bas bo1 ca$ ca1 cat cou esu fa$ fat fe1 ges lan lef ler les lev me$ pec
+    pen pon sa$ se$ sen u1d u1t uda ude ute we$
+"""
+_L_BETWEEN, _I_BETWEEN = frozenset(_L_BETWEEN_TEXT.split()), frozenset(_I_BETWEEN_TEXT.split())
 
 
 class Joined(NamedTuple):
@@ -160,8 +178,24 @@ def _read_all(token: re.Match[str]) -> str:
     word = token.group()
     if word.isalpha() or len(word) > (_LONGEST_NUMBER if word.isdigit() else _LONGEST_TOKEN):
         return word
-    body = word.rstrip("!") if len(word) > 1 else word
+    if word.isdigit() and _is_number(token):
+        return word
+    if not word.strip("!"):
+        around = token.string[max(0, token.start() - 1) : token.end() + 1]
+        return "i" if len(word) == 1 and not around.strip(_ALONE) else word
+    body = word.rstrip("!")
     return _letters(body) + word[len(body) :]
+
+
+def _is_number(token: re.Match[str]) -> bool:
+    """Whether digits are no word: one or two that spell none, or the number of a line in a list."""
+    text, position = token.string, token.start()
+    if token.end() - position <= 2 and token.group() not in _DIGIT_WORDS:
+        return True
+    if _ITEM.match(text, position) is None:
+        return False
+    before = text[max(0, position - _DEEPEST_ITEM) : position].rstrip(" \t")
+    return before.endswith("\n") or (not before and position < _DEEPEST_ITEM)
 
 
 def _token_start(text: str, position: int, least: int) -> int:
@@ -180,14 +214,25 @@ def _spelled(token: str) -> str:
 def _letters(word: str) -> str:
     """A word with letters for its digits and signs; a stroke (`1`, `!`) is i or l by its neighbours."""
     read = word.translate(_LEET)
-    if "1" not in read and "!" not in read:
-        return read
+    if "1" in read or "!" in read:
+        read = _strokes_read(read)
+    return read.upper() if word.isupper() and len(word) > 1 else read
+
+
+def _strokes_read(read: str) -> str:
     letters = list(read)
+    ahead = read.lower().replace("!", "1") + "$$"
     for place, letter in enumerate(letters):
         if letter in "1!":
             left = letters[place - 1].lower() if place else "^"
-            right = letters[place + 1].lower() if place + 1 < len(letters) else "$"
-            table = _L_AFTER_FIRST if place == 1 and left in _L_AFTER_FIRST else _L_BEFORE
-            is_l = ("l" if right in "1!" else right) in table.get(left, "")
-            letters[place] = "l" if is_l else "i"
+            letters[place] = "l" if _is_l(left, ahead[place + 1 : place + 3], is_second=place == 1) else "i"
     return "".join(letters)
+
+
+def _is_l(left: str, ahead: str, *, is_second: bool) -> bool:
+    """Whether a stroke behind a letter, with two more signs ahead, is an l; `is_second` letter of a word."""
+    between = left + ahead.partition("$")[0] + "$" if "$" in ahead else left + ahead
+    if between in _L_BETWEEN or between in _I_BETWEEN:
+        return between in _L_BETWEEN
+    table = _L_AFTER_FIRST if is_second and left in _L_AFTER_FIRST else _L_BEFORE
+    return ahead[0].replace("1", "l") in table.get(left, "")

@@ -73,7 +73,8 @@ _SIGNS: tuple[Expression, ...] = (
                      rb"[A-Za-z][A-Za-z0-9]{1,31};)"),
     (Trigger.QUOTED_PRINTABLE, rb"=[0-9A-Fa-f]{2}[\x00-\xff]{0,80}=[0-9A-Fa-f]{2}|=\r?\n"),
     (Trigger.ESCAPE, rb"\\(?:u[0-9A-Fa-f]{4}|u\{|x[0-9A-Fa-f]{2}|U000|[nrt\"/\\]|[01][0-7]{2})"),
-    (Trigger.LEET, rb"[A-Za-z][0134578@$!][A-Za-z]|\b[01345789@$!][A-Za-z]{3}"),
+    (Trigger.LEET, rb"[A-Za-z][0134578@$!]{1,3}[A-Za-z]|\b[01345789@$!][A-Za-z]{3}|"
+                   rb"[134578@$!][A-Za-z]{1,2}[134578@$!]"),
     (Trigger.BASE85, rb"<~[!-uz\s]{10}"),
     (Trigger.REVERSED, rb"(?i)(?:" + _BACKWARDS + rb")(?:[^a-z]|$)|(?:^|[^a-z])(?:" + _SHORT_BACKWARDS
                        + rb")(?:[^a-z]|$)"),

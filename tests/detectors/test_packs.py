@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import stat
 import threading
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from stanchion.core.codec import canonical_json, digest_bytes
 from stanchion.core.decision import Mode
 from stanchion.core.errors import FilesError, IntegrityError, StanchionError, UnknownNameError, UsageError
+from stanchion.core.interaction import End, FinishReason, Interaction, TextDelta, user
 from stanchion.core.signatures import key_id, new_key, sign
 from stanchion.detectors.pack_file import (
     ENVELOPE,
@@ -30,6 +32,7 @@ from stanchion.detectors.pack_file import (
 from stanchion.detectors.packs import PackStore, read_pack
 from stanchion.detectors.registry import Registry
 from stanchion.files.archive import ArchiveLimits, read_archive, write_archive
+from stanchion.guard.bulk import BulkScanner, bulk_policy
 from stanchion.guard.live_guard import LiveGuard
 from stanchion.guard.pipeline import Guard
 
@@ -442,3 +445,22 @@ def test_a_policy_may_set_a_pack_but_not_take_it_out_of_shadow(tmp_path: Path, c
     assert made.policy.detectors["pack.acme.next"].mode is Mode.SHADOW
     with pytest.raises(FilesError, match="unknown detector"):
         Guard.load(path, registry=Registry())
+
+
+def test_a_pack_is_asked_in_bulk_and_on_a_stream_as_well(tmp_path: Path, cache: Path) -> None:
+    packs = store(tmp_path, cache)
+    packs.install(packed(tmp_path), name="p")
+    packs.enable("acme")
+    registry = Registry(packs=packs)
+    scanner = BulkScanner(bulk_policy("default", registry), registry)
+    assert [one.effect.value for one in scanner.judge_many([TEXT, "Nothing here."])] == ["redact", "allow"]
+
+    made = Guard.load("default", registry=registry)
+
+    async def streamed() -> str:
+        stream = made.stream(made.prepare(Interaction(messages=(user("hi"),))))
+        events = [*(TextDelta(text=letter) for letter in TEXT), End(finish_reason=FinishReason.STOP)]
+        out = [given for event in events for given in await stream.feed(event)]
+        return "".join(one.text for one in out if isinstance(one, TextDelta))
+
+    assert asyncio.run(streamed()) == "Use [TOKEN] here."

@@ -27,9 +27,11 @@ from stanchion.gateway.upstream import (
 )
 from stanchion.guard.answers import GuardState
 from stanchion.guard.made_detectors import make_detectors
+from stanchion.guard.media_rules import MediaHandling, MediaRules
+from stanchion.guard.packs import with_packs
 from stanchion.guard.pipeline import Guard, stretched_key
 from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
-from stanchion.guard.policy_model import Guarantee, Handling, Policy
+from stanchion.guard.policy_model import Guarantee, Policy
 from stanchion.models.endpoint import Prices
 
 NO_POLICY = "none"
@@ -58,7 +60,7 @@ class GuardMaker:
         if feature.policy == NO_POLICY:
             return Guard(None, {}, clock=self._clock, ids=self._ids)  # says so in its state, and in the log
         read, base = self._read(feature.policy, folder)
-        policy = tightened(read.policy, feature, name)
+        policy = with_packs(tightened(read.policy, feature, name), self._registry)
         key = "" if read.key is None else read.key.reveal()
         identity = f"{policy.digest} {key}"
         if identity not in self._made:
@@ -88,7 +90,7 @@ def tightened(policy: Policy, feature: FeatureModel, name: str) -> Policy:
         UsageError: when it would make it looser: that is the policy's to say, under its waivers.
     """
     if feature.media is not None:
-        policy = msgspec.structs.replace(policy, media=Handling.BLOCK)
+        policy = msgspec.structs.replace(policy, media=MediaRules.every(MediaHandling.BLOCK))
     if feature.guarantee is not None:
         wanted, has = Guarantee(feature.guarantee), policy.streaming.guarantee
         if wanted.rank < has.rank:

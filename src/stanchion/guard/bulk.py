@@ -23,6 +23,7 @@ from stanchion.detectors.scan import Scanner
 from stanchion.detectors.transforms.unfolding import ViewOptions
 from stanchion.detectors.views import TextViewSet, build_views
 from stanchion.guard.made_detectors import make_detectors
+from stanchion.guard.packs import with_packs
 from stanchion.guard.pipeline import Guard
 from stanchion.guard.policy import packaged_policy, read_policy
 from stanchion.guard.policy_model import Policy
@@ -189,8 +190,8 @@ def bulk_policy(
 
 def _named(policy: str, registry: Registry) -> Policy:
     if policy.endswith((".yaml", ".yml")):
-        return read_policy(policy, detectors=registry.ids()).policy
-    return packaged_policy(policy, detectors=registry.ids())
+        return with_packs(read_policy(policy, detectors=registry.ids()).policy, registry)
+    return with_packs(packaged_policy(policy, detectors=registry.ids()), registry)
 
 
 def _alone(settings: Any, kept: Mapping[str, Any]) -> Any:

@@ -120,7 +120,10 @@ class Budgets:
         for key, held in list(self._slices.items()):
             async with held.lock:
                 is_over = is_last or self._is_over(key)
-                if held.id and (is_over or held.used != held.reported or self._is_near_end(held)):
+                is_news = (
+                    held.used != held.reported
+                )  # without a slice: what was given back since it was closed
+                if is_news or (held.id and (is_over or self._is_near_end(held))):
                     await asyncio.to_thread(self._tell, key, held, is_last=is_over)
                 if is_over:
                     self._slices.pop(key, None)

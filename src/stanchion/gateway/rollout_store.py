@@ -71,15 +71,19 @@ class RolloutStore:
         from stanchion.store.tables import insert_if_new
         from stanchion.store.tables import rollouts as t
 
+        mine = sa.select(t).where(t.c.experiment == experiment.id).with_for_update()
         with self._database.write() as connection:
-            row = connection.execute(
-                sa.select(t).where(t.c.experiment == experiment.id).with_for_update()
-            ).first()
-            if row is not None and row.digest == experiment.digest:
+            row = connection.execute(mine).first()
+            if row is None:
+                values = self._values(_fresh(experiment, revision=1), by="system", reason="started")
+                if connection.execute(insert_if_new(connection, t).values(values)).rowcount:
+                    fresh = _fresh(experiment, revision=1)
+                    self._audit(connection, "rollout.started", fresh, by="system", reason="started")
+                row = connection.execute(mine).one()  # another worker may have been first
+            if row.digest == experiment.digest:
                 return _state(row)
-            fresh = _fresh(experiment, revision=1 if row is None else row.revision + 1)
+            fresh = _fresh(experiment, revision=row.revision + 1)
             values = self._values(fresh, by="system", reason="started")
-            connection.execute(insert_if_new(connection, t).values(values))
             connection.execute(t.update().where(t.c.experiment == experiment.id).values(values))
             self._audit(connection, "rollout.started", fresh, by="system", reason="started")
         return self.get(experiment.id)

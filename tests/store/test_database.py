@@ -17,6 +17,7 @@ from stanchion.store import migrate
 from stanchion.store.audit_chain import NewEntry
 from stanchion.store.audit_log import AuditLog
 from stanchion.store.database import open_database
+from stanchion.store.schema_version import newest_file
 from stanchion.store.tables import interaction_tombstones, metadata
 
 
@@ -337,3 +338,7 @@ def test_threads_may_share_a_database(database, log):
         thread.join()
     assert failures == []
     assert log.verify().entries == 40
+
+
+def test_the_last_migration_file_is_the_newest_version():
+    assert newest_file() == migrate.newest_version()

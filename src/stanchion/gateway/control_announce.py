@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 REDIS_CHANNEL = "stanchion:control"
 REDIS_WAIT_S = 1.0
+MAX_DATAGRAM_BYTES = 60_000  # far below the usual send buffer of 212,992 bytes (socket(7), wmem_default)
 _SET_IF_NEWER = """
 local known = tonumber(redis.call('HGET', KEYS[1], 'version') or '-1')
 if tonumber(ARGV[1]) > known then
@@ -74,10 +75,14 @@ class ThisHost:
         self._clock = clock
 
     def tell(self, kind: ControlKind, version: int, envelope: bytes) -> None:
-        """Write the file, then nudge."""
+        """Send a small document along with the nudge, before it is on disk; of a large one only word."""
         mark = Mark(version=version, seen_at_us=to_us(self._clock.now()))
+        folder, is_small = nudge_folder(self._disk), len(envelope) <= MAX_DATAGRAM_BYTES
+        if is_small:
+            nudge(folder, kind, envelope)
         self._disk.store(kind, envelope, mark=mark)
-        nudge(nudge_folder(self._disk), kind)
+        if not is_small:
+            nudge(folder, kind)
 
 
 class RedisWay:
@@ -146,16 +151,16 @@ def nudge_folder(disk: ControlDisk) -> Path:
     return disk.folder / "nudge"
 
 
-def nudge(folder: Path, kind: ControlKind) -> int:
+def nudge(folder: Path, kind: ControlKind, envelope: bytes = b"") -> int:
     """Send a datagram to every replica of this host; gives how many took it. Dead sockets are removed."""
     if not folder.is_dir():
         return 0
-    told = 0
+    told, message = 0, kind.value.encode() + b"\n" + envelope
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
         for path in folder.glob("*.sock"):
             try:
                 with short_path(path) as address:
-                    sender.sendto(kind.value.encode(), address)
+                    sender.sendto(message, address)
                 told += 1
             except ConnectionRefusedError:
                 path.unlink(missing_ok=True)

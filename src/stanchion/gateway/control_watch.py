@@ -19,6 +19,7 @@ import msgspec
 from stanchion.core.clock import Clock, Ids
 from stanchion.core.errors import MissingExtraError, StanchionError, UnavailableError
 from stanchion.gateway.control_announce import (
+    MAX_DATAGRAM_BYTES,
     REDIS_CHANNEL,
     listen_for_nudges,
     nudge_folder,
@@ -136,7 +137,10 @@ class ControlWatch:
         if listener is None:
             self._stopping.wait(timeout)
         elif select.select([listener], [], [], timeout)[0]:
-            listener.recv(100)
+            name, _, envelope = listener.recv(2 * MAX_DATAGRAM_BYTES).partition(b"\n")
+            kind = name.decode("ascii", "replace")
+            if envelope and kind in set(ControlKind):
+                self._reader.offer(ControlKind(kind), envelope, source="this host")
 
     def _look_at_files(self) -> None:
         for kind in ControlKind:

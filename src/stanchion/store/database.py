@@ -111,20 +111,28 @@ def open_database(
         IntegrityError: when the file is damaged.
     """
     from stanchion.store.engine import make_engine
-    from stanchion.store.migrate import check_version, is_newest, upgrade
+    from stanchion.store.schema_version import is_at_newest_file
 
     address = f"sqlite:///{url}" if isinstance(url, Path) or "://" not in url else url
     engine = make_engine(address, is_read_only=is_read_only, lock_wait_s=lock_wait_s)
     database = Database(engine, is_read_only=is_read_only)
     try:
         with database.read() as connection:
-            if is_read_only:
-                check_version(connection, where=database.where)
-            is_behind = not is_newest(connection)
-        if is_behind:
-            with database.write() as connection:
-                upgrade(connection, where=database.where)
+            is_newest = is_at_newest_file(connection)
+        if not is_newest:
+            _migrate(database)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _migrate(database: Database) -> None:
+    from stanchion.store.migrate import check_version, upgrade
+
+    if database.is_read_only:
+        with database.read() as connection:
+            check_version(connection, where=database.where)
+    else:
+        with database.write() as connection:
+            upgrade(connection, where=database.where)

@@ -15,8 +15,8 @@ from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.script import ScriptDirectory
 
 from stanchion.core.errors import UnavailableError
+from stanchion.store.schema_version import VERSION_TABLE
 
-VERSION_TABLE = "stanchion_schema"
 _FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5354_4E01  # any constant of ours; held for the transaction
 

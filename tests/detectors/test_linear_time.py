@@ -5,13 +5,15 @@ than six times as slow. Small times are let through, since they measure the mach
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import pytest
 from hostile_texts import HOSTILE
 
-from stanchion.core.finding import DetectorInput
+from stanchion.core.finding import Detector, DetectorInput
 from stanchion.core.origin import Origin
+from stanchion.detectors import custom
 from stanchion.detectors.patterns import Catalogue, Pattern
 from stanchion.detectors.places import PlaceFinder
 from stanchion.detectors.registry import Registry
@@ -71,6 +73,61 @@ def test_no_text_of_a_megabyte_makes_the_detectors_hang(name: str) -> None:
     grows = max(4.0, long / short)
     assert long <= READ_AT_MOST * 1_000_000 + 65_536
     assert_linear(name, lambda size: look(HOSTILE[name](size)), 250_000, grows=grows)
+
+
+CONTEXT = {"languages": ("en",), "topics": {"garden": ("How do I water roses?", "When are tulips planted?")}}
+OWN = (
+    (r"\b(?:\w+\s+){3,9}secret plan\b", ()),
+    (r"(?:a|aa|a+)+[^a]?b+c?[0-9]", ("caseless",)),
+    (r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+", ("ucp",)),
+    (r"\{[^{}]*\{[^{}]*\}[^{}]*\}", ("dotall",)),
+    (r"(?:[A-Z][a-z]+ ){2,}ordered", ("multiline",)),
+)
+
+
+@lru_cache
+def own_patterns() -> Detector:
+    """The detector of a user's patterns, which want to be slow."""
+    made = [
+        Pattern(id=f"custom.p{number}", pattern=expression, category="custom.match", severity="low",  # type: ignore[arg-type]
+                score=0.5, flags=flags)  # type: ignore[arg-type]
+        for number, (expression, flags) in enumerate(OWN)
+    ]  # fmt: skip
+    return custom.create(
+        scanner=Scanner([Catalogue(id="own", version=1, source="own", patterns=tuple(made))])
+    )
+
+
+@lru_cache
+def detector(name: str) -> Detector:
+    if name == "custom":
+        return own_patterns()
+    return REGISTRY.create(name, **(CONTEXT if name == "context" else {}))
+
+
+def ask(name: str, text: str, documents: Sequence[str] = ()) -> None:
+    """One detector, with its own views of the text."""
+    context = {"documents": tuple(documents), "question": ("What does it say?",)}
+    given = DetectorInput(view_set=build_views(text), origin=Origin.MODEL, context=context)
+    detector(name).detect(given)
+
+
+FACTS = "The tower was built in 1889 by Gustave Eiffel. It is 330 metres high [1]. "
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", sorted(HOSTILE))
+def test_no_megabyte_makes_content_grounding_context_or_own_patterns_hang(name: str) -> None:
+    """An answer is checked against documents up to 200,000 characters; documents may be longer."""
+    short, long = (read(HOSTILE[name](size)) for size in (250_000, 1_000_000))
+    grows = max(4.0, long / short)
+    for detector_id in ("content", "context", "custom"):
+        assert_linear(
+            detector_id, lambda size, id=detector_id: ask(id, HOSTILE[name](size)), 250_000, grows=grows
+        )
+    assert_linear("answer", lambda size: ask("grounding", HOSTILE[name](size), [FACTS]), 50_000)
+    assert_linear("both", lambda size: ask("grounding", HOSTILE[name](size), [HOSTILE[name](size)]), 50_000)
+    assert_linear("documents", lambda size: ask("grounding", FACTS * 9, [HOSTILE[name](size)]), 240_000)
 
 
 def worst_for(pattern: Pattern, size: int) -> list[str]:

@@ -12,6 +12,7 @@ from stanchion.core.clock import Clock, Ids
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import Interaction, Reply, assistant, system, user
 from stanchion.files.references import Secret
+from stanchion.gateway.clouds import CloudUpstream, make_cloud
 from stanchion.gateway.gateway_file import FeatureModel, GatewayModel, PriceModel, ProviderModel
 from stanchion.gateway.http_upstream import DIALECTS, HttpUpstream
 from stanchion.gateway.live import Feature
@@ -33,6 +34,7 @@ from stanchion.guard.pipeline import Guard, stretched_key
 from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Guarantee, Policy
 from stanchion.models.endpoint import Prices
+from stanchion.models.http_client import HttpLimits
 
 NO_POLICY = "none"
 LocalModelFactory = Callable[[Path | None], Any]
@@ -174,6 +176,9 @@ def _provider(
             raise UsageError(f"provider {name!r}: no local model can be made here.")
         path = None if model.weights is None else folder / model.weights
         upstream, vendor = ClientUpstream(local_model(path)), "local"
+    elif model.cloud is not None and model.key is not None:
+        limits = HttpLimits(connect_s=model.connect_s, max_connections=model.max_connections)
+        upstream, vendor = make_cloud(model.cloud, key=model.key, clock=clock, limits=limits), model.api
     else:
         upstream, vendor = _http(model, clock), model.api
     return Provider(
@@ -183,8 +188,15 @@ def _provider(
         prices={each: _prices(prices) for each, prices in model.prices.items()},
         timeout_s=model.timeout_s,
         takes_keys=model.api in DIALECTS and not model.key,
-        apis=frozenset(DIALECTS[model.api].paths) if model.api in DIALECTS else frozenset(),
+        apis=_apis(model.api, upstream),
     )
+
+
+def _apis(api: str, upstream: Upstream) -> frozenset[str]:
+    """The APIs that a provider speaks itself."""
+    if isinstance(upstream, CloudUpstream):
+        return frozenset({upstream.api})
+    return frozenset(DIALECTS[api].paths) if api in DIALECTS else frozenset()
 
 
 def _http(model: ProviderModel, clock: Clock) -> HttpUpstream:

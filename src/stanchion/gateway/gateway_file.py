@@ -16,6 +16,13 @@ import pydantic
 
 from stanchion.files.references import Secret
 from stanchion.files.schema import FieldError, FileModel, Loaded, load_file
+from stanchion.gateway.approvals import ApprovalsSection
+from stanchion.gateway.breaker import BreakerSection
+from stanchion.gateway.clouds import AzureSection, BedrockSection, CloudSection, VertexSection
+from stanchion.gateway.feedback import FeedbackSection
+from stanchion.gateway.limits_file import LimitsSection
+from stanchion.gateway.prompts_registry import PromptsSection
+from stanchion.gateway.rollout_file import RolloutSection
 
 DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
@@ -24,7 +31,7 @@ _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-
 
 Seconds = Annotated[float, pydantic.Field(gt=0, le=86_400)]
 Dollars = Annotated[float, pydantic.Field(ge=0)]
-Api = Literal["openai", "anthropic", "scripted", "local"]
+Api = Literal["openai", "anthropic", "azure", "bedrock", "vertex", "scripted", "local"]
 
 
 def _named(values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
@@ -57,6 +64,15 @@ class ProviderModel(FileModel):
     key: Secret | None = pydantic.Field(
         default=None, description="Its API key: `${env:NAME}` or `${file:path}`."
     )
+    azure: AzureSection | None = pydantic.Field(
+        default=None, description="The resource of an `azure` provider."
+    )
+    bedrock: BedrockSection | None = pydantic.Field(
+        default=None, description="The region of a `bedrock` provider."
+    )
+    vertex: VertexSection | None = pydantic.Field(
+        default=None, description="The project of a `vertex` provider."
+    )
     script: Path | None = pydantic.Field(default=None, description="The script of a `scripted` provider.")
     weights: Path | None = pydantic.Field(default=None, description="A GGUF file for a `local` provider.")
     timeout_s: Seconds = pydantic.Field(default=600.0, description="How long one answer may take.")
@@ -69,10 +85,20 @@ class ProviderModel(FileModel):
         default={}, description="Prices by the provider's model name."
     )
 
+    @property
+    def cloud(self) -> CloudSection | None:
+        """The section of the cloud that the provider is, if it is one."""
+        sections: dict[str, CloudSection | None]
+        sections = {"azure": self.azure, "bedrock": self.bedrock, "vertex": self.vertex}
+        return sections.get(self.api)
+
     @pydantic.model_validator(mode="after")
     def _is_complete(self) -> ProviderModel:
         if self.api in ("openai", "anthropic") and not self.base_url:
             raise FieldError("base_url is missing.", hint="For example https://api.openai.com/v1")
+        if self.api in ("azure", "bedrock", "vertex") and (self.cloud is None or not self.key):
+            what = "key" if self.cloud is not None else self.api
+            raise FieldError(f"{what} is missing.", hint=f"An `{self.api}` provider needs it.")
         if self.api == "scripted" and self.script is None:
             raise FieldError("script is missing.", hint="Name the file with the replies.")
         return self
@@ -165,6 +191,25 @@ class GatewayModel(FileModel):
         default="", description="The feature of requests that name none; default: the only one, or `default`."
     )
     body_timeout_s: Seconds = pydantic.Field(default=15.0, description="How long a body may take to come.")
+    limits: LimitsSection | None = pydantic.Field(
+        default=None, description="Requests, concurrency, tokens and money; see the page on limits."
+    )
+    breaker: BreakerSection = pydantic.Field(
+        default=BreakerSection(), description="When a provider that fails is left alone."
+    )
+    rollout: RolloutSection | None = pydantic.Field(
+        default=None, description="Canaries, comparisons and shadows."
+    )
+    prompts: PromptsSection | None = pydantic.Field(default=None, description="The registry of prompts.")
+    approvals: ApprovalsSection | None = pydantic.Field(
+        default=None, description="The queue of people for calls that need one."
+    )
+    feedback: FeedbackSection | None = pydantic.Field(
+        default=FeedbackSection(), description="What users say of answers; null: not taken."
+    )
+    admin_listen: str = pydantic.Field(
+        default="127.0.0.1:8701", description="Address of the admin API; empty: none."
+    )
     records: RecordsModel = pydantic.Field(default=RecordsModel(), description="How records are written.")
 
     @pydantic.field_validator("listen")

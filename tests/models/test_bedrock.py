@@ -47,6 +47,8 @@ from stanchion.models.aws_signature import Scope, Signer
 from stanchion.models.bedrock import BedrockOptions, BedrockProvider, ConverseReader, InvokeReader
 from stanchion.models.bedrock_converse import decode_response, encode_request
 from stanchion.models.events import Assembler
+from stanchion.models.surfaces import SURFACES
+from stanchion.models.translation import fitted
 from stanchion.models.wire import media_from_url
 
 
@@ -210,3 +212,28 @@ def test_no_payload_crashes_a_reader(raw: bytes, value: dict[str, str]) -> None:
 def test_what_converse_cannot_say_is_refused(asked: Interaction) -> None:
     with pytest.raises(UsageError):
         encode_request(asked)
+
+
+WORDS = {
+    "openai.chat": {"model": "m", "messages": [{"role": "user", "content": "Where is it?"}], "seed": 1},
+    "openai.responses": {"model": "m", "input": "Where is it?", "reasoning": {"effort": "low"}},
+    "anthropic.messages": {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "Where is it?"}],
+        "top_k": 3,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("surface", "lost"), [("openai.chat", "seed"), ("openai.responses", "reasoning_effort"),
+        ("anthropic.messages", "top_k")],
+)  # fmt: skip
+def test_every_surface_can_be_asked_of_converse(surface: str, lost: str) -> None:
+    asked = SURFACES[surface].decode_request(WORDS[surface])
+    fit = fitted(asked, surface=surface, upstream="bedrock.converse")
+    body = encode_request(fit.interaction, extras=fit.extras)
+    assert body["messages"] == [{"role": "user", "content": [{"text": "Where is it?"}]}]
+    assert fit.extras == {}
+    assert fit.lost == {lost: 1}

@@ -6,18 +6,17 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Literal
 
 from stanchion.core.errors import UnavailableError
-from stanchion.core.interaction import End, Reply, StreamEvent
-from stanchion.models import anthropic_answers, openai_answers
+from stanchion.core.interaction import Reply, StreamEvent
 from stanchion.models.events import events_of
 from stanchion.models.http_client import Call, HttpClient
 from stanchion.models.http_errors import json_or_none, no_json_error
-from stanchion.models.sse import SseParser
+from stanchion.models.upstreams import UPSTREAMS
 
 if TYPE_CHECKING:
     import aiohttp
 
 Api = Literal["openai", "anthropic"]
-_DONE = "[DONE]"
+_CODECS = {"openai": UPSTREAMS["openai.chat"], "anthropic": UPSTREAMS["anthropic.messages"]}
 
 
 def decode_answer(api: Api, body: Any, *, what: str) -> Reply:
@@ -26,9 +25,8 @@ def decode_answer(api: Api, body: Any, *, what: str) -> Reply:
     Raises:
         UnavailableError: when its shape is not that of the API, or it is an error object.
     """
-    decode = anthropic_answers.decode_response if api == "anthropic" else openai_answers.decode_response
     try:
-        return decode(body)
+        return _CODECS[api].decode_reply(body)
     except UnavailableError as error:
         raise _named(error, what) from error
 
@@ -93,44 +91,15 @@ class AnswerStream:
             yield event
 
     async def _streamed(self, response: aiohttp.ClientResponse) -> AsyncGenerator[StreamEvent, None]:
-        decoder = (
-            anthropic_answers.EventDecoder() if self._api == "anthropic" else openai_answers.ChunkDecoder()
-        )
-        parser = SseParser()
+        reader = _CODECS[self._api].reader()
         limit = self._http.limits.max_response_bytes
-        count = 0
         async for chunk in self._http.read_chunks(self._call, response, limit=limit):
-            for message in parser.feed(chunk):
-                is_over = message.data.strip() == _DONE
-                events = decoder.finish() if is_over else decoder.feed(_json(message.data))
-                for event in events:
-                    count += 1
-                    yield event
-                    if isinstance(event, End):
-                        return
-        for event in decoder.finish(is_marked=False):
+            for event in reader.feed(chunk):
+                yield event
+            if reader.is_over:
+                return
+        for event in reader.end():
             yield event
-            return
-        raise _broken_off(count, is_stream=parser.is_clean)
-
-
-def _json(data: str) -> Any:
-    value = json_or_none(data.encode())
-    if value is None:
-        raise UnavailableError("the stream holds an event that is not JSON.", hint=_LOOK, is_retryable=False)
-    return value
-
-
-def _broken_off(count: int, *, is_stream: bool) -> UnavailableError:
-    if count == 0 and not is_stream:
-        return UnavailableError("the answer is no event stream.", hint=_LOOK, is_retryable=False)
-    return UnavailableError(
-        f"the stream broke off after {count} events, before the answer was over.",
-        hint="Ask again; if it happens often, look at the endpoint's log and at proxies in between.",
-    )
-
-
-_LOOK = "Check the base URL and `api`, and look at what the endpoint sends."
 
 
 def _named(error: UnavailableError, what: str) -> UnavailableError:

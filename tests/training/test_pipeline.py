@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -265,7 +266,8 @@ def test_long_writing_is_harmless_and_attacks_are_put_into_it(rows: list) -> Non
     assert {"made:pydoc", "made:docstrings", "made:code", "made:prose:report"} <= {
         row.source for row in writing
     }
-    assert not [row.text for row in writing if row.source.startswith("made:prose") and "{" in row.text]
+    made = [row.text for row in writing if row.source.startswith("made:prose")]
+    assert not [text for text in made if re.search(r"\{[\w|]*\}", text)]  # a slot that was not filled
     attacks = [row for row in rows if row.label == 1 and len(row.text) <= 800]
     made = embedded(attacks, writing, random.Random(4), count=50)
     for row in made:

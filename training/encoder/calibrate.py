@@ -27,6 +27,9 @@ LOWEST = -30.0  # of a text without words
 UNBOUNDED = 100_000
 TARGET = 0.01  # of harmless texts above the threshold, as the mean over sources
 OUTSIDE_TARGET = 0.01  # the same, of harmless documents
+# Logits from the user's threshold down to that of text from outside: the harmless documents of the data are
+# mails and talk, and technical writing needs a margin of its own, as in the linear model.
+FURTHEST_BELOW = 1.25
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def thresholds(joined: np.ndarray, rows: Sequence[Row], instructions: np.ndarray
     """A threshold for each origin; that of a system prompt lies above 99.5 % of harmless instructions."""
     user = evaluate.threshold(joined, rows, USER_HARMLESS, rate=TARGET)
     outside = min(evaluate.threshold(joined, rows, OUTSIDE_HARMLESS, rate=OUTSIDE_TARGET), user)
+    outside = max(outside, user - FURTHEST_BELOW)
     system = max(float(np.quantile(instructions, 0.995)), user + 1.0)
     named = {"system": system, "user": user, "model": user}
     for origin in ("tool_result", "tool_definition", "retrieved", "memory", "unknown"):

@@ -125,7 +125,7 @@ def corpus(*, data: Path = DATA, scale: float = 1.0) -> Corpus:
     harmless = [row for row in everything if row.label == 0]
     attacks = [row for row in made if row.label == 1]
     library = python_texts(rng, count=int(4500 * scale))
-    documents = [*library, *prose(rng, sentences=int(4000 * scale), documents=int(1200 * scale))]
+    documents = [*library, *prose(rng, sentences=int(6000 * scale), documents=int(2000 * scale))]
     rows = [
         *everything,
         *documents,
@@ -173,7 +173,7 @@ def reporting(*, data: Path = DATA) -> tuple[list[Row], list[SourceFile]]:
 
 def _templates(rng: random.Random, scale: float) -> list[Row]:
     made = english(rng, attacks=int(5000 * scale), benign=int(9000 * scale))
-    made += families(rng, attacks=int(18_000 * scale), benign=int(25_000 * scale))
+    made += families(rng, attacks=int(20_000 * scale), benign=int(27_000 * scale))
     return made + other_languages(rng, attacks=int(180 * scale), benign=int(260 * scale))
 
 

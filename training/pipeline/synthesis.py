@@ -13,10 +13,20 @@ from pipeline.mutators import misspelt
 from pipeline.rows import Row
 
 _SHARED = ("en/vocabulary.yaml", "en/contexts.yaml")
-_ATTACKS = ("override", "leaks", "personas", "structures", "pressure")
-_MORE_LANGUAGES = ("other_languages_more.yaml", "direct.yaml", "coding.yaml", "other_languages_pairs.yaml")
-_EMPHASISED = {"coding.yaml": "coding", "other_languages_pairs.yaml": "pair"}
-_HARMLESS = ("innocent", "about", "people", "daily")
+_ATTACKS = ("override", "leaks", "personas", "structures", "pressure", "orders")
+_MORE_LANGUAGES = (
+    "other_languages_more.yaml",
+    "direct.yaml",
+    "coding.yaml",
+    "other_languages_pairs.yaml",
+    "other_languages_orders.yaml",
+)
+_EMPHASISED = {
+    "coding.yaml": "coding",
+    "other_languages_pairs.yaml": "pair",
+    "other_languages_orders.yaml": "order",
+}
+_HARMLESS = ("innocent", "about", "people", "daily", "twins")
 
 
 def families(rng: random.Random, *, attacks: int, benign: int) -> list[Row]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stanchion.core.clock import Clock, SortableIds, SystemClock
+from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
 from stanchion.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from stanchion.bootstrap_control import ReplicaPlane
     from stanchion.config import Settings
     from stanchion.gateway.app import Gateway
     from stanchion.gateway.gateway_file import GatewayModel
-    from stanchion.gateway.live import Live
+    from stanchion.gateway.live import Live, Parts
     from stanchion.gateway.ports import Observer
     from stanchion.gateway.record import Recorder
     from stanchion.store.database import Database
@@ -47,6 +49,7 @@ class GatewayProcess:
     gateway: Gateway
     recorder: Recorder
     database: Database
+    replica: ReplicaPlane
     address: str
     sources: GatewaySources
     maker: LiveMaker
@@ -57,6 +60,7 @@ class GatewayProcess:
 
     def close(self) -> None:
         """Write what is left of the records, and let go of the database."""
+        self.replica.watch.stop()
         self.recorder.close()
         self.database.close()
 
@@ -72,6 +76,8 @@ class LiveMaker:
         id_keys: IdKeys,
         recorder: Recorder,
         observers: tuple[Observer, ...],
+        database: Database,
+        replica: ReplicaPlane,
     ) -> None:
         from stanchion.bootstrap import make_registry
         from stanchion.gateway.building import GuardMaker
@@ -82,6 +88,9 @@ class LiveMaker:
         self._id_keys = id_keys
         self._recorder = recorder
         self._observers = observers
+        self._database = database
+        self._replica = replica
+        self._kept: dict[str, tuple[Any, Any]] = {}
         self._guards = GuardMaker(
             make_registry(sources.settings), clock=clock, ids=self._ids, env=sources.env
         )
@@ -101,7 +110,7 @@ class LiveMaker:
 
         model, folder, file_digest = gateway_model(self._sources)
         address = self._sources.listen or model.listen
-        check_reach(address, needs_keys=False)
+        check_reach(address, needs_keys=self._replica.access.needs_keys)
         guards = {
             name: self._guards.make(name, feature, folder=folder) for name, feature in model.features.items()
         }
@@ -116,12 +125,88 @@ class LiveMaker:
             clock=self._clock,
             ids=self._ids,
             id_keys=self._id_keys,
+            parts=self._parts(model),
             observers=self._observers,
             recorder=self._recorder,
             is_local=is_loopback(split_address(address)[0]),
             body_timeout_s=model.body_timeout_s,
             digest=digest([file_digest, *(feature.guard_version for feature in features.values())]),
         )
+
+    def _parts(self, model: GatewayModel) -> Parts:
+        """The parts of a configuration; one whose section did not change is kept, with what it counted."""
+        from stanchion.gateway.breaker import make_breaker
+        from stanchion.gateway.live import Parts
+
+        clock, ids, database = self._clock, self._ids, self._database
+        return Parts(
+            access=self._replica.access,
+            switches=self._replica.switches,
+            admission=self._replica.admission,
+            limits=self._kept_or("limits", model.limits, self._limits),
+            breaker=self._kept_or("breaker", model.breaker, lambda one: make_breaker(one, clock=clock)),
+            rollout=self._kept_or("rollout", model.rollout, self._rollout),
+            prompts=self._prompts(model),
+            approvals=self._kept_or("approvals", model.approvals, self._approvals),
+            feedback=self._kept_or(
+                "feedback", model.feedback, lambda one: _feedback(one, database, clock=clock, ids=ids)
+            ),
+        )
+
+    def _kept_or(self, name: str, section: Any, make: Callable[[Any], Any]) -> Any:
+        if section is None:
+            return None
+        before, part = self._kept.get(name, (None, None))
+        if part is None or before != section:
+            part = make(section)
+            self._kept[name] = (section, part)
+        return part
+
+    def _limits(self, section: Any) -> Any:
+        from stanchion.gateway.budgets import Budgets
+        from stanchion.gateway.limits import make_limits
+        from stanchion.gateway.penalties import BlockList
+
+        return make_limits(
+            section,
+            clock=self._clock,
+            ids=self._ids,
+            budgets=Budgets(self._database, clock=self._clock, ids=self._ids),
+            blocks=BlockList(self._database, clock=self._clock),
+        )
+
+    def _rollout(self, section: Any) -> Any:
+        from stanchion.gateway.rollout import make_rollout
+        from stanchion.gateway.rollout_store import RolloutStore
+
+        return make_rollout(section, store=RolloutStore(self._database, clock=self._clock))
+
+    def _prompts(self, model: GatewayModel) -> Any:
+        from stanchion.bootstrap_control import trusted_of
+        from stanchion.gateway.prompts_registry import PromptStore, make_prompts
+
+        if model.prompts is None:
+            return None
+        store = PromptStore(self._database, clock=self._clock)
+        return make_prompts(model.prompts, store, keys=trusted_of(self._sources.settings))
+
+    def _approvals(self, section: Any) -> Any:
+        from stanchion.gateway.approvals import ApprovalQueue
+
+        return ApprovalQueue(
+            section,
+            self._database,
+            clock=self._clock,
+            ids=self._ids,
+            key=sealing_key(self._sources.settings.state_dir),
+            id_keys=self._id_keys,
+        )
+
+
+def _feedback(section: Any, database: Database, *, clock: Clock, ids: Ids) -> Any:
+    from stanchion.gateway.feedback import make_feedback
+
+    return make_feedback(section, database, clock=clock, ids=ids)
 
 
 def gateway_model(sources: GatewaySources) -> tuple[GatewayModel, Path, str]:
@@ -164,7 +249,9 @@ def make_gateway(
         FilesError, UsageError: for files that cannot be used.
         UnavailableError: when the records cannot be opened.
     """
+    from stanchion.bootstrap_control import make_replica_plane
     from stanchion.gateway.app import Gateway
+    from stanchion.gateway.gateway_file import is_loopback, split_address
     from stanchion.gateway.paths import served_paths
     from stanchion.gateway.record import Recorder, StoreSink
     from stanchion.models.surfaces import SURFACES
@@ -174,6 +261,7 @@ def make_gateway(
 
     settings, clock = sources.settings, clock or SystemClock()
     model, _, _ = gateway_model(sources)
+    address = sources.listen or model.listen
     database = open_database(settings.store_url.reveal())
     try:
         spill = settings.state_dir / (SPILL_FILE if worker == 0 else f"{worker}.{SPILL_FILE}")
@@ -185,15 +273,26 @@ def make_gateway(
             most_waiting=model.records.most_waiting,
             spill=spill,
         )
+        replica = make_replica_plane(
+            settings, is_loopback=is_loopback(split_address(address)[0]), clock=clock
+        )
+        replica.watch.start()
+    except BaseException:
+        database.close()
+        raise
+    try:
         maker = LiveMaker(
             sources,
             clock=clock,
             id_keys=open_id_keys(settings.state_dir),
             recorder=recorder,
             observers=observers,
+            database=database,
+            replica=replica,
         )
         gateway = Gateway(maker.make(), served_paths(SURFACES))
     except BaseException:
+        replica.watch.stop()
         database.close()
         raise
     gateway.pages.update(_pages(gateway, recorder))
@@ -202,7 +301,8 @@ def make_gateway(
         gateway=gateway,
         recorder=recorder,
         database=database,
-        address=sources.listen or model.listen,
+        replica=replica,
+        address=address,
         sources=sources,
         maker=maker,
     )
@@ -232,6 +332,12 @@ def open_id_keys(state_dir: Path) -> IdKeys:
             f"the key for ids at {path} cannot be read: {type(error).__name__}.",
             hint="Check the folder's rights; delete the file to start with a new key (old ids change).",
         ) from error
+
+
+def sealing_key(state_dir: Path) -> bytes:
+    """The key that seals what waits for people: made from the key for ids, so that all workers have it."""
+    secret = (state_dir / IDS_KEY_FILE).read_bytes()
+    return hashlib.sha256(b"stanchion.approvals\0" + secret).digest()
 
 
 def _pages(gateway: Gateway, recorder: Recorder) -> dict[str, Any]:

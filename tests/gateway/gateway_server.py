@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Records:
     """An observer that keeps everything."""
 
     begun: list[RequestFacts] = field(default_factory=list)
+    gateway: Any = None
     all: list[ExchangeRecord] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -45,6 +47,10 @@ class Records:
             self._changed.notify_all()
 
     def clear(self) -> None:
+        """Forget everything, once no request is on its way any more."""
+        end = time.monotonic() + 5
+        while self.gateway is not None and self.gateway.in_flight and time.monotonic() < end:
+            time.sleep(0.002)
         self.begun.clear()
         self.all.clear()
 
@@ -131,7 +137,11 @@ def serve(app: Any, **options: Any):
 
 
 def gateway(live: Live, **more: Any) -> Gateway:
-    return Gateway(live, served_paths(SURFACES), **more)
+    made = Gateway(live, served_paths(SURFACES), **more)
+    for observer in live.observers:
+        if isinstance(observer, Records):
+            observer.gateway = made
+    return made
 
 
 def default_guard() -> Guard:

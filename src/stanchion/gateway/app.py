@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from stanchion.core.errors import StanchionError
 from stanchion.gateway.answering import send_refusal
-from stanchion.gateway.enforcement import choose_feature, decode, enforce, switched_off, take_facts
+from stanchion.gateway.enforcement import choose_feature, decode, switched_off, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
 from stanchion.gateway.http_io import Answer, ClientGone, Receive, Scope, Send, read_body, read_headers
 from stanchion.gateway.json_body import decode_body, invalid
@@ -25,6 +25,8 @@ from stanchion.gateway.request_ids import begin_request
 from stanchion.models.surface import SurfaceCodec, encode_json
 
 _log = logging.getLogger(__name__)
+Answering = Callable[[Exchange, SurfaceCodec, Answer], Awaitable[None]]
+Served = tuple[SurfaceCodec, Answering]
 Page = Callable[[Live], tuple[int, object]]
 
 
@@ -32,9 +34,9 @@ class Gateway:
     """The application. `swap` changes the configuration for requests that begin from then on."""
 
     def __init__(
-        self, live: Live, surfaces: dict[str, SurfaceCodec], *, pages: dict[str, Page] | None = None
+        self, live: Live, surfaces: dict[str, Served], *, pages: dict[str, Page] | None = None
     ) -> None:
-        """`surfaces` maps paths to codecs, `pages` maps paths of GET to what answers them."""
+        """`surfaces` maps paths to codecs and what answers, `pages` does so for paths of GET."""
         self._live = live
         self._codecs = surfaces
         self.pages: dict[str, Page] = dict(pages or {})
@@ -86,11 +88,11 @@ class Gateway:
         if scope["type"] != "http":
             return
         feature, path = _split(scope["path"])
-        codec = self._codecs.get(path)
-        if codec is not None and scope["method"] == "POST":
-            await self._exchange(codec, feature, scope, receive, send)
+        served = self._codecs.get(path)
+        if served is not None and scope["method"] == "POST":
+            await self._exchange(served, feature, scope, receive, send)
             return
-        await self._page(scope, path, send, is_known=codec is not None)
+        await self._page(scope, path, send, is_known=served is not None)
 
     async def _page(self, scope: Scope, path: str, send: Send, *, is_known: bool) -> None:
         page = self.pages.get(path)
@@ -105,8 +107,9 @@ class Gateway:
         await Answer(send).whole(status, [(b"content-type", kind)], body)
 
     async def _exchange(
-        self, codec: SurfaceCodec, feature: str, scope: Scope, receive: Receive, send: Send
+        self, served: Served, feature: str, scope: Scope, receive: Receive, send: Send
     ) -> None:
+        codec, answering = served
         live = self._live
         exchange = Exchange(
             id=live.ids.new("req"),
@@ -130,7 +133,7 @@ class Gateway:
                     exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
                 watcher = asyncio.create_task(_watch(receive, exchange))
                 self._tell_started(exchange)
-                await self._followed(exchange, codec, answer)
+                await self._followed(exchange, partial(answering, exchange, codec, answer))
             except asyncio.CancelledError:
                 await self._interrupted(exchange, codec, answer)
             except ClientGone:
@@ -165,17 +168,17 @@ class Gateway:
         take_facts(exchange, feature, decode(codec, decode_body(raw)))
         return feature
 
-    async def _followed(self, exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+    async def _followed(self, exchange: Exchange, decide: Callable[[], Awaitable[None]]) -> None:
         """Decide the request, and end it when a switch is engaged meanwhile."""
         switches = exchange.live.parts.switches
         if switches is None:
-            await enforce(exchange, codec, answer)
+            await decide()
             return
         follow = switches.follow(
             exchange.facts, lambda engaged: exchange.interrupt(Interrupt.SWITCHED_OFF, engaged)
         )
         try:
-            await enforce(exchange, codec, answer)
+            await decide()
         finally:
             follow.close()
 
@@ -239,8 +242,6 @@ class Gateway:
         if exchange.is_settled:
             return
         exchange.is_settled = True
-        self._running.discard(exchange)
-        self._ended.set()
         if exchange.timer is not None:
             exchange.timer.cancel()
         record = record_of(exchange)
@@ -253,6 +254,8 @@ class Gateway:
             except Exception:
                 self.swallowed_errors += 1
                 _log.exception("an observer failed on request %s", exchange.id)
+        self._running.discard(exchange)
+        self._ended.set()
         parts = exchange.live.parts
         if parts.rollout is not None and exchange.assignment is not None:
             parts.rollout.observe(

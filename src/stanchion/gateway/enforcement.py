@@ -9,17 +9,18 @@ import msgspec
 from stanchion.core.codec import digest
 from stanchion.core.components import ComponentSet
 from stanchion.core.errors import UsageError
-from stanchion.core.interaction import Interaction, Text, ToolResult
+from stanchion.core.interaction import Interaction, Message, Reply, Role, Text, ToolResult
+from stanchion.core.origin import Origin
 from stanchion.gateway.answering import send_reply
 from stanchion.gateway.asking import ask
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer
-from stanchion.gateway.json_body import invalid
+from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.stream_flow import stream_answer
-from stanchion.gateway.tool_calls import decided_calls
+from stanchion.gateway.tool_calls import decided_calls, redeemed, ticket_outcome
 from stanchion.gateway.upstream import Question, Route
 from stanchion.guard.exchange import PreparedInteraction
 from stanchion.models.surface import SurfaceCodec
@@ -27,6 +28,7 @@ from stanchion.models.wire import Request, WireError
 from stanchion.store.identity import is_plain
 
 _LONGEST_ID = 200
+_WITHOUT_MODEL = frozenset({"check", "check_tool_call", "feedback"})
 _DEFAULT_OUTPUT_TOKENS = 1024
 _CHARACTERS_PER_TOKEN = 4
 
@@ -41,7 +43,7 @@ def decode(codec: SurfaceCodec, value: Any) -> Request:
         request = codec.decode_request(value)
     except WireError as error:
         raise invalid("invalid_request", error.message, error.hint or "") from None
-    if not request.interaction.model:
+    if not request.interaction.model and codec.name not in _WITHOUT_MODEL:
         raise invalid("invalid_request", "model: a model's name is needed here.")
     return request
 
@@ -118,23 +120,18 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
     """
     request, feature = exchange.asked, exchange.held_to
     heed_switches(exchange)
-    vendor = codec.name.partition(".")[0]
-    route = _route(exchange, request, vendor)
-    await _reserve(exchange, request)
-    _admit(exchange, route, request)
-    prepared = await _prepare(exchange, request.interaction)
-    if prepared.blocked is not None:
-        await _send(exchange, codec, prepared.blocked, answer)
+    if exchange.live.parts.approvals is not None and exchange.header(b"x-stanchion-approval"):
+        await send(exchange, codec, await redeemed(exchange), answer)
         return
-    question = Question(
-        request=request
-        if prepared.is_unchanged
-        else msgspec.structs.replace(request, interaction=prepared.interaction),
-        surface=codec.name,
-        model=route.model,
-        lost=exchange.unknown_events,
-        key=_forwarded_key(exchange, route, vendor),
-    )
+    route = route_of(exchange, request, codec.name.partition(".")[0])
+    request = exchange.asked
+    await reserve(exchange, request)
+    admit(exchange, route, request)
+    prepared = await prepare(exchange, request.interaction)
+    if prepared.blocked is not None:
+        await send(exchange, codec, prepared.blocked, answer)
+        return
+    question = question_of(exchange, codec, route, prepared)
     exchange.stage = Stage.UPSTREAM
     if request.stream:
         await stream_answer(exchange, codec, prepared, route, question, answer)
@@ -151,8 +148,24 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
     shown = checked.reply
     if reply.message.tool_calls:
         exchange.stage = Stage.TOOL_CALLS
-        shown = await decided_calls(exchange, prepared, reply, shown)
-    await _send(exchange, codec, shown, answer)
+        shown = await decided_calls(exchange, reply, shown)
+    await send(exchange, codec, shown, answer)
+
+
+def question_of(
+    exchange: Exchange, codec: SurfaceCodec, route: Route, prepared: PreparedInteraction
+) -> Question:
+    """What the model is asked, in the words of the client's API."""
+    request = exchange.asked
+    if not prepared.is_unchanged:
+        request = msgspec.structs.replace(request, interaction=prepared.interaction)
+    return Question(
+        request=request,
+        surface=codec.name,
+        model=route.model,
+        lost=exchange.unknown_events,
+        key=_forwarded_key(exchange, route, codec.name.partition(".")[0]),
+    )
 
 
 def heed_switches(exchange: Exchange) -> None:
@@ -182,8 +195,9 @@ def switched_off(engaged: Engaged) -> Refused:
     )
 
 
-async def _send(exchange: Exchange, codec: SurfaceCodec, reply: Any, answer: Answer) -> None:
-    exchange.outcome = Outcome.PENDING_APPROVAL if exchange.ticket else exchange_outcome(exchange)
+async def send(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer) -> None:
+    """Send the answer, with what the decisions amount to as the outcome."""
+    exchange.outcome = ticket_outcome(exchange) if exchange.ticket else exchange_outcome(exchange)
     exchange.stage = Stage.DONE if exchange.stage is not Stage.INPUT else Stage.INPUT
     await send_reply(exchange, codec, reply, answer)
 
@@ -193,12 +207,21 @@ def exchange_outcome(exchange: Exchange) -> Outcome:
     return Outcome.SWITCHED_OFF if exchange.switch_id else outcome_of(exchange.decisions)
 
 
-def _route(exchange: Exchange, request: Request, vendor: str) -> Route:
+def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
+    """What stands behind the model's name, by the rollout where there is one.
+
+    Raises:
+        Refused: for a name that is not known, that the key may not use, or that is switched off.
+    """
     live, facts = exchange.live, exchange.facts
     name = request.interaction.model
+    prompt = exchange.header(b"x-stanchion-prompt")
     if live.parts.rollout is not None:
         exchange.assignment = live.parts.rollout.choose(facts)
         name = exchange.assignment.model or name
+        prompt = exchange.assignment.prompt or prompt
+    if prompt:
+        facts = put_prompt(exchange, prompt)
     allowed = exchange.caller.models
     if allowed and request.interaction.model not in allowed:
         raise Refused(
@@ -215,7 +238,34 @@ def _route(exchange: Exchange, request: Request, vendor: str) -> Route:
     return route
 
 
-async def _reserve(exchange: Exchange, request: Request) -> None:
+def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
+    """Put a prompt of the registry before what was asked; variables come as JSON in a header.
+
+    Raises:
+        Refused: `invalid` for a prompt that is not served, or variables that do not fit it.
+    """
+    registry = exchange.live.parts.prompts
+    if registry is None:
+        raise invalid("prompt_not_found", "this gateway has no registry of prompts.", status=404)
+    given = exchange.headers.get(b"x-stanchion-prompt-variables", b"{}")
+    variables = decode_body(given)
+    if not isinstance(variables, dict):
+        raise invalid("prompt_variables", "the variables of a prompt are a JSON object.")
+    prompt = registry.resolve(reference, variables)
+    request = exchange.asked
+    first = Message(role=Role.SYSTEM, parts=(Text(text=prompt.text, origin=Origin.SYSTEM),))
+    interaction = request.interaction
+    exchange.request = msgspec.structs.replace(
+        request,
+        interaction=msgspec.structs.replace(interaction, messages=(first, *interaction.messages)),
+    )
+    exchange.prompt_digest = prompt.digest
+    exchange.facts = msgspec.structs.replace(exchange.facts, prompt=f"{prompt.name}@{prompt.version}")
+    return exchange.facts
+
+
+async def reserve(exchange: Exchange, request: Request) -> None:
+    """Set aside what the request may take."""
     exchange.stage = Stage.LIMITS
     limits = exchange.live.parts.limits
     if limits is None:
@@ -226,11 +276,13 @@ async def _reserve(exchange: Exchange, request: Request) -> None:
     )
 
 
-def _admit(exchange: Exchange, route: Route, request: Request) -> None:
+def admit(exchange: Exchange, route: Route, request: Request) -> None:
+    """Note the component set, and ask whether it was gated."""
     feature, interaction = exchange.held_to, request.interaction
     exchange.stage = Stage.ADMISSION
     exchange.components = ComponentSet(
         model=route.digest,
+        prompt=exchange.prompt_digest,
         policy=feature.components.policy,
         detectors=feature.components.detectors,
         tools=digest([msgspec.to_builtins(tool) for tool in interaction.tools]) if interaction.tools else "",
@@ -250,7 +302,8 @@ def _admit(exchange: Exchange, route: Route, request: Request) -> None:
         )
 
 
-async def _prepare(exchange: Exchange, interaction: Interaction) -> PreparedInteraction:
+async def prepare(exchange: Exchange, interaction: Interaction) -> PreparedInteraction:
+    """What may be sent to the model, after every input surface was checked."""
     feature, clock = exchange.held_to, exchange.live.clock
     exchange.stage = Stage.INPUT
     began_ns = clock.monotonic_ns()

@@ -64,11 +64,13 @@ class Exchange:
         "headers",
         "id",
         "interrupted_by",
+        "is_approved",
         "is_gated",
         "is_recorded",
         "is_settled",
         "live",
         "outcome",
+        "prompt_digest",
         "reference",
         "request",
         "reservation",
@@ -108,6 +110,8 @@ class Exchange:
         self.status = 0
         self.reference = id
         self.ticket = ""
+        self.is_approved = False
+        self.prompt_digest = ""
         self.shown: Reply | None = None
         self.finish_reason = FinishReason.UNKNOWN
         self.usage = Usage()

@@ -23,6 +23,8 @@ from stanchion.gateway.ports import (
 )
 
 if TYPE_CHECKING:
+    from stanchion.gateway.feedback import FeedbackDesk
+    from stanchion.gateway.prompts_registry import PromptRegistry
     from stanchion.gateway.record import Recorder
     from stanchion.gateway.upstream import Models
     from stanchion.guard.pipeline import Guard
@@ -60,6 +62,8 @@ class Parts:
     rollout: Rollout | None = None
     admission: Admission | None = None
     approvals: Approvals | None = None
+    prompts: PromptRegistry | None = None
+    feedback: FeedbackDesk | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

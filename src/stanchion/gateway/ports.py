@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -308,6 +308,20 @@ class Parked(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Redeemed(Protocol):
+    """A ticket that a client came back with; `subject` only when it was approved."""
+
+    @property
+    def parked(self) -> Parked:
+        """How it stands."""
+        ...
+
+    @property
+    def subject(self) -> dict[str, Any] | None:
+        """What was approved."""
+        ...
+
+
 class Approvals(Protocol):
     """The queue of tool calls and answers that wait for a person; time-out means deny."""
 
@@ -326,6 +340,14 @@ class Approvals(Protocol):
 
     async def wait(self, ticket: str, *, seconds: float) -> Parked:
         """Wait for the decision, at most so long; pending when there is none yet."""
+        ...
+
+    async def redeem(self, facts: RequestFacts, ticket: str) -> Redeemed:
+        """What a client that came back with a ticket gets; asking twice gives the same.
+
+        Raises:
+            Refused: `invalid` (404) for a ticket that is not there, or is somebody else's.
+        """
         ...
 
 

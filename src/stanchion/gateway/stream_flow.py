@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import aclosing
 
+import msgspec
+
 from stanchion.core.errors import UnavailableError
 from stanchion.core.interaction import (
     ArgumentDelta,
     End,
     FinishReason,
+    Reply,
     StreamEvent,
     TextDelta,
     UnknownEvent,
     UsageEvent,
+    assistant,
 )
 from stanchion.gateway.answering import head
 from stanchion.gateway.asking import stream
@@ -21,11 +25,11 @@ from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.ports import Engaged, Outcome, Refused, Stage
-from stanchion.gateway.tool_calls import SWITCHED_OFF
+from stanchion.gateway.tool_calls import SWITCHED_OFF, approval_asked, parked, ticket_outcome
 from stanchion.gateway.upstream import Question, Route
 from stanchion.guard.exchange import PreparedInteraction
 from stanchion.guard.streaming import StreamGuard
-from stanchion.models.events import merged_usage
+from stanchion.models.events import Assembler, events_of, merged_usage
 from stanchion.models.surface import StreamEncoder, SurfaceCodec
 
 _NOTICE = 1_000_000  # the block of our own words, behind every block of an answer
@@ -42,6 +46,8 @@ class StreamFlow:
         self.encoder = encoder
         self._answer = answer
         self._tool_switch: Engaged | None = None
+        self._keeps_calls = exchange.live.parts.approvals is not None
+        self._calls = Assembler()
 
     async def deliver(self, route: Route, question: Question) -> None:
         """Ask, and pass on what the guard gives back.
@@ -61,9 +67,16 @@ class StreamFlow:
                 raise _broken_off()
         self._take_decisions()
         exchange.stage = Stage.DONE
-        exchange.outcome = Outcome.SWITCHED_OFF if self._tool_switch else outcome_of(exchange.decisions)
+        exchange.outcome = self._outcome()
         exchange.status = 200
         await self._give(b"".join([data, *self.encoder.finish()]), is_last=True)
+
+    def _outcome(self) -> Outcome:
+        if self._tool_switch is not None:
+            return Outcome.SWITCHED_OFF
+        return (
+            ticket_outcome(self._exchange) if self._exchange.ticket else outcome_of(self._exchange.decisions)
+        )
 
     async def _passed(self, batch: Sequence[StreamEvent], route: Route) -> list[bytes]:
         """The bytes that may leave after some events of the provider."""
@@ -79,7 +92,11 @@ class StreamFlow:
                 exchange.usage = route.priced(usage)
             elif kind is End:
                 exchange.stage = Stage.OUTPUT
-            shown = await self._guard.feed(event)
+            elif kind is ArgumentDelta and self._keeps_calls:
+                self._calls.feed(event)
+            shown: Sequence[StreamEvent] = await self._guard.feed(event)
+            if self._guard.is_over and self._keeps_calls:
+                shown = await self._with_approval(shown)
             for one in self._allowed(shown) if shown else ():
                 out += self.encoder.feed(one)
             if self._guard.is_over:
@@ -108,6 +125,28 @@ class StreamFlow:
             kept += [TextDelta(text=words, index=_NOTICE), End(finish_reason=FinishReason.CONTENT_FILTER)]
             exchange.finish_reason = FinishReason.CONTENT_FILTER
         return kept
+
+    async def _with_approval(self, shown: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+        """The end of an answer whose calls need a person's word: the calls, or how their ticket stands."""
+        exchange = self._exchange
+        self._take_decisions()
+        decision = approval_asked(exchange.decisions)
+        if decision is None or not isinstance(shown[-1], End):
+            return shown
+        self._calls.feed(End(finish_reason=FinishReason.TOOL_CALLS, model=shown[-1].model))
+        said = self._calls.reply()
+        words = "".join(event.text for event in shown if isinstance(event, TextDelta))
+        stopped = Reply(message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER)
+        decided = await parked(exchange, decision, said, stopped)
+        if decided is stopped:
+            return shown
+        index = max((event.index for event in shown if isinstance(event, TextDelta)), default=0)
+        return [
+            msgspec.structs.replace(event, index=event.index + index)
+            if isinstance(event, TextDelta | ArgumentDelta)
+            else event
+            for event in events_of(decided)
+        ]
 
     async def _give(self, data: bytes, *, is_last: bool = False) -> None:
         exchange, answer = self._exchange, self._answer

@@ -1,0 +1,93 @@
+"""Embeddings and moderations: texts go in under guard; what comes back holds no words to check."""
+
+from __future__ import annotations
+
+from stanchion.core.interaction import FinishReason, Reply, Text
+from stanchion.gateway.answering import send_reply
+from stanchion.gateway.asking import ask
+from stanchion.gateway.enforcement import (
+    admit,
+    exchange_outcome,
+    heed_switches,
+    prepare,
+    question_of,
+    reserve,
+    route_of,
+)
+from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.http_io import Answer
+from stanchion.gateway.json_body import invalid
+from stanchion.gateway.ports import Outcome, Refused, Stage
+from stanchion.gateway.upstream import Route
+from stanchion.models.openai_vectors import ModerationVerdict, moderation_reply
+from stanchion.models.surface import SurfaceCodec
+
+
+async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+    """Vectors of texts. A text that is stopped is an error: there is no vector to say so with.
+
+    Raises:
+        Refused: when a text is stopped, or the provider has no embeddings.
+    """
+    route = await _begun(exchange, codec)
+    prepared = await prepare(exchange, exchange.asked.interaction)
+    if prepared.blocked is not None:
+        raise Refused(
+            exchange_outcome(exchange),
+            status=400,
+            code="content_filter",
+            message=f"a text was stopped by policy. Reference: {exchange.reference}.",
+        )
+    exchange.stage = Stage.UPSTREAM
+    reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
+    await _sent(exchange, codec, route, reply, answer)
+
+
+async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+    """Verdicts on texts. One that our own policy stops is flagged by us, and not given away."""
+    route = await _begun(exchange, codec)
+    prepared = await prepare(exchange, exchange.asked.interaction)
+    if prepared.blocked is not None:
+        reply = moderation_reply(_own_verdicts(exchange), model=exchange.asked.interaction.model)
+        exchange.outcome = exchange_outcome(exchange)
+        await send_reply(exchange, codec, reply, answer)
+        return
+    exchange.stage = Stage.UPSTREAM
+    reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
+    await _sent(exchange, codec, route, reply, answer)
+
+
+async def _begun(exchange: Exchange, codec: SurfaceCodec) -> Route:
+    request = exchange.asked
+    heed_switches(exchange)
+    route = route_of(exchange, request, codec.name.partition(".")[0])
+    if codec.name not in route.provider.apis:
+        raise invalid("api_not_supported", f"the provider of this model has no {codec.name}.", status=404)
+    await reserve(exchange, request)
+    admit(exchange, route, request)
+    return route
+
+
+async def _sent(exchange: Exchange, codec: SurfaceCodec, route: Route, reply: Reply, answer: Answer) -> None:
+    exchange.usage = route.priced(reply.usage)
+    exchange.outcome, exchange.stage = exchange_outcome(exchange), Stage.DONE
+    await send_reply(exchange, codec, reply, answer)
+    exchange.finish_reason = FinishReason.STOP
+
+
+def _own_verdicts(exchange: Exchange) -> list[ModerationVerdict]:
+    """One verdict for each input; findings name their input by `messages[0].parts[n]`."""
+    parts = exchange.asked.interaction.messages[0].parts
+    verdicts = []
+    for number, part in enumerate(parts):
+        field = f"messages[0].parts[{number}]"
+        scores: dict[str, float] = {}
+        for decision in exchange.decisions:
+            for finding in decision.findings:
+                if finding.location.field == field and isinstance(part, Text):
+                    scores[finding.category] = max(scores.get(finding.category, 0.0), finding.score)
+        flagged = bool(scores) or exchange_outcome(exchange) is Outcome.BLOCKED
+        verdicts.append(
+            ModerationVerdict(flagged=flagged, categories=dict.fromkeys(scores, True), scores=scores)
+        )
+    return verdicts

@@ -16,10 +16,12 @@ from stanchion.core.errors import StanchionError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from starlette.applications import Starlette
 
     from stanchion.config import Settings
     from stanchion.gateway.access import KeyAccess
     from stanchion.gateway.admission import AdmissionList, Ungated
+    from stanchion.gateway.approvals import ApprovalQueue
     from stanchion.gateway.control_announce import Way
     from stanchion.gateway.control_reader import ControlReader
     from stanchion.gateway.control_store import ControlStore, Published
@@ -223,6 +225,45 @@ def make_replica_plane(
     )
     watch = ControlWatch(reader, board, sources, clock=the_clock, ids=SortableIds(the_clock))
     return ReplicaPlane(reader=reader, switches=board, access=access, admission=admission, watch=watch)
+
+
+def make_admin_api(
+    settings: Settings,
+    plane: AdminPlane,
+    replica: ReplicaPlane,
+    *,
+    approvals: ApprovalQueue | None = None,
+    reload: Callable[[], str] | None = None,
+) -> Starlette:
+    """The admin API of a process that also obeys; `approvals` is the queue of the same gateway.
+
+    Raises:
+        UsageError: when the token's file can be read by others.
+    """
+    from stanchion.gateway.admin_acts import AdminParts
+    from stanchion.gateway.admin_app import load_token, make_admin_app
+    from stanchion.gateway.penalties import BlockList
+    from stanchion.gateway.prompts_registry import PromptStore
+    from stanchion.gateway.rollout_store import RolloutStore
+
+    parts = AdminParts(
+        store=plane.store,
+        switches=plane.switches,
+        keys=plane.keys,
+        replicas=plane.replicas,
+        reader=replica.reader,
+        access=replica.access,
+        clock=plane.clock,
+        announce=plane.announce,
+        lift_rule=plane.organisation.lift_rule,
+        troubles=lambda: dict(replica.watch.troubles),
+        blocks=BlockList(plane.database, clock=plane.clock),
+        approvals=approvals,
+        rollouts=RolloutStore(plane.database, clock=plane.clock),
+        prompts=PromptStore(plane.database, clock=plane.clock),
+        reload=reload,
+    )
+    return make_admin_app(parts, token=load_token(settings.state_dir))
 
 
 def trusted_of(settings: Settings) -> dict[str, Ed25519PublicKey]:

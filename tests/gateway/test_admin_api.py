@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from control_plane import Plane
+from control_plane import Plane, facts
 from hypothesis import HealthCheck, given, settings
 from openapi_spec_validator import validate
 from schemathesis import checks as schemathesis_checks
@@ -16,17 +16,21 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from starlette.testclient import TestClient
 
 from stanchion.core.clock import SortableIds
+from stanchion.core.decision import Decision, Effect
 from stanchion.gateway.access import KeyAccess
 from stanchion.gateway.actor import GRANTS, ActorRole, Permission
 from stanchion.gateway.admin_acts import AdminParts
 from stanchion.gateway.admin_app import load_token, make_admin_app, token_path
 from stanchion.gateway.admin_routes import PREFIX, ROUTES, openapi, role_table
+from stanchion.gateway.approvals import ApprovalQueue, ApprovalsSection
 from stanchion.gateway.control_announce import InProcess, ThisHost, announcer
 from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.key_acts import KeyActs
 from stanchion.gateway.key_state import load_pepper
 from stanchion.gateway.penalties import BlockList
+from stanchion.gateway.prompts_registry import PromptStore
 from stanchion.gateway.replicas import Replicas
+from stanchion.gateway.rollout_store import RolloutStore
 from stanchion.gateway.switch_acts import SwitchActs
 
 
@@ -57,6 +61,11 @@ class Admin:
             clock=plane.clock,
             announce=announce,
             blocks=BlockList(plane.database, clock=plane.clock),
+            approvals=ApprovalQueue(
+                ApprovalsSection(), plane.database, clock=plane.clock, ids=ids, key=bytes(32)
+            ),
+            rollouts=RolloutStore(plane.database, clock=plane.clock),
+            prompts=PromptStore(plane.database, clock=plane.clock),
         )
         self.token = load_token(plane.state_dir)
         self.app = make_admin_app(self.parts, token=self.token)
@@ -145,6 +154,33 @@ def test_callers_are_blocked_and_let_in_again(admin) -> None:
     assert len(admin.ask("GET", "/blocked").json()["entries"]) == 1
     undo = {"subject": "key_1", "reason": "a mistake"}
     assert admin.ask("POST", "/blocked/unblock", json=undo).json() == {"was_blocked": True}
+
+
+async def test_a_parked_tool_call_is_decided_once_by_somebody_who_may(admin) -> None:
+    decision = Decision(effect=Effect.REQUIRE_APPROVAL, surface="tool_call")
+    parked = await admin.parts.approvals.park(
+        facts(feature="shop"), kind="tool_call", subject={"tool": "refund"}, decision=decision
+    )
+    root = admin.new_key("root", "admin")
+    viewer = admin.new_key("eve", "viewer", key=root)
+    [waiting] = admin.ask("GET", "/approvals", key=viewer).json()["tickets"]
+    assert waiting["ticket"] == parked.ticket
+    assert admin.ask("GET", f"/approvals/{parked.ticket}", key=viewer).status_code == 403
+    assert admin.ask("GET", f"/approvals/{parked.ticket}", key=root).json()["subject"] == {"tool": "refund"}
+    path, body = f"/approvals/{parked.ticket}/decide", {"approve": True, "note": "checked"}
+    assert admin.ask("POST", path, key=root, json=body).json()["ticket"]["decided_by"] == "root"
+    assert admin.ask("POST", path, key=root, json=body).status_code == 422
+    assert admin.ask("GET", "/approvals/none", key=root).status_code == 404
+
+
+def test_a_prompts_label_is_moved_and_goes_back(admin) -> None:
+    for text in ("Be kind.", "Be brief."):
+        admin.parts.prompts.add("support", text, by="ann", label="prod")
+    back = {"name": "support", "label": "prod"}
+    assert admin.ask("POST", "/prompts/roll-back", json=back).json()["label"]["version"] == 1
+    assert admin.ask("POST", "/prompts/label", json={**back, "version": 2}).json()["label"]["version"] == 2
+    assert admin.ask("POST", "/prompts/label", json={**back, "version": 9}).status_code == 422
+    assert [each["version"] for each in admin.ask("GET", "/prompts").json()["versions"]] == [1, 2]
 
 
 def test_the_list_of_gated_sets_is_written(admin) -> None:

@@ -14,13 +14,16 @@ from stanchion.gateway import admin_messages as m
 from stanchion.gateway.access import KeyAccess
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.admission import AdmissionState, write_admission
+from stanchion.gateway.approvals import ApprovalQueue
 from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.control_reader import ControlReader
 from stanchion.gateway.control_store import ControlStore, Published
 from stanchion.gateway.key_acts import KeyActs, KeyWish
 from stanchion.gateway.key_state import VirtualKey
 from stanchion.gateway.penalties import BlockList
+from stanchion.gateway.prompts_registry import PromptStore
 from stanchion.gateway.replicas import Replicas
+from stanchion.gateway.rollout_store import RolloutStore
 from stanchion.gateway.switch_acts import AUDIT_KINDS, DEFAULT_RULE, LiftRule, SwitchActs
 from stanchion.gateway.switch_state import SwitchTarget
 from stanchion.store.audit_log import AuditLog
@@ -36,7 +39,7 @@ class NotConfigured(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminParts:
-    """What the admin API acts on. `blocks` and `reload` None: this gateway has no such part.
+    """What the admin API acts on; a part that is None is not configured here.
 
     `lift_rule` says what lifting a target takes, and `troubles` what the replica of this process could not
     reach.
@@ -53,6 +56,9 @@ class AdminParts:
     lift_rule: Callable[[SwitchTarget], LiftRule] = lambda target: DEFAULT_RULE
     troubles: Callable[[], dict[str, str]] = field(default=dict)
     blocks: BlockList | None = None
+    approvals: ApprovalQueue | None = None
+    rollouts: RolloutStore | None = None
+    prompts: PromptStore | None = None
     reload: Callable[[], str] | None = None
 
 
@@ -247,16 +253,16 @@ def blocked(parts: AdminParts, actor: Actor) -> m.BlockedAnswer:
 
 def block(parts: AdminParts, actor: Actor, body: m.BlockBody) -> m.BlockedAnswer:
     """Block a caller."""
-    _check_line(body.subject)
-    _check_line(body.reason)
+    check_line(body.subject)
+    check_line(body.reason)
     entry = _blocks(parts).block(body.subject, seconds=body.seconds, reason=body.reason, by=actor.person)
     return m.BlockedAnswer(entries=(entry,))
 
 
 def unblock(parts: AdminParts, actor: Actor, body: m.UnblockBody) -> m.UnblockedAnswer:
     """Let a caller in again."""
-    _check_line(body.subject)
-    _check_line(body.reason)
+    check_line(body.subject)
+    check_line(body.reason)
     was = _blocks(parts).unblock(body.subject, by=actor.person, reason=body.reason)
     return m.UnblockedAnswer(was_blocked=was)
 
@@ -270,10 +276,11 @@ def reload(parts: AdminParts, actor: Actor) -> m.ReloadAnswer:
 
 def _blocks(parts: AdminParts) -> BlockList:
     if parts.blocks is None:
-        raise NotConfigured("the block list")
+        raise NotConfigured("block list")
     return parts.blocks
 
 
-def _check_line(text: str) -> None:
+def check_line(text: str) -> None:
+    """Raise UsageError unless a text is one printable line."""
     if not text.isprintable() or not text.strip():
         raise UsageError("a subject or reason is one printable line.")

@@ -24,7 +24,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
-from stanchion.core.errors import IntegrityError, StanchionError, UnavailableError, UsageError
+from stanchion.core.errors import (
+    BlockedError,
+    IntegrityError,
+    StanchionError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
 from stanchion.gateway.access import presented
 from stanchion.gateway.actor import Actor, ActorRole
 from stanchion.gateway.admin_acts import AdminParts, NotConfigured
@@ -153,7 +160,7 @@ def _actor(request: Request, parts: AdminParts, token: str) -> Actor:
 
 def _parameter(text: str) -> str:
     if not (0 < len(text) <= 100 and text.isprintable()):
-        raise _Problem(422, "invalid", "A key is named by 1 to 100 printable characters.")
+        raise _Problem(422, "invalid", "A name in the path has 1 to 100 printable characters.")
     return text
 
 
@@ -186,12 +193,15 @@ def _decoded(decoder: msgspec.json.Decoder[Any], data: bytes) -> Any:
 
 def _translated(error: StanchionError, *, has_parameters: bool) -> tuple[int, ErrorDetail]:
     hint = error.hint or ""
+    if isinstance(error, BlockedError):
+        return 403, ErrorDetail(code="not_allowed", message=error.message, hint=hint)
     if isinstance(error, IntegrityError):
         return 409, ErrorDetail(code="not_verified", message=error.message, hint=hint)
     if isinstance(error, UnavailableError):
         return 503, ErrorDetail(code="unavailable", message=error.message, hint=hint)
     if isinstance(error, UsageError):
-        if has_parameters and error.message.startswith("there is no key"):
+        is_missing = isinstance(error, UnknownNameError) or error.message.startswith("there is no key")
+        if has_parameters and is_missing:
             return 404, ErrorDetail(code="not_found", message=error.message, hint=hint)
         return 422, ErrorDetail(code="invalid", message=error.message, hint=hint)
     return 503, ErrorDetail(code="unavailable", message=error.message, hint=hint)

@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import msgspec
 
 from stanchion.gateway.admission import GatedSet
+from stanchion.gateway.approvals import Ticket
 from stanchion.gateway.penalties import Blocked
+from stanchion.gateway.prompts_registry import Label
 from stanchion.gateway.replicas import Replica
+from stanchion.gateway.rollout_store import ExperimentState
 from stanchion.gateway.switch_state import SwitchState
 
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=300, description="Why; one line.")]
@@ -304,3 +307,88 @@ class ReloadAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the reload did, in a line."""
 
     said: str
+
+
+class TicketsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits."""
+
+    tickets: tuple[Ticket, ...]
+
+
+class TicketAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One ticket, and what is to be decided on, after redaction."""
+
+    ticket: Ticket
+    subject: dict[str, Any]
+
+
+class DecideBody(_Body, frozen=True):
+    """A decision."""
+
+    approve: bool
+    note: Annotated[str, msgspec.Meta(max_length=300)] = ""
+
+
+class DecidedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The ticket after the decision."""
+
+    ticket: Ticket
+
+
+class RolloutsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Every experiment."""
+
+    experiments: tuple[ExperimentState, ...]
+
+
+class VariantBody(_Body, frozen=True):
+    """A variant that is moved, and why."""
+
+    variant: Name
+    reason: Reason
+
+
+class RolloutAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The experiment after the act; `is_changed` false: another act came first."""
+
+    experiment: ExperimentState
+    is_changed: bool
+
+
+class PromptInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a prompt, without its text."""
+
+    name: str
+    version: int
+    digest: str
+    is_signed: bool
+    at_us: int
+    added_by: str
+
+
+class PromptsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Versions, and where labels point."""
+
+    versions: tuple[PromptInfo, ...]
+    labels: tuple[Label, ...]
+
+
+class LabelBody(_Body, frozen=True):
+    """Where a label is to point."""
+
+    name: Name
+    label: Name
+    version: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class LabelBackBody(_Body, frozen=True):
+    """A label that goes back."""
+
+    name: Name
+    label: Name
+
+
+class LabelAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the label points now."""
+
+    label: Label

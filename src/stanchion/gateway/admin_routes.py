@@ -10,6 +10,7 @@ import msgspec
 
 from stanchion.core.version import package_version
 from stanchion.gateway import admin_acts as acts
+from stanchion.gateway import admin_flow as flow
 from stanchion.gateway import admin_messages as m
 from stanchion.gateway.actor import Permission, roles_with
 
@@ -45,7 +46,7 @@ class Route:
         return tuple(sorted(set(found)))
 
 
-_OPTIONAL = (acts.blocked, acts.block, acts.unblock, acts.reload)
+_OPTIONAL = (acts.blocked, acts.block, acts.unblock, acts.reload, *flow.OPTIONAL)
 
 
 def _get(path: str, act: Callable[..., Any], answer: type, permission: Permission = Permission.READ) -> Route:
@@ -86,6 +87,25 @@ ROUTES = (
     _get("/blocked", acts.blocked, m.BlockedAnswer),
     _post("/blocked/block", acts.block, (m.BlockBody, m.BlockedAnswer), Permission.CONTAIN),
     _post("/blocked/unblock", acts.unblock, (m.UnblockBody, m.UnblockedAnswer), Permission.OPERATE),
+    _get("/approvals", flow.approvals, m.TicketsAnswer),
+    _get("/approvals/{ticket}", flow.approval, m.TicketAnswer, Permission.APPROVE),
+    _post("/approvals/{ticket}/decide", flow.decide, (m.DecideBody, m.DecidedAnswer), Permission.APPROVE),
+    _get("/rollouts", flow.rollouts, m.RolloutsAnswer),
+    _post(
+        "/rollouts/{experiment}/promote",
+        flow.promote,
+        (m.VariantBody, m.RolloutAnswer),
+        Permission.ADMINISTER,
+    ),
+    _post(
+        "/rollouts/{experiment}/roll-back",
+        flow.roll_back,
+        (m.VariantBody, m.RolloutAnswer),
+        Permission.CONTAIN,
+    ),
+    _get("/prompts", flow.prompts, m.PromptsAnswer),
+    _post("/prompts/label", flow.label_prompt, (m.LabelBody, m.LabelAnswer), Permission.ADMINISTER),
+    _post("/prompts/roll-back", flow.roll_back_prompt, (m.LabelBackBody, m.LabelAnswer), Permission.CONTAIN),
     _post("/reload", acts.reload, (None, m.ReloadAnswer), Permission.OPERATE),
 )
 
@@ -93,7 +113,7 @@ _SAID = {
     400: "The body is no JSON.",
     401: "No valid key.",
     403: "The key has no role that allows this.",
-    404: "There is no such key, or this gateway has no such part.",
+    404: "There is no such thing, or this gateway has no such part.",
     408: "The body took too long.",
     409: "What is stored does not verify; nothing was changed.",
     413: "The body is too large.",
@@ -119,7 +139,7 @@ def openapi() -> dict[str, Any]:
         "info": {
             "title": "Stanchion gateway, admin API",
             "version": package_version(),
-            "description": "Switches, keys, admission and the block list of the gateway.",
+            "description": "Switches, keys, admission, block list, approvals, rollouts and prompts.",
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],

@@ -238,11 +238,16 @@ class ControlWatch:
                 self.troubles.pop("postgresql", None)
                 while not self._stopping.is_set():
                     for notice in listening.notifies(timeout=1.0):
-                        kind = notice.payload.partition(" ")[0]
-                        if kind in set(ControlKind):
+                        kind, _, version = notice.payload.partition(" ")
+                        if kind in set(ControlKind) and not self._has(ControlKind(kind), version):
                             self._fetch(ControlKind(kind), source="postgresql")
         except psycopg.Error as error:
             raise UnavailableError(f"PostgreSQL's notices stopped ({type(error).__name__}).") from None
+
+    def _has(self, kind: ControlKind, version: str) -> bool:
+        """Whether another way was quicker."""
+        standing = self._reader.standing(kind)
+        return standing.trust is Trust.VERIFIED and version == str(standing.version)
 
     def _redis_loop(self) -> None:
         self._retry("redis", self._listen_to_redis)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.switch_acts import LiftRule, SwitchActs
     from stanchion.gateway.switch_state import SwitchTarget
     from stanchion.gateway.switches import SwitchBoard
+    from stanchion.gateway.upstream_secrets import UpstreamSecrets
     from stanchion.governance.organisation import Tier
     from stanchion.store.database import Database
 
@@ -264,6 +265,23 @@ def make_admin_api(
         reload=reload,
     )
     return make_admin_app(parts, token=load_token(settings.state_dir))
+
+
+def make_upstream_secrets(settings: Settings) -> UpstreamSecrets:
+    """What reads and renews the secrets of upstreams; Vault is asked on the first reference to it."""
+    from stanchion.gateway.upstream_secrets import UpstreamSecrets, VaultSettings, VaultSource
+
+    def vault() -> VaultSource:
+        return VaultSource(
+            VaultSettings(
+                address=settings.vault_addr,
+                token=settings.vault_token,
+                token_file=settings.vault_token_file,
+                namespace=settings.vault_namespace,
+            )
+        )
+
+    return UpstreamSecrets(vault=vault)
 
 
 def trusted_of(settings: Settings) -> dict[str, Ed25519PublicKey]:

@@ -35,6 +35,9 @@ FOREIGN_VARIABLES = MappingProxyType(
         "openai_base_url": "OPENAI_BASE_URL",
         "anthropic_api_key": "ANTHROPIC_API_KEY",
         "anthropic_base_url": "ANTHROPIC_BASE_URL",
+        "vault_addr": "VAULT_ADDR",
+        "vault_token": "VAULT_TOKEN",
+        "vault_namespace": "VAULT_NAMESPACE",
     }
 )
 
@@ -107,6 +110,18 @@ class Settings(FileModel):
         description="The public key, or the folder of public keys (`.pub`, `.pem`), whose packs are used. "
         "Without it no pack is.",
     )
+    vault_addr: str = pydantic.Field(
+        "",
+        description="Address of a HashiCorp Vault for `${vault:MOUNT/PATH#FIELD}` in a gateway file; "
+        "also read from `VAULT_ADDR`.",
+    )
+    vault_token: Secret | None = pydantic.Field(
+        None, description="Token for it; also read from `VAULT_TOKEN`. Masked in every output."
+    )
+    vault_token_file: Path | None = pydantic.Field(
+        None, description="A file with the token, read anew for each renewal, as Vault's agent writes it."
+    )
+    vault_namespace: str = pydantic.Field("", description="Namespace in it, where there are any.")
     log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
         "warning", description="The least severe line of the log that is written to stderr."
     )

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from vault_server import TOKEN, VaultServer
 
+from stanchion.bootstrap_control import make_upstream_secrets
+from stanchion.config import load_settings
 from stanchion.core.errors import StanchionError, UnavailableError, UsageError
 from stanchion.files.references import Secret
+from stanchion.gateway.gateway_file import read_gateway_file
 from stanchion.gateway.upstream_secrets import UpstreamSecrets, VaultSettings, VaultSource
 
 pytest.importorskip("hvac", reason="the extra `vault` is not installed here")
@@ -150,3 +153,23 @@ def test_without_settings_it_says_what_to_set(vault) -> None:
         VaultSource(VaultSettings(address=vault.address))
     with pytest.raises(UsageError, match="no address"):
         VaultSource(VaultSettings(address="", token=Secret("x")))
+
+
+def test_the_settings_of_vault_are_the_usual_variables(vault, tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "VAULT_ADDR": vault.address, "VAULT_TOKEN": TOKEN}
+    settings = load_settings(folder=tmp_path, environ=environ)
+    assert make_upstream_secrets(settings).track(KEY).reveal() == "planted-value"
+
+
+def test_a_gateway_file_keeps_these_references_for_later(vault, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    mounted = tmp_path / "key"
+    mounted.write_text("mounted")
+    file.write_text(
+        "providers:\n"
+        "  a: {api: openai, base_url: 'https://a.example/v1', key: '${vault:secret/llm/openai#api_key}'}\n"
+        f"  b: {{api: openai, base_url: 'https://b.example/v1', key: '$${{file:{mounted}}}'}}\n"
+    )
+    providers = read_gateway_file(file, env={}).value.providers
+    pool = secrets_of(vault)
+    assert [pool.track(providers[name].key).reveal() for name in ("a", "b")] == ["planted-value", "mounted"]

@@ -172,6 +172,19 @@ def test_words_after_a_tool_call_open_a_block_of_their_own() -> None:
     assert [type(part).__name__ for part in reply.message.parts] == ["Text", "ToolCall", "Text"]
 
 
+def test_calls_whose_pieces_come_in_turn_are_said_one_after_another() -> None:
+    events: list[StreamEvent] = [
+        ArgumentDelta(index=0, call_id="a", name="f", json='{"x":'),
+        ArgumentDelta(index=1, call_id="b", name="g", json='{"y":'),
+        ArgumentDelta(index=0, json="1}"),
+        ArgumentDelta(index=1, json="2}"),
+        End(finish_reason=FinishReason.TOOL_CALLS),
+    ]
+    for codec in (CHAT, MESSAGES):
+        calls = read(codec, written(codec, events)).message.tool_calls
+        assert [(call.id, call.arguments) for call in calls] == [("a", {"x": 1}), ("b", {"y": 2})]
+
+
 @pytest.mark.parametrize(
     ("status", "openai_type", "anthropic_type"),
     [

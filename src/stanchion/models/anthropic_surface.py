@@ -10,7 +10,16 @@ from typing import Any
 
 import msgspec
 
-from stanchion.core.interaction import Part, Reply, StreamEvent, TextDelta, ToolCall, UnknownEvent
+from stanchion.core.interaction import (
+    ArgumentDelta,
+    Part,
+    Reply,
+    StreamEvent,
+    TextDelta,
+    ToolCall,
+    UnknownEvent,
+    UsageEvent,
+)
 from stanchion.models import anthropic
 from stanchion.models.anthropic_answers import EventEncoder, encode_response
 from stanchion.models.events import arguments_text
@@ -46,13 +55,19 @@ def encode_error(*, status: int, code: str, message: str, retry_after_s: float |
 
 
 class MessageStream:
-    """Events of one answer. Words that follow words of the same block take a short way."""
+    """Events of one answer. Words that follow words of the same block take a short way.
+
+    The API says one block after another, so the pieces of a second tool call wait until the first is over:
+    other APIs may send the pieces of several calls in turn.
+    """
 
     def __init__(self, *, asked: Request, response_id: str) -> None:
         self.lost: dict[str, int] = {}
         self._events = EventEncoder(response_id=response_id, model=asked.interaction.model)
         self._text_index = -1
         self._text_head = b""
+        self._call = -1
+        self._waiting: dict[int, list[StreamEvent]] = {}
 
     def feed(self, event: StreamEvent) -> list[bytes]:
         """The events of one event."""
@@ -61,7 +76,7 @@ class MessageStream:
         if isinstance(event, UnknownEvent) and not event.kind.startswith("anthropic:"):
             self.lost[event.kind] = self.lost.get(event.kind, 0) + 1
             return []
-        pairs = [pair for one in _spelt(event) for pair in self._events.feed(one)]
+        pairs = [pair for one in self._in_turn(event) for pair in self._events.feed(one)]
         if pairs:
             self._text_index = -1
         if type(event) is TextDelta:
@@ -72,6 +87,21 @@ class MessageStream:
                 b'"delta":{"type":"text_delta","text":' % number
             )
         return [named_frame(name, data) for name, data in pairs]
+
+    def _in_turn(self, event: StreamEvent) -> list[StreamEvent]:
+        """The event, behind the calls that waited; nothing for a piece of a call that has to wait."""
+        if isinstance(event, UsageEvent):
+            return [event]
+        if isinstance(event, ArgumentDelta):
+            if self._call in (-1, event.index):
+                self._call = event.index
+                return [event]
+            self._waiting.setdefault(event.index, []).append(event)
+            return []
+        waited = [piece for pieces in self._waiting.values() for piece in pieces]
+        self._waiting.clear()
+        self._call = -1
+        return [*waited, *_spelt(event)]
 
     def finish(self) -> list[bytes]:
         """Nothing: `message_stop` was the end."""

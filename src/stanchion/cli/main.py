@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "stanchion.cli.access_keys:app",
         "Make, list, rotate and revoke virtual keys of the gateway.",
     ),
+    "approvals": ("stanchion.cli.approvals:app", "Decide about what waits for a person."),
     "audit": ("stanchion.cli.audit:app", "Verify and read the audit log."),
     "calibrate": (
         "stanchion.cli.calibrate:calibrate",
@@ -49,12 +50,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
     "keys": ("stanchion.cli.keys:app", "Make and show signing keys."),
+    "limits": ("stanchion.cli.limits:app", "See and change who is blocked."),
     "packs": ("stanchion.cli.packs:app", "Install and enable signed content packs."),
     "policy": ("stanchion.cli.policy:app", "Show, test and compare guard policies."),
+    "prompts": ("stanchion.cli.prompts:app", "Keep prompts with versions and labels."),
     "retrieval": (
         "stanchion.cli.retrieval:app",
         "Index, verify and quarantine retrieved documents.",
     ),
+    "rollout": ("stanchion.cli.rollout:app", "See and steer experiments."),
     "scan": ("stanchion.cli.scan:scan", "Scan rows or files, and print the policy's verdict on each."),
     "serve": ("stanchion.cli.serve:serve", "Serve the gateway in front of your models."),
     "switch": ("stanchion.cli.switch:app", "Stop things, and lift the stop."),

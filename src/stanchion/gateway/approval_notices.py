@@ -7,28 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from stanchion.core.errors import StanchionError
+from stanchion.gateway.approvals import ApprovalQueue, Ticket
 from stanchion.gateway.webhook import Webhook
-
-if TYPE_CHECKING:
-    from stanchion.gateway.approvals import ApprovalQueue, Ticket
 
 CHANNEL = "stanchion_approvals"
 _AGAIN_S = 1.0
-
-
-class Notices(Protocol):
-    """Tells waiters of a ticket."""
-
-    def tell(self, ticket: str) -> None:
-        """The ticket was decided; from any thread, never raises."""
-        ...
-
-    async def wait(self, ticket: str, *, seconds: float) -> None:
-        """Return when told of the ticket, or after the time."""
-        ...
 
 
 class LocalNotices:
@@ -39,12 +25,12 @@ class LocalNotices:
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
     def tell(self, ticket: str) -> None:
-        """See `Notices.tell`."""
+        """See `approvals.Notices.tell`."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._wake, ticket)
 
     async def wait(self, ticket: str, *, seconds: float) -> None:
-        """See `Notices.wait`."""
+        """See `approvals.Notices.wait`."""
         event = asyncio.Event()
         self._waiting.setdefault(ticket, set()).add(event)
         try:

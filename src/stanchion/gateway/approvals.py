@@ -16,7 +16,7 @@ import base64
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import pydantic
@@ -37,8 +37,6 @@ from stanchion.store.times import from_us, to_us
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
-
-    from stanchion.gateway.approval_notices import Notices
 
 MAX_SUBJECT_BYTES = 256 * 1024
 MAX_NOTE = 500
@@ -103,6 +101,18 @@ class Redeemed(msgspec.Struct, frozen=True, kw_only=True):
     parked: Parked
     kind: str
     subject: dict[str, Any] | None = None
+
+
+class Notices(Protocol):
+    """Tells waiters of a ticket."""
+
+    def tell(self, ticket: str) -> None:
+        """The ticket was decided; from any thread, never raises."""
+        ...
+
+    async def wait(self, ticket: str, *, seconds: float) -> None:
+        """Return when told of the ticket, or after the time."""
+        ...
 
 
 class ApprovalQueue:

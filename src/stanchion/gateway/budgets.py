@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from stanchion.core.clock import Clock, Ids
+from stanchion.core.clock import Clock, Ids, SortableIds
 from stanchion.store.database import Database
 from stanchion.store.times import to_us
 
@@ -74,12 +74,18 @@ class Budgets:
     """The slices of this process. One asyncio loop uses it."""
 
     def __init__(
-        self, database: Database, *, clock: Clock, ids: Ids, slice_share: float = 0.01, lease_s: float = 60.0
+        self,
+        database: Database,
+        *,
+        clock: Clock,
+        ids: Ids | None = None,
+        slice_share: float = 0.01,
+        lease_s: float = 60.0,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._ids = ids
-        self._share = slice_share
+        self._ids = ids or SortableIds(clock)
+        self.slice_share = slice_share
         self._lease_s = lease_s
         self._slices: dict[BudgetKey, _Slice] = {}
 
@@ -163,7 +169,7 @@ class Budgets:
             spent, granted = _reclaim(connection, key, row, now_us=to_us(self._clock.now()))
             spent, granted = self._close(connection, held, used, (spent, granted))
             left = most - spent - granted
-            wanted = max(amount, min(round(most * self._share), left // _NEAR_THE_END))
+            wanted = max(amount, min(round(most * self.slice_share), left // _NEAR_THE_END))
             is_enough = amount <= left
             new_id = self._ids.new("slice") if is_enough else ""
             if is_enough:

@@ -330,6 +330,8 @@ def make_limits(
         if blocks is None:
             raise UsageError("penalties need a database for the block list.", hint="Set `store_url`.")
         penalties = Penalties(section.penalties, blocks, clock=clock, storage=storage)
+    if budgets is not None:
+        budgets.slice_share = section.budget_slice
     return Limiter(section, clock=clock, ids=ids, ledger=ledger, budgets=budgets, penalties=penalties)
 
 

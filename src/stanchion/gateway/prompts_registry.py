@@ -169,7 +169,7 @@ class PromptStore:
             UsageError: when it never pointed elsewhere.
         """
         now = next((one for one in self.labels(name) if one.label == label), None)
-        before = self._before(name, label)
+        before = self.version_before(name, label)
         if now is None or before is None:
             raise UsageError(f"{name}@{label} never pointed at another version, so it cannot go back.")
         return self._move(name, label, before, by=by, kind="prompt.rolled_back")
@@ -257,7 +257,7 @@ class PromptStore:
         self._log.append_within(connection, [NewEntry(kind=kind, payload=payload, actor=by)])
         return made
 
-    def _before(self, name: str, label: str) -> int | None:
+    def version_before(self, name: str, label: str) -> int | None:
         """The version before the present one: moves back count as if what they undid had never been."""
         path: list[int] = []
         for entry in self._log.stream():

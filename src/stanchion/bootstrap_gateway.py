@@ -33,6 +33,7 @@ class GatewaySources:
     """What a gateway is made from, and made from again at a reload.
 
     `file` is the gateway file; None: the defaults. `policy` and `listen` go before what the file says.
+    `metrics_folder` is where workers share their counts.
     """
 
     settings: Settings
@@ -40,6 +41,7 @@ class GatewaySources:
     policy: str = ""
     listen: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
+    metrics_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +53,18 @@ class GatewayProcess:
     database: Database
     replica: ReplicaPlane
     address: str
+    admin_address: str
     sources: GatewaySources
     maker: LiveMaker
+
+    def admin_app(self, reload: Callable[[], str]) -> Any:
+        """The admin API of this process."""
+        from stanchion.bootstrap_control import make_admin_api, make_admin_plane
+
+        settings = self.sources.settings
+        plane = make_admin_plane(settings, reader=self.replica.reader, database=self.database)
+        approvals: Any = self.gateway.live.parts.approvals
+        return make_admin_api(settings, plane, self.replica, approvals=approvals, reload=reload)
 
     def build(self) -> Live:
         """The configuration made anew from its sources."""
@@ -252,15 +264,19 @@ def make_gateway(
     from stanchion.bootstrap_control import make_replica_plane
     from stanchion.gateway.app import Gateway
     from stanchion.gateway.gateway_file import is_loopback, split_address
+    from stanchion.gateway.observed import MetricsObserver
+    from stanchion.gateway.pages import make_pages
     from stanchion.gateway.paths import served_paths
     from stanchion.gateway.record import Recorder, StoreSink
     from stanchion.models.surfaces import SURFACES
     from stanchion.store.database import open_database
     from stanchion.store.exchanges import ExchangeStore
     from stanchion.store.interactions import InteractionStore
+    from stanchion.telemetry.metrics import Metrics
 
     settings, clock = sources.settings, clock or SystemClock()
     model, _, _ = gateway_model(sources)
+    metrics = MetricsObserver(Metrics(sources.metrics_folder))
     address = sources.listen or model.listen
     database = open_database(settings.store_url.reveal())
     try:
@@ -286,7 +302,7 @@ def make_gateway(
             clock=clock,
             id_keys=open_id_keys(settings.state_dir),
             recorder=recorder,
-            observers=observers,
+            observers=(*observers, metrics),
             database=database,
             replica=replica,
         )
@@ -295,7 +311,7 @@ def make_gateway(
         replica.watch.stop()
         database.close()
         raise
-    gateway.pages.update(_pages(gateway, recorder))
+    gateway.pages.update(make_pages(gateway, recorder, metrics=metrics.exposition))
     recorder.start()
     return GatewayProcess(
         gateway=gateway,
@@ -303,6 +319,7 @@ def make_gateway(
         database=database,
         replica=replica,
         address=address,
+        admin_address=model.admin_listen if worker == 0 else "",
         sources=sources,
         maker=maker,
     )
@@ -338,12 +355,6 @@ def sealing_key(state_dir: Path) -> bytes:
     """The key that seals what waits for people: made from the key for ids, so that all workers have it."""
     secret = (state_dir / IDS_KEY_FILE).read_bytes()
     return hashlib.sha256(b"stanchion.approvals\0" + secret).digest()
-
-
-def _pages(gateway: Gateway, recorder: Recorder) -> dict[str, Any]:
-    from stanchion.gateway.pages import make_pages
-
-    return make_pages(gateway, recorder)
 
 
 def _local_model(path: Path | None) -> Any:

@@ -43,8 +43,10 @@ def serve(
     from stanchion.config import load_settings, process_environment
     from stanchion.gateway.serving import ServeOptions, listening_socket
 
+    settings = load_settings(file=ctx.obj)
     sources = GatewaySources(
-        settings=load_settings(file=ctx.obj),
+        settings=settings,
+        metrics_folder=settings.state_dir / "metrics" if workers > 1 else None,
         file=config,
         policy=policy,
         listen=listen,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from stanchion.bootstrap_gateway import GatewayProcess, GatewaySources
-    from stanchion.gateway.serving import GatewayServer, ServeOptions
+    from stanchion.gateway.serving import GatewayServer, Reloader, ServeOptions
 
 _LOOK_S = 2.0
+_RELOAD_S = 120.0
 
 
 def make_process(
@@ -30,11 +33,13 @@ def run_process(process: GatewayProcess, options: ServeOptions, bound: Any, *, p
     from stanchion.gateway.serving import Reloader, make_server, run_server
 
     server = make_server(process.gateway, options)
+    reloader = Reloader(process.gateway, process.build)
 
     async def main() -> None:
         watch = asyncio.create_task(_stop_without(parent, server)) if parent else None
         try:
-            await run_server(server, [bound], reloader=Reloader(process.gateway, process.build))
+            async with _admin(process, reloader):
+                await run_server(server, [bound], reloader=reloader)
         finally:
             if watch is not None:
                 watch.cancel()
@@ -44,6 +49,29 @@ def run_process(process: GatewayProcess, options: ServeOptions, bound: Any, *, p
             runner.run(main())
     finally:
         process.close()
+
+
+@asynccontextmanager
+async def _admin(process: GatewayProcess, reloader: Reloader) -> AsyncIterator[None]:
+    """The admin API on its own address in the same process, where this one has it."""
+    from stanchion.gateway.serving import QuietServer, listening_socket
+
+    if not process.admin_address:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def reload() -> str:
+        return asyncio.run_coroutine_threadsafe(reloader.reload(), loop).result(_RELOAD_S)
+
+    bound = listening_socket(process.admin_address)
+    server = QuietServer(process.admin_app(reload))
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
 
 
 async def _stop_without(parent: int, server: GatewayServer) -> None:

@@ -181,4 +181,6 @@ def greet(console: Console, process: GatewayProcess, url: str) -> None:
             f"{'' if policy is None else policy.name}, streams {feature.guarantee}"
         )
     console.print(f"  records            {process.database.where}")
+    if process.admin_address:
+        console.print(f"  admin API          http://{process.admin_address}")
     console.print("  [dim]Ctrl-C ends it when the streams in progress are over.[/]")

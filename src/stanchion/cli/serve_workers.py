@@ -39,6 +39,11 @@ class _Supervisor:
         self._is_stopping = False
 
     def run(self, workers: int) -> int:
+        folder = self._sources.metrics_folder
+        if folder is not None:
+            from stanchion.telemetry.metrics import share_between_workers
+
+            share_between_workers(folder, os.environ)  # type: ignore[arg-type]
         for slot in range(workers):
             self._start(slot)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -8,6 +8,7 @@ from typing import Any
 from stanchion.gateway.app import Gateway, Page
 from stanchion.gateway.live import Live
 from stanchion.gateway.record import Recorder
+from stanchion.models.openai_vectors import openai_models
 
 MetricsText = Callable[[], bytes]
 
@@ -36,7 +37,16 @@ def make_pages(
             said["records"] = recorder.health()
         return (503 if gateway.is_draining else 200), said
 
-    pages: dict[str, Page] = {"/healthz": health, "/readyz": ready, "/metrics": _metrics(metrics)}
+    def models(live: Live) -> tuple[int, Any]:
+        created = int(live.clock.now().timestamp())
+        return 200, openai_models(live.models.names(), created=created)
+
+    pages: dict[str, Page] = {
+        "/healthz": health,
+        "/readyz": ready,
+        "/metrics": _metrics(metrics),
+        "/v1/models": models,
+    }
     return pages
 
 

@@ -75,7 +75,7 @@ def show(
     """Show a ticket with what it is about. This opens what is sealed, so it takes an approver.
 
     Example:
-        stanchion approvals show --help
+        stanchion approvals show ticket_01jd9q
     """
     from stanchion.gateway.actor import Permission
 
@@ -105,7 +105,7 @@ def approve(
     """Let it go on. A ticket is decided once.
 
     Example:
-        stanchion approvals approve --help
+        stanchion approvals approve ticket_01jd9q --as ann
     """
     _decide(ctx, database, (ticket, True, note), (person, dry_run), output_format)
 
@@ -123,7 +123,7 @@ def deny(
     """Do not let it go on. So ends a ticket nobody decides, too.
 
     Example:
-        stanchion approvals deny --help
+        stanchion approvals deny ticket_01jd9q --as ann
     """
     _decide(ctx, database, (ticket, False, note), (person, dry_run), output_format)
 

@@ -97,7 +97,7 @@ def unblock(
     """Take a caller off the block list; exit 1 when it is not on it. Written to the audit log.
 
     Example:
-        stanchion limits unblock --help
+        stanchion limits unblock key:k1 --reason "rotated"
     """
     from stanchion.gateway.actor import Permission
 

@@ -47,7 +47,7 @@ def add(
     """Add a version. The same text again gives the version it has.
 
     Example:
-        stanchion prompts add --help
+        stanchion prompts add support prompt.txt --label prod
     """
     from stanchion.files.document import read_limited
     from stanchion.files.keys import load_private_key
@@ -100,7 +100,7 @@ def show(
     """Print a prompt.
 
     Example:
-        stanchion prompts show --help
+        stanchion prompts show support@prod
     """
     with _store(ctx, database) as (_, store):
         found = store.find(reference)
@@ -127,7 +127,7 @@ def label(
     """Point a label at a version.
 
     Example:
-        stanchion prompts label --help
+        stanchion prompts label support prod 2
     """
     from stanchion.gateway.actor import Permission
 
@@ -153,7 +153,7 @@ def rollback(
     """Point a label at the version it had before.
 
     Example:
-        stanchion prompts rollback --help
+        stanchion prompts rollback support prod
     """
     from stanchion.gateway.actor import Permission
 
@@ -176,7 +176,7 @@ def diff(
     """Print the difference of two prompts.
 
     Example:
-        stanchion prompts diff --help
+        stanchion prompts diff support@v1 support@prod
     """
     import difflib
 

@@ -38,7 +38,7 @@ def run_process(process: GatewayProcess, options: ServeOptions, bound: Any, *, p
     async def main() -> None:
         watch = asyncio.create_task(_stop_without(parent, server)) if parent else None
         try:
-            async with _admin(process, reloader):
+            async with _admin(process, reloader), _upkeep(process):
                 await run_server(server, [bound], reloader=reloader)
         finally:
             if watch is not None:
@@ -72,6 +72,22 @@ async def _admin(process: GatewayProcess, reloader: Reloader) -> AsyncIterator[N
     finally:
         server.should_exit = True
         await task
+
+
+@asynccontextmanager
+async def _upkeep(process: GatewayProcess) -> AsyncIterator[None]:
+    """What the parts do beside requests; at the end they give back what they hold."""
+    from stanchion.core.clock import SystemClock
+    from stanchion.gateway.upkeep import Upkeep
+
+    upkeep = Upkeep(lambda: process.gateway.live.parts, clock=SystemClock())
+    task = asyncio.create_task(upkeep.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await upkeep.close()
 
 
 async def _stop_without(parent: int, server: GatewayServer) -> None:

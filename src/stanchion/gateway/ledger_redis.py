@@ -123,7 +123,7 @@ class RedisLedger:
     ) -> Refusal | tuple[int, ...]:
         """See `Ledger.hold`."""
         rows = [(c.most, c.amount, c.window_s) for c in charges]
-        answer = await self._run(self._hold, [c.key for c in charges], hold_id, lease_s, rows)
+        answer = await self._run(self._hold, [c.key for c in charges], rows, head=(hold_id, lease_s))
         if int(answer[0]) == 0:
             return tuple(int(slot) for slot in answer[1:])
         index = int(answer[0]) - 1
@@ -139,23 +139,27 @@ class RedisLedger:
         rows = [
             (slot, used - c.amount, c.window_s) for c, slot, used in zip(charges, slots, actual, strict=True)
         ]
-        await self._run(self._settle, [c.key for c in charges], hold_id, 0.0, rows)
+        await self._run(self._settle, [c.key for c in charges], rows, head=(hold_id, 0.0))
 
     async def renew(self, keys: Sequence[tuple[str, str]], *, lease_s: float) -> None:
         """See `Ledger.renew`."""
         if keys:
-            await self._run(
-                self._renew, [k for k, _ in keys], "", lease_s, [(hold_id,) for _, hold_id in keys]
-            )
+            rows = [(hold_id,) for _, hold_id in keys]
+            await self._run(self._renew, [key for key, _ in keys], rows, head=("", lease_s))
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def _run(
-        self, script: Any, keys: Sequence[str], hold_id: str, lease_s: float, rows: Sequence[tuple[Any, ...]]
+        self,
+        script: Any,
+        keys: Sequence[str],
+        rows: Sequence[tuple[Any, ...]],
+        *,
+        head: tuple[str, float],
     ) -> Any:
-        arguments = [-1 if self.now_s is None else self.now_s, hold_id, lease_s]
+        arguments = [-1 if self.now_s is None else self.now_s, *head]
         call: Awaitable[Any] = script(
             keys=[PREFIX + key for key in keys], args=[*arguments, *(value for row in rows for value in row)]
         )

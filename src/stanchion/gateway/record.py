@@ -72,9 +72,12 @@ class StoreSink:
         self._exchanges = exchanges
 
     def write(self, records: Sequence[ExchangeRecord]) -> None:
-        """See `RecordSink.write`; a crash between the two tables is made good by the next try."""
-        self._interactions.insert([interaction_of(one) for one in records if one.decisions or one.tries])
-        self._exchanges.insert([exchange_row(one) for one in records])
+        """See `RecordSink.write`; both tables in one transaction."""
+        interactions = [interaction_of(one) for one in records if one.decisions or one.tries]
+        rows = [exchange_row(one) for one in records]
+        with self._interactions.write() as connection:
+            self._interactions.insert_in(connection, interactions)
+            self._exchanges.insert_in(connection, rows)
 
 
 class Recorder:
@@ -292,7 +295,7 @@ def interaction_of(record: ExchangeRecord) -> InteractionRecord:
         subject_key=facts.user_key,
         model=facts.model if is_plain(facts.model) else "",
         components=record.components,
-        decisions=tuple(without_words(decision) for decision in record.decisions),
+        decisions=tuple([without_words(decision) for decision in record.decisions]),
         finish_reason=record.finish_reason,
         usage=record.usage,
         latency_ms=record.total_ms,

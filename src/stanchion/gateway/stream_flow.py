@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from itertools import groupby
 
 import msgspec
 
@@ -83,7 +84,7 @@ class StreamFlow:
         exchange, clock = self._exchange, self._exchange.live.clock
         began_ns = clock.monotonic_ns()
         out: list[bytes] = []
-        for event in batch:
+        for event in together(batch):
             kind = type(event)
             if kind is UnknownEvent:
                 exchange.count_unknown(event.kind)  # type: ignore[union-attr]
@@ -167,6 +168,21 @@ class StreamFlow:
         if answered is not None and answered.reply is not None:
             self._exchange.decisions = answered.reply.decisions
             self._exchange.shown = answered.reply
+
+
+def together(batch: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+    """The same events, with words of one block that came together as one: they are checked in one look."""
+    out: list[StreamEvent] = []
+    for block, events in groupby(batch, key=_block_of_words):
+        if block is None:
+            out += events
+        else:
+            out.append(TextDelta(text="".join([event.text for event in events]), index=block))  # type: ignore[union-attr]
+    return out
+
+
+def _block_of_words(event: StreamEvent) -> int | None:
+    return event.index if type(event) is TextDelta else None
 
 
 def _broken_off() -> Refused:

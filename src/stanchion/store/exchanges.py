@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from stanchion.store.database import Database
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 
 class ExchangeRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,13 +54,15 @@ class ExchangeStore:
         Raises:
             UnavailableError: when the database cannot be written; nothing was.
         """
-        from stanchion.store.tables import exchanges, insert_if_new
+        if rows:
+            with self._database.write() as connection:
+                self.insert_in(connection, rows)
 
-        if not rows:
-            return
-        values = [{name: getattr(row, name) for name in _FIELDS} for row in rows]
-        with self._database.write() as connection:
-            connection.execute(insert_if_new(connection, exchanges), values)
+    def insert_in(self, connection: sa.Connection, rows: Sequence[ExchangeRow]) -> None:
+        """Write rows in an open transaction."""
+        from stanchion.store.tables import exchanges, insert_new_rows
+
+        insert_new_rows(connection, exchanges, [msgspec.structs.asdict(row) for row in rows])
 
     def get(self, exchange_id: str) -> ExchangeRow | None:
         """The row of a request; None when there is none."""

@@ -7,8 +7,10 @@ own with a retention time of its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -92,16 +94,26 @@ class InteractionStore:
             UsageError: for texts where none are captured, without a redactor, or of no given record.
             UnavailableError: when the database cannot be written; nothing was.
         """
-        from stanchion.store.tables import insert_if_new, interaction_texts, interactions
+        from stanchion.store.tables import insert_new_rows, interaction_texts
 
-        rows = [_to_row(record) for record in records]
         text_rows = self._text_rows(records, texts or {})
-        if not rows:
+        if not records:
             return
         with self._database.write() as connection:
-            connection.execute(insert_if_new(connection, interactions), rows)
-            if text_rows:
-                connection.execute(insert_if_new(connection, interaction_texts), text_rows)
+            self.insert_in(connection, records)
+            insert_new_rows(connection, interaction_texts, text_rows)
+
+    def insert_in(self, connection: sa.Connection, records: Sequence[InteractionRecord]) -> None:
+        """Write records in an open transaction."""
+        from stanchion.store.tables import insert_new_rows, interactions
+
+        insert_new_rows(connection, interactions, [_to_row(record) for record in records])
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction of the database, for what belongs together; see `Database.write`."""
+        with self._database.write() as connection:
+            yield connection
 
     def get(self, interaction_id: str) -> InteractionRecord | Tombstone | None:
         """The record, or the tombstone where it was deleted, or None where it never was."""
@@ -224,8 +236,15 @@ def _json(value: Any) -> str:
     return _sorted_json(value).decode("utf-8")
 
 
+@lru_cache(maxsize=256)
+def _components(components: ComponentSet) -> tuple[str, str]:
+    """A component set as JSON, and its digest; a gateway sees few of them, again and again."""
+    return _json(components), components.digest
+
+
 def _to_row(record: InteractionRecord) -> dict[str, Any]:
     categories = record.categories
+    components, components_digest = _components(record.components)
     return {
         "id": record.id,
         "at_us": to_us(record.at),
@@ -236,14 +255,14 @@ def _to_row(record: InteractionRecord) -> dict[str, Any]:
         "tenant_key": record.tenant_key,
         "subject_key": record.subject_key,
         "model": record.model,
-        "components": _json(record.components),
-        "components_digest": record.components.digest,
+        "components": components,
+        "components_digest": components_digest,
         "prompt_digest": record.components.prompt,
         "policy_digest": record.components.policy,
         "effect": record.effect.value,
         "is_protected": record.is_protected,
         "finding_count": sum(categories.values()),
-        "categories": _json(categories),
+        "categories": _json(categories) if categories else "{}",
         "decisions": _json([without_words(decision) for decision in record.decisions]),
         "finish_reason": record.finish_reason.value,
         "input_tokens": record.usage.input_tokens,

@@ -79,8 +79,8 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def categories(self) -> dict[str, int]:
         """How many findings of each category, by name."""
-        counts = Counter(finding.category for decision in self.decisions for finding in decision.findings)
-        return dict(sorted(counts.items()))
+        found = [finding.category for decision in self.decisions for finding in decision.findings]
+        return dict(sorted(Counter(found).items())) if found else {}
 
     @property
     def guard_ms(self) -> float | None:
@@ -129,11 +129,13 @@ def record_of(
 
 def without_words(decision: Decision) -> Decision:
     """A decision without free text: reasons go, and names of fields that a model may have chosen."""
+    if not decision.reason and not decision.findings and not any(check.reason for check in decision.checks):
+        return decision
     return msgspec.structs.replace(
         decision,
         reason="",
         findings=tuple(_finding_without_words(finding) for finding in decision.findings),
-        checks=tuple(_check_without_words(check) for check in decision.checks),
+        checks=tuple([_check_without_words(check) for check in decision.checks]),
     )
 
 
@@ -145,4 +147,4 @@ def _finding_without_words(finding: Finding) -> Finding:
 
 
 def _check_without_words(check: CheckRecord) -> CheckRecord:
-    return msgspec.structs.replace(check, reason="")
+    return msgspec.structs.replace(check, reason="") if check.reason else check

@@ -6,6 +6,10 @@ the same on SQLite and PostgreSQL. A test compares these definitions with a migr
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -19,6 +23,26 @@ def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()
+
+
+def insert_new_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows, each with a value for every column; a row whose key is there already stays.
+
+    The driver gets the rows as they are: SQLAlchemy's own work for each row costs more than SQLite's.
+    """
+    key = (connection.dialect.name, table.name)
+    made = _INSERTS.get(key)
+    if made is None:
+        compiled = insert_if_new(connection, table).compile(dialect=connection.dialect)
+        order = compiled.positiontup if compiled.positional else None
+        made = _INSERTS[key] = (str(compiled), None if order is None else itemgetter(*order))
+    statement, in_order = made
+    given: Any = [dict(row) for row in rows] if in_order is None else [in_order(row) for row in rows]
+    if given:
+        connection.exec_driver_sql(statement, given)
+
+
+_INSERTS: dict[tuple[str, str], tuple[str, Any]] = {}
 
 
 audit_entries = sa.Table(

@@ -494,19 +494,3 @@ async def test_the_async_twins_decide_alike() -> None:
     assert wrong.reply.finish_reason is FinishReason.CONTENT_FILTER
     assert right.reply is not None
     assert right.reply.message.text == GOOD
-
-
-@pytest.mark.parametrize(
-    "held", [Quarantined(digests=(digest_text(RETURNS),)), Quarantined(sources=("hand*",))]
-)
-def test_what_the_policy_quarantines_stays_out_without_a_retrieval_guard_too(held: Quarantined) -> None:
-    made_guard = evil_guard(retrieval=RetrievalRules(quarantine=held))
-    document = Document(id="d", text=RETURNS, source="handbook")
-    part = Text(text=RETURNS, origin=Origin.RETRIEVED, source="handbook")
-    listed = made_guard.prepare(chat(user("hi"), documents=(document,)))
-    said = made_guard.prepare(chat(Message(role=Role.USER, parts=(part,))))
-    for prepared in (listed, said):
-        assert prepared.blocked is not None
-        assert "retrieval.quarantine" in {rule_id for one in prepared.decisions for rule_id in one.rule_ids}
-    other = msgspec.structs.replace(document, text="Else.", source="wiki")
-    assert made_guard.prepare(chat(user("hi"), documents=(other,))).blocked is None

@@ -10,6 +10,17 @@ from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.origin import Origin
 
 _E = TypeVar("_E", bound=StrEnum)
+# Who speaks on a surface, when a caller does not say.
+SPEAKER_OF = {
+    Surface.SYSTEM: Origin.SYSTEM,
+    Surface.INPUT: Origin.USER,
+    Surface.RETRIEVED: Origin.RETRIEVED,
+    Surface.TOOL_DEFINITION: Origin.TOOL_DEFINITION,
+    Surface.TOOL_RESULT: Origin.TOOL_RESULT,
+    Surface.TOOL_CALL: Origin.MODEL,
+    Surface.REASONING: Origin.MODEL,
+    Surface.OUTPUT: Origin.MODEL,
+}
 
 
 def text_of(value: Any) -> str:

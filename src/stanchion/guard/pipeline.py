@@ -27,7 +27,7 @@ from stanchion.core.interaction import Interaction, Reply, ToolCall, ToolDefinit
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.guard.answers import Checked, CheckedCall, CheckedInteraction, CheckedValue, GuardState
-from stanchion.guard.asked import origin_of, surface_of, text_of
+from stanchion.guard.asked import SPEAKER_OF, origin_of, surface_of, text_of
 from stanchion.guard.checks import Check, CheckRunner
 from stanchion.guard.examine import TAKEN_OUT, Examiner, Subject
 from stanchion.guard.exchange import Exchange, PreparedInteraction, is_stop
@@ -51,16 +51,6 @@ from stanchion.guard.workers import AsyncDoor, Door, SyncDoor, WorkerPool, run
 
 _log = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
-_ORIGIN_OF = {
-    Surface.SYSTEM: Origin.SYSTEM,
-    Surface.INPUT: Origin.USER,
-    Surface.RETRIEVED: Origin.RETRIEVED,
-    Surface.TOOL_DEFINITION: Origin.TOOL_DEFINITION,
-    Surface.TOOL_RESULT: Origin.TOOL_RESULT,
-    Surface.TOOL_CALL: Origin.MODEL,
-    Surface.REASONING: Origin.MODEL,
-    Surface.OUTPUT: Origin.MODEL,
-}
 _NOTHING = Redaction()
 
 
@@ -368,7 +358,7 @@ class Guard:
         locale: str = "",
     ) -> Checked:
         text, place = text_of(text), surface_of(surface)
-        spoken_by = _ORIGIN_OF[place] if origin is None else origin_of(origin)
+        spoken_by = SPEAKER_OF[place] if origin is None else origin_of(origin)
         vault = self._keeper.open(session_id)
         if self._exchange is None:
             return Checked(decision=self._unprotected(place), text=text, allowed=True, vault=vault)

@@ -1,0 +1,180 @@
+"""Records: written behind in batches, never lost in silence, whatever the store does."""
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from stanchion.core.clock import SystemClock
+from stanchion.core.errors import UnavailableError
+from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, Stage
+from stanchion.gateway.record import Recorder, StoreSink
+from stanchion.store.database import open_database
+from stanchion.store.exchanges import ExchangeStore
+from stanchion.store.interactions import InteractionStore
+
+CLOCK = SystemClock()
+
+
+def record(number, **more):
+    return ExchangeRecord(
+        facts=RequestFacts(id=f"req_{number}", surface=ApiSurface.OPENAI_CHAT, model="m"),
+        at=CLOCK.now().isoformat(),
+        outcome=Outcome.ALLOWED,
+        stage=Stage.DONE,
+        status=200,
+        **more,
+    )
+
+
+class Sink:
+    """Keeps what it is given, unless it is told to fail."""
+
+    def __init__(self):
+        self.error = None
+        self.batches = []
+
+    @property
+    def ids(self):
+        return [one.facts.id for batch in self.batches for one in batch]
+
+    def write(self, records):
+        if self.error is not None:
+            raise self.error
+        self.batches.append(list(records))
+
+
+def until(condition, seconds=5):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def one(sink, **options):
+        recorder = Recorder(
+            sink, clock=CLOCK, **{"every_s": 0.02, "spill": tmp_path / "spill.jsonl", **options}
+        )
+        made.append(recorder)
+        recorder.start()
+        return recorder
+
+    yield one
+    for recorder in made:
+        recorder.close()
+
+
+def test_records_are_written_in_order_and_in_batches(make):
+    sink = Sink()
+    recorder = make(sink, batch=10)
+    for number in range(95):
+        recorder.put(record(number))
+    until(lambda: len(sink.ids) == 95)
+    assert sink.ids == [f"req_{n}" for n in range(95)]
+    assert max(map(len, sink.batches)) <= 10
+    health = recorder.health()
+    assert (health.is_writing, health.waiting, health.written, health.lost) == (True, 0, 95, 0)
+
+
+def test_a_store_that_is_away_loses_nothing_that_fits(make):
+    sink = Sink()
+    sink.error = UnavailableError("locked.")
+    recorder = make(sink, most_waiting=100)
+    for number in range(250):
+        recorder.put(record(number))
+    until(lambda: recorder.health().spilled)
+    assert recorder.health().trouble == "locked."
+    assert recorder.health().lost == 0
+    sink.error = None
+    until(lambda: len(set(sink.ids)) == 250)
+    until(lambda: recorder.health().is_writing)
+
+
+def test_what_fits_nowhere_is_counted(make):
+    sink = Sink()
+    sink.error = UnavailableError("full.")
+    recorder = make(sink, most_waiting=100, spill_bytes=2000)
+    for number in range(300):
+        recorder.put(record(number))
+    until(lambda: recorder.health().lost)
+    health = recorder.health()
+    assert health.waiting + health.spilled + health.lost == 300
+
+
+def test_what_waits_at_the_end_is_spilled_and_written_by_the_next(make, tmp_path):
+    sink = Sink()
+    sink.error = UnavailableError("away.")
+    recorder = make(sink)
+    for number in range(20):
+        recorder.put(record(number))
+    recorder.close()
+    assert recorder.health().spilled == 20
+    spill = tmp_path / "spill.jsonl"
+    spill.write_bytes(spill.read_bytes() + b'{"cut off')
+    after = Sink()
+    again = make(after)
+    until(lambda: len(after.ids) == 20)
+    until(lambda: not (tmp_path / "spill.jsonl").exists())
+    assert again.health().lost == 1
+
+
+def test_one_record_that_cannot_be_said_keeps_no_other_out(make):
+    class Picky(Sink):
+        def write(self, records):
+            if any(one.facts.id == "req_3" for one in records):
+                raise ValueError("no")
+            super().write(records)
+
+    sink = Picky()
+    recorder = make(sink)
+    for number in range(6):
+        recorder.put(record(number))
+    until(lambda: len(sink.ids) == 5)
+    until(lambda: recorder.health().lost == 1)
+
+
+async def test_a_record_that_comes_first_is_there_when_it_returns(make):
+    sink = Sink()
+    recorder = make(sink, every_s=30)
+    await recorder.write_first(record(1))
+    assert sink.ids == ["req_1"]
+    sink.error = UnavailableError("away.")
+    with pytest.raises(UnavailableError):
+        await recorder.write_first(record(2))
+
+
+async def test_the_event_loop_never_waits_for_the_store(make):
+    class Slow(Sink):
+        def write(self, records):
+            time.sleep(0.3)
+            super().write(records)
+
+    recorder = make(Slow())
+    longest = 0.0
+    for number in range(50):
+        began = time.monotonic()
+        recorder.put(record(number))
+        await asyncio.sleep(0.002)
+        longest = max(longest, time.monotonic() - began)
+    assert longest < 0.25
+
+
+def test_a_record_is_a_row_of_both_tables(tmp_path):
+    with open_database(tmp_path / "records.db") as database:
+        interactions, exchanges = InteractionStore(database), ExchangeStore(database)
+        sink = StoreSink(interactions, exchanges)
+        tried = record(1, tries=(), error="x", unknown_events={"a": 2}, manifest={"did_not_run": 1})
+        sink.write([tried])
+        sink.write([tried])
+        row = exchanges.get("req_1")
+        assert row is not None
+        assert (row.outcome, row.error, row.did_not_run) == ("allowed", "x", 1)
+        assert msgspec.json.decode(row.detail)["unknown_events"] == {"a": 2}
+        assert exchanges.counts() == {"allowed": 1}
+        assert [one.id for one in exchanges.latest()] == ["req_1"]
+        assert interactions.get("req_1") is None, "nothing was decided and nobody was asked"

@@ -28,6 +28,7 @@ from stanchion.gateway.ports import Outcome, Refused, RequestFacts
 
 _RETRY_STORE_S = 1.0
 _MOST_TOKENS = 10**9
+_FIELDS = {"key": "key_id", "tenant": "tenant", "user": "user_key", "feature": "feature", "model": "model"}
 
 
 class LimitsHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +43,21 @@ class LimitsHealth(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class _Rule(msgspec.Struct, frozen=True):
+    """A rule with what is asked of it for every request."""
+
+    rule: LimitRule
+    kind: str
+    most: int
+    window_s: int
+    period: str
+
+
 class _Bound(msgspec.Struct, frozen=True):
     """A charge of a rule for one request; `budget` is set for days and months."""
 
     rule: LimitRule
+    kind: str
     charge: Charge
     budget: BudgetKey | None = None
 
@@ -107,7 +119,12 @@ class Limiter:
             raise UsageError("a limit by day or month needs a database.", hint="Set `store_url`.")
         self.section = section
         self._clock = clock
-        self._ids = ids
+        self._holds = ids.new("hold")  # unique for the process; a count makes it so for each reservation
+        self._held = 0
+        self._rules = [
+            _Rule(rule, rule.kind, rule.most, rule.window.seconds, rule.window.period)
+            for rule in section.rules
+        ]
         self._local = MemoryLedger(clock)
         self._ledger: Ledger = ledger or self._local
         self._budgets = budgets
@@ -139,7 +156,8 @@ class Limiter:
             max_output_tokens if max_output_tokens > 0 else self.section.default_output_tokens, _MOST_TOKENS
         )
         windows, budgets = self._bind(facts, tokens_in, tokens_out)
-        held = _Held(self._ids.new("hold"), windows, (), None, [])
+        self._held += 1
+        held = _Held(f"{self._holds}.{self._held}", windows, (), None, [])
         if windows:
             await self._hold_windows(held)
         try:
@@ -170,12 +188,12 @@ class Limiter:
         """Settle all parts of a reservation."""
         for one in held.budgets:
             if self._budgets is not None and one.budget is not None:
-                self._budgets.give(one.budget, one.charge.amount - used[one.rule.kind])
+                self._budgets.give(one.budget, one.charge.amount - used[one.kind])
         self._in_flight.pop(held.hold_id, None)
         if held.ledger is None:
             return
         charges = [one.charge for one in held.windows]
-        actual = [used.get(one.rule.kind, 1) for one in held.windows]
+        actual = [used.get(one.kind, 1) for one in held.windows]
         try:
             await held.ledger.settle(charges, held.slots, actual, hold_id=held.hold_id)
         except UnavailableError as error:
@@ -213,23 +231,22 @@ class Limiter:
     ) -> tuple[list[_Bound], list[_Bound]]:
         windows: list[_Bound] = []
         budgets: list[_Bound] = []
-        for rule in self.section.rules:
+        for one in self._rules:
+            rule = one.rule
             if not _applies(rule, facts):
                 continue
-            match rule.kind:
-                case "tokens":
-                    amount = tokens_in + tokens_out
-                case "usd":
-                    amount = self.cost(facts.model, tokens_in, tokens_out)
-                case _:
-                    amount = 1
-            scope, window = _scope(rule, facts), rule.window
-            charge = Charge(f"{rule.id}|{scope}", rule.most, amount, window.seconds)
-            if window.period:
-                period, _ = period_of(self._clock.now(), window.period)
-                budgets.append(_Bound(rule, charge, BudgetKey(rule.id, scope, period)))
+            amount = 1
+            if one.kind == "tokens":
+                amount = tokens_in + tokens_out
+            elif one.kind == "usd":
+                amount = self.cost(facts.model, tokens_in, tokens_out)
+            scope = _scope(rule, facts)
+            charge = Charge(f"{rule.id}|{scope}", one.most, amount, one.window_s)
+            if one.period:
+                period, _ = period_of(self._clock.now(), one.period)
+                budgets.append(_Bound(rule, one.kind, charge, BudgetKey(rule.id, scope, period)))
             else:
-                windows.append(_Bound(rule, charge))
+                windows.append(_Bound(rule, one.kind, charge))
         return windows, budgets
 
     async def _hold_windows(self, held: _Held) -> None:
@@ -364,14 +381,8 @@ def _scope(rule: LimitRule, facts: RequestFacts) -> str:
     """Whose count it is; who is not known shares one count with everybody not known."""
     if not rule.per:
         return ""
-    values = {
-        "key": facts.key_id,
-        "tenant": facts.tenant,
-        "user": facts.user_key,
-        "feature": facts.feature,
-        "model": facts.model,
-    }
-    return "|".join([f"{len(values[name])}:{values[name]}" for name in rule.per])
+    values = [str(getattr(facts, _FIELDS[name])) for name in rule.per]
+    return "|".join([f"{len(value)}:{value}" for value in values])
 
 
 def _refused(rule: LimitRule, retry_after_s: float | None) -> Refused:

@@ -222,6 +222,8 @@ class Limiter:
         if self._budgets is not None:
             with contextlib.suppress(StanchionError):
                 await self._budgets.report(is_last=True)
+        if self.penalties is not None:
+            await self.penalties.close()
         await self._ledger.close()
 
     # --- parts of a reservation -----------------------------------------------------------------------------
@@ -336,24 +338,27 @@ def make_limits(
     """
     ledger: Ledger | None = None
     storage: Any = None
+    pool: Any = None
     if section.storage == "redis" and section.redis_url is not None:
         from stanchion.gateway.ledger_redis import RedisLedger, connect
 
         timeout_s = section.timeout_ms / 1000
         ledger = RedisLedger(connect(section.redis_url, timeout_s=timeout_s), timeout_s=timeout_s)
-        storage = _strike_storage(section)
+        storage, pool = _strike_storage(section)
     penalties = None
     if section.penalties is not None:
         if blocks is None:
             raise UsageError("penalties need a database for the block list.", hint="Set `store_url`.")
-        penalties = Penalties(section.penalties, blocks, clock=clock, storage=storage)
+        penalties = Penalties(section.penalties, blocks, clock=clock, storage=storage, pool=pool)
     if budgets is not None:
         budgets.slice_share = section.budget_slice
     return Limiter(section, clock=clock, ids=ids, ledger=ledger, budgets=budgets, penalties=penalties)
 
 
-def _strike_storage(section: LimitsSection) -> Any:
+def _strike_storage(section: LimitsSection) -> tuple[Any, Any]:
+    """A storage of `limits` in the same Redis, and the connections it uses, which are ours to close."""
     from limits.storage import storage_from_string
+    from redis.asyncio import ConnectionPool
 
     if section.redis_url is None:
         raise UsageError("storage redis needs `redis_url`.")
@@ -361,12 +366,9 @@ def _strike_storage(section: LimitsSection) -> Any:
     scheme, _, rest = url.partition("://")
     scheme = "redis+unix" if scheme == "unix" else scheme
     timeout_s = section.timeout_ms / 1000
-    return storage_from_string(
-        f"async+{scheme}://{rest}",
-        implementation="redispy",
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-    )
+    pool: Any = ConnectionPool.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    address = f"async+{scheme}://{rest}"
+    return storage_from_string(address, implementation="redispy", connection_pool=pool), pool
 
 
 def _applies(rule: LimitRule, facts: RequestFacts) -> bool:

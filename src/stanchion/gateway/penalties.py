@@ -118,9 +118,15 @@ class Penalties:
     """Who is slowed or blocked, and who becomes so."""
 
     def __init__(
-        self, section: PenaltySection, blocks: BlockList, *, clock: Clock, storage: Any = None
+        self,
+        section: PenaltySection,
+        blocks: BlockList,
+        *,
+        clock: Clock,
+        storage: Any = None,
+        pool: Any = None,
     ) -> None:
-        """`storage` is an asyncio storage of `limits`; None: counted in this process."""
+        """`storage` is an asyncio storage of `limits` on `pool`; None: counted in this process."""
         from limits import RateLimitItemPerSecond
         from limits.aio.storage import MemoryStorage
         from limits.aio.strategies import MovingWindowRateLimiter
@@ -128,10 +134,16 @@ class Penalties:
         self.section = section
         self.blocks = blocks
         self._clock = clock
+        self._pool = pool
         self._strikes = MovingWindowRateLimiter(storage or MemoryStorage())
         self._slow_item = RateLimitItemPerSecond(section.slow_after, section.window_s, "strike")
         self._block_item = RateLimitItemPerSecond(section.block_after, section.window_s, "strikes")
         self._slowed: dict[str, tuple[float, float]] = {}
+
+    async def close(self) -> None:
+        """Close the connections of the storage."""
+        if self._pool is not None:
+            await self._pool.disconnect()
 
     def subject(self, facts: RequestFacts) -> str:
         """Whom a request counts against: `user:...`; the key where the user is not known."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -267,36 +268,22 @@ def make_gateway(
     from stanchion.gateway.observed import MetricsObserver
     from stanchion.gateway.pages import make_pages
     from stanchion.gateway.paths import served_paths
-    from stanchion.gateway.record import Recorder, StoreSink
     from stanchion.models.surfaces import SURFACES
     from stanchion.store.database import open_database
-    from stanchion.store.exchanges import ExchangeStore
-    from stanchion.store.interactions import InteractionStore
     from stanchion.telemetry.metrics import Metrics
 
     settings, clock = sources.settings, clock or SystemClock()
     model, _, _ = gateway_model(sources)
     metrics = MetricsObserver(Metrics(sources.metrics_folder))
     address = sources.listen or model.listen
-    database = open_database(settings.store_url.reveal())
-    try:
-        spill = settings.state_dir / (SPILL_FILE if worker == 0 else f"{worker}.{SPILL_FILE}")
-        recorder = Recorder(
-            StoreSink(InteractionStore(database), ExchangeStore(database)),
-            clock=clock,
-            batch=model.records.batch,
-            every_s=model.records.every_s,
-            most_waiting=model.records.most_waiting,
-            spill=spill,
-        )
-        replica = make_replica_plane(
-            settings, is_loopback=is_loopback(split_address(address)[0]), clock=clock
-        )
+    with ExitStack() as undo:
+        database = open_database(settings.store_url.reveal())
+        undo.callback(database.close)
+        recorder = _recorder(database, model, settings.state_dir, worker=worker, clock=clock)
+        is_local = is_loopback(split_address(address)[0])
+        replica = make_replica_plane(settings, is_loopback=is_local, clock=clock)
         replica.watch.start()
-    except BaseException:
-        database.close()
-        raise
-    try:
+        undo.callback(replica.watch.stop)
         maker = LiveMaker(
             sources,
             clock=clock,
@@ -307,10 +294,7 @@ def make_gateway(
             replica=replica,
         )
         gateway = Gateway(maker.make(), served_paths(SURFACES))
-    except BaseException:
-        replica.watch.stop()
-        database.close()
-        raise
+        undo.pop_all()
     gateway.pages.update(make_pages(gateway, recorder, metrics=metrics.exposition))
     recorder.start()
     return GatewayProcess(
@@ -322,6 +306,24 @@ def make_gateway(
         admin_address=model.admin_listen if worker == 0 else "",
         sources=sources,
         maker=maker,
+    )
+
+
+def _recorder(
+    database: Database, model: GatewayModel, state_dir: Path, *, worker: int, clock: Clock
+) -> Recorder:
+    """What writes the records; each worker spills to a file of its own."""
+    from stanchion.gateway.record import Recorder, StoreSink
+    from stanchion.store.exchanges import ExchangeStore
+    from stanchion.store.interactions import InteractionStore
+
+    return Recorder(
+        StoreSink(InteractionStore(database), ExchangeStore(database)),
+        clock=clock,
+        batch=model.records.batch,
+        every_s=model.records.every_s,
+        most_waiting=model.records.most_waiting,
+        spill=state_dir / (SPILL_FILE if worker == 0 else f"{worker}.{SPILL_FILE}"),
     )
 
 

@@ -15,7 +15,16 @@ from stanchion.core.errors import StanchionError
 from stanchion.gateway.answering import send_refusal
 from stanchion.gateway.enforcement import choose_feature, decode, switched_off, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
-from stanchion.gateway.http_io import Answer, ClientGone, Receive, Scope, Send, read_body, read_headers
+from stanchion.gateway.http_io import (
+    Answer,
+    ClientGone,
+    Connection,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    read_headers,
+)
 from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, Live
 from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
@@ -90,7 +99,7 @@ class Gateway:
         feature, path = _split(scope["path"])
         served = self._codecs.get(path)
         if served is not None and scope["method"] == "POST":
-            await self._exchange(served, feature, scope, receive, send)
+            await self._exchange(served, feature, Connection(scope, receive, send))
             return
         await self._page(scope, path, send, is_known=served is not None)
 
@@ -106,9 +115,7 @@ class Gateway:
         kind = b"text/plain; charset=utf-8" if isinstance(value, bytes) else b"application/json"
         await Answer(send).whole(status, [(b"content-type", kind)], body)
 
-    async def _exchange(
-        self, served: Served, feature: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _exchange(self, served: Served, feature: str, connection: Connection) -> None:
         codec, answering = served
         live = self._live
         exchange = Exchange(
@@ -121,17 +128,17 @@ class Gateway:
         begin_request(exchange.id)
         exchange.at = live.clock.now().isoformat()
         exchange.task = asyncio.current_task()
-        answer = Answer(send)
+        answer = Answer(connection.send)
         self._running.add(exchange)
         watcher: asyncio.Task[None] | None = None
         try:
             try:
                 exchange.within(live.body_timeout_s, Interrupt.SLOW_BODY)
-                request_feature = await self._read(exchange, codec, feature, scope, receive)
+                request_feature = await self._read(exchange, codec, feature, connection)
                 exchange.within(request_feature.deadline_s)
                 if request_feature.records_first and live.recorder is not None:
                     exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
-                watcher = asyncio.create_task(_watch(receive, exchange))
+                watcher = asyncio.create_task(_watch(connection.receive, exchange))
                 self._tell_started(exchange)
                 await self._followed(exchange, partial(answering, exchange, codec, answer))
             except asyncio.CancelledError:
@@ -153,18 +160,18 @@ class Gateway:
             await self._settle(exchange)
 
     async def _read(
-        self, exchange: Exchange, codec: SurfaceCodec, named: str, scope: Scope, receive: Receive
+        self, exchange: Exchange, codec: SurfaceCodec, named: str, connection: Connection
     ) -> Feature:
         """Who asks, for which feature, and what: everything before the first decision."""
         live = exchange.live
-        exchange.headers = read_headers(scope["headers"], max_bytes=live.max_header_bytes)
+        exchange.headers = read_headers(connection.scope["headers"], max_bytes=live.max_header_bytes)
         if live.parts.access is not None:
             exchange.stage = Stage.ACCESS
             exchange.caller = await live.parts.access.authenticate(exchange.headers, surface=exchange.surface)
         feature = exchange.feature = choose_feature(exchange, named)
         exchange.guarantee, exchange.stage = feature.guarantee, Stage.DECODE
         _check_media_type(exchange)
-        raw = await read_body(receive, exchange.headers, max_bytes=feature.max_body_bytes)
+        raw = await read_body(connection.receive, exchange.headers, max_bytes=feature.max_body_bytes)
         take_facts(exchange, feature, decode(codec, decode_body(raw)))
         return feature
 

@@ -134,7 +134,7 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
     question = question_of(exchange, codec, route, prepared)
     exchange.stage = Stage.UPSTREAM
     if request.stream:
-        await stream_answer(exchange, codec, prepared, route, question, answer)
+        await stream_answer(exchange, codec, prepared, answer, route=route, question=question)
         return
     reply = await ask(exchange, route, question)
     exchange.usage = route.priced(reply.usage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from stanchion.gateway.json_body import invalid
 from stanchion.gateway.ports import Outcome, Refused
@@ -17,6 +17,14 @@ _ONCE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"x-api-key"}
 )
 _CODINGS = (b"", b"identity")
+
+
+class Connection(NamedTuple):
+    """The three that ASGI gives an application for one request."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
 
 
 class ClientGone(Exception):

@@ -199,9 +199,10 @@ async def stream_answer(
     exchange: Exchange,
     codec: SurfaceCodec,
     prepared: PreparedInteraction,
+    answer: Answer,
+    *,
     route: Route,
     question: Question,
-    answer: Answer,
 ) -> None:
     """Stream the answer to a prepared request; an error after its head was sent is its last event."""
     request, feature = exchange.asked, exchange.held_to

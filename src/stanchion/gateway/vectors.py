@@ -40,7 +40,7 @@ async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None
         )
     exchange.stage = Stage.UPSTREAM
     reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
-    await _sent(exchange, codec, route, reply, answer)
+    await _sent(exchange, codec, reply, answer, route=route)
 
 
 async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
@@ -54,7 +54,7 @@ async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> N
         return
     exchange.stage = Stage.UPSTREAM
     reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
-    await _sent(exchange, codec, route, reply, answer)
+    await _sent(exchange, codec, reply, answer, route=route)
 
 
 async def _begun(exchange: Exchange, codec: SurfaceCodec) -> Route:
@@ -68,7 +68,9 @@ async def _begun(exchange: Exchange, codec: SurfaceCodec) -> Route:
     return route
 
 
-async def _sent(exchange: Exchange, codec: SurfaceCodec, route: Route, reply: Reply, answer: Answer) -> None:
+async def _sent(
+    exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer, *, route: Route
+) -> None:
     exchange.usage = route.priced(reply.usage)
     exchange.outcome, exchange.stage = exchange_outcome(exchange), Stage.DONE
     await send_reply(exchange, codec, reply, answer)

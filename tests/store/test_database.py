@@ -12,6 +12,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from writer_process import race
 
+from stanchion.core.clock import SystemClock
 from stanchion.core.errors import IntegrityError, MissingExtraError, UnavailableError, UsageError
 from stanchion.store import migrate
 from stanchion.store.audit_chain import NewEntry
@@ -342,3 +343,28 @@ def test_threads_may_share_a_database(database, log):
 
 def test_the_last_migration_file_is_the_newest_version():
     assert newest_file() == migrate.newest_version()
+
+
+def test_a_second_opening_in_one_process_loses_no_commit_to_another_process(tmp_path):
+    """POSIX locks belong to the process: closing any descriptor of the file would drop them all."""
+    path = tmp_path / "records.db"
+    code = (
+        "import sys; from pathlib import Path; from stanchion.core.clock import SystemClock\n"
+        "from stanchion.store.audit_log import AuditLog; from stanchion.store.database import open_database\n"
+        "with open_database(Path(sys.argv[1])) as d:\n"
+        "    print(AuditLog(d, clock=SystemClock()).head().sequence)\n"
+    )
+
+    def seen_elsewhere() -> str:
+        command = [sys.executable, "-c", code, str(path)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    with open_database(path) as first, open_database(path) as second:
+        log = AuditLog(first, clock=SystemClock())
+        log.append("gate.verdict", {"n": 1})
+        third = open_database(path)
+        assert seen_elsewhere() == "1"  # and at its end it must not delete the log of these two
+        log.append("gate.verdict", {"n": 2})
+        AuditLog(second, clock=SystemClock()).append("gate.verdict", {"n": 3})
+        assert seen_elsewhere() == "3"
+        third.close()

@@ -8,6 +8,7 @@ IMMEDIATE: two writers queue at the start, where waiting is possible, and never 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,17 @@ def _sqlite(url: sa.URL, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine
 
 
 def _create_private_file(path: Path) -> None:
-    """Make the file readable by its owner only; SQLite gives its side files the same mode."""
+    """Make the file readable by its owner only; SQLite gives its side files the same mode.
+
+    A file that is there is not opened: closing it again would drop every lock that this process holds on it
+    (fcntl(2)), and another process would take the write-ahead log for nobody's and delete it, with the
+    commits of this one (sqlite.org/howtocorrupt.html, section 2.2).
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+        if not path.exists():
+            with contextlib.suppress(FileExistsError):  # somebody else made it meanwhile
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise UsageError(
             f"the database {path} cannot be made: {error.strerror}.", hint="Check the folder and its rights."

@@ -9,6 +9,7 @@ from stanchion.core.interaction import Reply
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer, RawHeaders
 from stanchion.gateway.ports import Refused
+from stanchion.gateway.trace_facts import traceparent_of
 from stanchion.models.events import events_of
 from stanchion.models.surface import StreamEncoder, SurfaceCodec, encode_json
 
@@ -65,6 +66,8 @@ def head(exchange: Exchange, *, is_stream: bool) -> RawHeaders:
             if len(listed) > _MAX_EXPLANATION:
                 listed = b'"too long for a header; look the reference up"'
             headers.append((b"x-stanchion-decisions", listed))
+    if exchange.facts.span_id:
+        headers.append((b"traceresponse", traceparent_of(exchange.facts, exchange.facts.span_id).encode()))
     if exchange.ticket:
         headers.append((b"x-stanchion-approval", exchange.ticket.encode()))
     return headers

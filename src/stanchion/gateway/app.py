@@ -31,12 +31,13 @@ from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, Refused, Stage
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.request_ids import begin_request
+from stanchion.gateway.trace_facts import content_hashes, traced
 from stanchion.models.surface import SurfaceCodec, encode_json
 
 _log = logging.getLogger(__name__)
 Answering = Callable[[Exchange, SurfaceCodec, Answer], Awaitable[None]]
 Served = tuple[SurfaceCodec, Answering]
-Page = Callable[[Live], tuple[int, object]]
+Page = Callable[[Live, Scope], tuple[int, object]]
 
 
 class Gateway:
@@ -106,7 +107,7 @@ class Gateway:
     async def _page(self, scope: Scope, path: str, send: Send, *, is_known: bool) -> None:
         page = self.pages.get(path)
         if page is not None and scope["method"] in ("GET", "HEAD"):
-            status, value = page(self._live)
+            status, value = page(self._live, scope)
         elif page is not None or is_known:
             status, value = 405, _plain_error("method_not_allowed", "this path is asked in another way.")
         else:
@@ -165,6 +166,7 @@ class Gateway:
         """Who asks, for which feature, and what: everything before the first decision."""
         live = exchange.live
         exchange.headers = read_headers(connection.scope["headers"], max_bytes=live.max_header_bytes)
+        exchange.facts = traced(exchange)
         if live.parts.access is not None:
             exchange.stage = Stage.ACCESS
             exchange.caller = await live.parts.access.authenticate(exchange.headers, surface=exchange.surface)
@@ -294,6 +296,7 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
             surfaces |= answered_surfaces(exchange.shown.message)
         manifest = counts(feature.guard, surfaces, exchange.decisions)
     switches = live.parts.switches
+    input_hash, output_hash = content_hashes(exchange)
     return ExchangeRecord(
         facts=exchange.facts,
         at=exchange.at,
@@ -319,6 +322,8 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
         switch_id=exchange.switch_id,
         unknown_events=exchange.unknown_events,
         error=exchange.error,
+        input_hash=input_hash,
+        output_hash=output_hash,
     )
 
 

@@ -13,6 +13,7 @@ from stanchion.core.interaction import End, FinishReason, Reply, StreamEvent, as
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.live import Live
 from stanchion.gateway.ports import Outcome, Refused, UpstreamTry
+from stanchion.gateway.trace_facts import traceparent_of, try_span
 from stanchion.gateway.upstream import Question, Route
 from stanchion.models.events import events_of
 
@@ -37,7 +38,7 @@ async def ask(exchange: Exchange, route: Route, question: Question) -> Reply:
             return here
         try:
             async with asyncio.timeout(here.provider.timeout_s):
-                reply = await here.provider.upstream.ask(_for(question, here))
+                reply = await here.provider.upstream.ask(chain.asked(question, here))
         except _ERRORS as error:
             chain.failed(here, error)
         except BaseException:
@@ -63,7 +64,7 @@ async def stream(
             yield tuple(events_of(here))
             return
         has_begun = is_whole = False
-        source = here.provider.upstream.stream(_for(question, here))
+        source = here.provider.upstream.stream(chain.asked(question, here))
         async with aclosing(source):
             try:
                 async for batch in source:
@@ -103,6 +104,7 @@ class _Chain:
         self._error: StanchionError | TimeoutError | None = None
         self._may_go_on = True
         self._began_ns = 0
+        self._span_id = ""
 
     def __iter__(self) -> Iterator[Route | Reply]:
         yield from self._allowed(self._route)
@@ -126,6 +128,13 @@ class _Chain:
             return
         self._began_ns = self._live.clock.monotonic_ns()
         yield route
+
+    def asked(self, question: Question, route: Route) -> Question:
+        """The question as this route gets it, with its place in the trace."""
+        facts, said = self._exchange.facts, _for(question, route)
+        self._span_id = try_span(facts)
+        place = traceparent_of(facts, self._span_id)
+        return msgspec.structs.replace(said, traceparent=place) if place else said
 
     def answered(self, route: Route) -> None:
         latency_ms = self._note(route.provider.name, route.model, "ok")
@@ -151,8 +160,11 @@ class _Chain:
         self._exchange.upstream_ns += elapsed_ns
         latency_ms = round(elapsed_ns / 1e6, 3)
         self._exchange.tries.append(
-            UpstreamTry(provider=provider, model=model, status=status, latency_ms=latency_ms)
+            UpstreamTry(
+                provider=provider, model=model, status=status, latency_ms=latency_ms, span_id=self._span_id
+            )
         )
+        self._span_id = ""
         return latency_ms
 
     def refusal(self) -> Refused:

@@ -18,6 +18,7 @@ from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature
 from stanchion.gateway.manifest import outcome_of
+from stanchion.gateway.parameters import check_parameters
 from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.stream_flow import stream_answer
 from stanchion.gateway.tool_calls import decided_calls, redeemed, ticket_outcome
@@ -82,6 +83,7 @@ def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
     if exchange.is_single_user:
         tenant = keys.key("tenant", exchange.header(b"x-stanchion-tenant")) or tenant
     interaction = request.interaction
+    trace = exchange.facts
     session_id = session if is_plain(session) else keys.key("session", session)
     exchange.facts = RequestFacts(
         id=exchange.id,
@@ -97,7 +99,10 @@ def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
         model=interaction.model[:_LONGEST_ID],
         tools=tuple(tool.name for tool in interaction.tools),
         guard_version=feature.guard_version,
-        trace_id=_trace_id(exchange.header(b"traceparent")),
+        trace_id=trace.trace_id,
+        span_id=trace.span_id,
+        parent_span_id=trace.parent_span_id,
+        is_sampled=trace.is_sampled,
     )
     exchange.request = msgspec.structs.replace(
         request,
@@ -143,7 +148,7 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
     checked = await feature.guard.afinish(prepared, reply)
     exchange.guard_ns += exchange.live.clock.monotonic_ns() - began_ns
     assert checked.reply is not None  # noqa: S101 - `afinish` gives one
-    exchange.decisions = checked.reply.decisions
+    exchange.decisions = (*checked.reply.decisions, *exchange.beside)
     exchange.shown = reply
     shown = checked.reply
     if reply.message.tool_calls:
@@ -313,6 +318,8 @@ async def prepare(exchange: Exchange, interaction: Interaction) -> PreparedInter
         raise invalid("not_checkable", error.message, error.hint or "") from None
     exchange.guard_ns += clock.monotonic_ns() - began_ns
     exchange.decisions = prepared.decisions
+    if prepared.blocked is None:
+        await check_parameters(exchange)
     return prepared
 
 
@@ -353,10 +360,3 @@ def _traffic(exchange: Exchange) -> str:
     said = exchange.header(b"x-stanchion-traffic")
     may_say = exchange.is_single_user or "responder" in exchange.caller.roles
     return said if may_say and said in ("sentinel", "drill") else "live"
-
-
-def _trace_id(traceparent: str) -> str:
-    """The trace id of a W3C `traceparent` header (version 00); empty when there is none."""
-    parts = traceparent.split("-")
-    is_one = len(parts) == 4 and len(parts[1]) == 32 and all(c in "0123456789abcdef" for c in parts[1])
-    return parts[1] if is_one and parts[1] != "0" * 32 else ""

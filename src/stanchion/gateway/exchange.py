@@ -49,6 +49,7 @@ class Exchange:
         "assignment",
         "at",
         "before_end",
+        "beside",
         "caller",
         "components",
         "decisions",
@@ -105,6 +106,7 @@ class Exchange:
         self.components = ComponentSet()
         self.assignment: Assignment | None = None
         self.decisions: tuple[Decision, ...] = ()
+        self.beside: tuple[Decision, ...] = ()
         self.outcome = Outcome.INTERNAL_ERROR
         self.stage = Stage.DECODE
         self.status = 0

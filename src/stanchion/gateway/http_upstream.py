@@ -114,7 +114,7 @@ class HttpUpstream:
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
         codec, body = self._written(question, stream=False)
-        response = await self._post(codec.name, body, question.key)
+        response = await self._post(codec.name, body, question)
         try:
             if response.status != 200:
                 raise await self._refused(response)
@@ -126,7 +126,7 @@ class HttpUpstream:
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
         codec, body = self._written(question, stream=True)
-        response = await self._post(codec.name, body, question.key)
+        response = await self._post(codec.name, body, question)
         reader: AnswerReader | None = None
         try:
             if response.status != 200:
@@ -181,11 +181,13 @@ class HttpUpstream:
             raise no_json_error(self._what, headers, raw)
         return decode_strict(raw, what=f"{self._what}: the answer is something")
 
-    async def _post(self, api: str, body: bytes, key: str) -> aiohttp.ClientResponse:
+    async def _post(self, api: str, body: bytes, question: Question) -> aiohttp.ClientResponse:
         import aiohttp
 
         session = self._session_here()
-        headers = self._with_key(key) if key else self._headers
+        headers = self._with_key(question.key) if question.key else self._headers
+        if question.traceparent:
+            headers = {**headers, "traceparent": question.traceparent}
         for is_last in (False, True):
             try:
                 response = await session.post(

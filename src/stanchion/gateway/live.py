@@ -68,7 +68,10 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """One configuration. `is_local`: only this machine can reach the gateway."""
+    """One configuration. `is_local`: only this machine can reach the gateway.
+
+    `metrics` says who may read `/metrics` (`loopback`, `open`, `off`). `trace_share` is the share of new traces that is sampled; None: no spans are made.
+    """
 
     environment: str
     features: Mapping[str, Feature]
@@ -84,4 +87,6 @@ class Live:
     body_timeout_s: float = 15.0
     max_header_bytes: int = 32 * 1024
     digest: str = ""
+    trace_share: float | None = None
+    metrics: str = "loopback"
     variants: Mapping[str, Feature] = field(default_factory=dict)

@@ -6,22 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 from stanchion.gateway.app import Gateway, Page
+from stanchion.gateway.gateway_file import is_loopback
+from stanchion.gateway.http_io import Scope
 from stanchion.gateway.live import Live
 from stanchion.gateway.record import Recorder
 from stanchion.models.openai_vectors import openai_models
 
 MetricsText = Callable[[], bytes]
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
 
 def make_pages(
     gateway: Gateway, recorder: Recorder | None = None, *, metrics: MetricsText | None = None
 ) -> dict[str, Page]:
-    """The pages by path."""
+    """The pages by path; each is asked with the configuration and the ASGI scope."""
 
-    def health(live: Live) -> tuple[int, Any]:
+    def health(live: Live, scope: Scope) -> tuple[int, Any]:
         return 200, {"status": "alive"}
 
-    def ready(live: Live) -> tuple[int, Any]:
+    def ready(live: Live, scope: Scope) -> tuple[int, Any]:
         unprotected = sorted(
             name for name, feature in live.features.items() if feature.guard_state != "protecting"
         )
@@ -37,7 +40,7 @@ def make_pages(
             said["records"] = recorder.health()
         return (503 if gateway.is_draining else 200), said
 
-    def models(live: Live) -> tuple[int, Any]:
+    def models(live: Live, scope: Scope) -> tuple[int, Any]:
         created = int(live.clock.now().timestamp())
         return 200, openai_models(live.models.names(), created=created)
 
@@ -51,11 +54,26 @@ def make_pages(
 
 
 def _metrics(text: MetricsText | None) -> Page:
-    def page(live: Live) -> tuple[int, Any]:
-        if text is not None:
-            return 200, text()
-        from prometheus_client import REGISTRY, generate_latest
-
-        return 200, generate_latest(REGISTRY)
+    def page(live: Live, scope: Scope) -> tuple[int, Any]:
+        if text is None or live.metrics == "off":
+            return 404, _error("metrics_off", "metrics are switched off here.")
+        if live.metrics == "loopback" and not is_from_here(scope):
+            return 403, _error(
+                "metrics_not_open",
+                "metrics can be read from this machine only. `telemetry: {metrics: open}` lets others.",
+            )
+        return 200, text()
 
     return page
+
+
+def is_from_here(scope: Scope) -> bool:
+    """Whether this machine asks, and not for somebody else as a proxy does."""
+    client = scope.get("client")
+    if client is None or not is_loopback(client[0]):
+        return False
+    return not any(name in _FORWARDED for name, _ in scope["headers"])
+
+
+def _error(code: str, message: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message}}

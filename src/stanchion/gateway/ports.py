@@ -370,13 +370,14 @@ class Access(Protocol):
 # --- record -------------------------------------------------------------------------------------------------
 
 
-class UpstreamTry(msgspec.Struct, frozen=True, kw_only=True):
-    """One try at a provider."""
+class UpstreamTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One try at a provider; `span_id` is what its `traceparent` said, where spans are made."""
 
     provider: str
     model: str
     status: str
     latency_ms: float
+    span_id: str = ""
 
 
 class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -384,6 +385,7 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `manifest` is the expected checks with what became of each (they are in the decisions' `checks`; here are
     the counts by state: expected, ran, did_not_run). Times are milliseconds; `cost_usd` None: not known.
+    `input_hash` and `output_hash` are keyed and stand for the words in spans; empty where none are made.
     """
 
     facts: RequestFacts
@@ -410,6 +412,8 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
     switch_id: str = ""
     unknown_events: dict[str, int] = msgspec.field(default_factory=dict)
     error: str = ""
+    input_hash: str = ""
+    output_hash: str = ""
 
 
 class Observer(Protocol):

@@ -166,7 +166,7 @@ class StreamFlow:
     def _take_decisions(self) -> None:
         answered = self._guard.answer
         if answered is not None and answered.reply is not None:
-            self._exchange.decisions = answered.reply.decisions
+            self._exchange.decisions = (*answered.reply.decisions, *self._exchange.beside)
             self._exchange.shown = answered.reply
 
 

@@ -23,7 +23,8 @@ from stanchion.models.wire import Request
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is asked: a request as the guard left it, in the words of the API it came by (`surface`).
 
-    `key` is the client's own key for the vendor, where the gateway forwards it. `lost` is where a provider
+    `key` is the client's own key for the vendor, where the gateway forwards it; `traceparent` goes with it
+    where there is a trace. `lost` is where a provider
     counts what its API has no word for.
     """
 
@@ -31,6 +32,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     surface: str
     model: str
     key: str = ""
+    traceparent: str = ""
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property

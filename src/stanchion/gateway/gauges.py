@@ -1,0 +1,91 @@
+"""What the parts of a gateway say of themselves, as metrics: switches, breakers, queues, what was lost.
+
+Counts of requests come with their records (`observed`); these are asked for when the metrics are read, and
+every second besides, because with several workers any of them may be the one that answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from stanchion.core.clock import Clock
+from stanchion.core.errors import StanchionError
+from stanchion.gateway.approvals import ApprovalQueue
+from stanchion.gateway.breaker import BreakerState, SlidingBreaker
+from stanchion.gateway.control_document import ControlKind
+from stanchion.gateway.control_reader import ControlReader
+from stanchion.gateway.live import Live
+from stanchion.gateway.record import Recorder
+from stanchion.gateway.switches import SwitchBoard
+from stanchion.store.times import to_us
+from stanchion.telemetry.metrics import Metrics
+
+_EVERY_S = 1.0
+_APPROVALS_EVERY_S = 5.0
+_OPEN = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauged:
+    """What is asked. `live` and the counts are functions, so that a reload is followed."""
+
+    live: Callable[[], Live]
+    reader: ControlReader
+    board: SwitchBoard
+    recorder: Recorder
+    swallowed: Callable[[], int]
+    upkeep_failures: Callable[[], Mapping[str, int]]
+    clock: Clock
+
+
+class Gauges:
+    """Sets the gauges of one process; call it with the metrics, or let it `run`."""
+
+    def __init__(self, asked: Gauged) -> None:
+        self._asked = asked
+        self._began_us = to_us(asked.clock.now())
+        self._next_approvals_s = 0.0
+
+    def __call__(self, metrics: Metrics) -> None:
+        """Set everything that memory knows; no I/O."""
+        asked = self._asked
+        self._set_switches(metrics)
+        breaker = asked.live().parts.breaker
+        if isinstance(breaker, SlidingBreaker):
+            for each in breaker.health():
+                metrics.set("stanchion_breaker_open", _OPEN[each.state], each.name)
+        records = asked.recorder.health()
+        metrics.set("stanchion_queue_depth", records.waiting, "records")
+        metrics.total("stanchion_records_lost_total", records.lost)
+        metrics.total("stanchion_observer_errors_total", asked.swallowed())
+        for part, count in asked.upkeep_failures().items():
+            metrics.total("stanchion_upkeep_failures_total", count, part)
+
+    async def run(self, metrics: Metrics) -> None:
+        """Set them again and again until cancelled."""
+        while True:
+            self(metrics)
+            await self._count_approvals(metrics)
+            await asyncio.sleep(_EVERY_S)
+
+    def _set_switches(self, metrics: Metrics) -> None:
+        asked = self._asked
+        heard_us = asked.reader.standing(ControlKind.SWITCHES).heard_at_us or self._began_us
+        age_s = max(0.0, (to_us(asked.clock.now()) - heard_us) / 1e6)
+        metrics.set("stanchion_switch_version", asked.board.version)
+        metrics.set("stanchion_switch_age_seconds", age_s)
+        metrics.set("stanchion_switches_engaged", asked.board.engaged)
+
+    async def _count_approvals(self, metrics: Metrics) -> None:
+        """The tickets that wait stand in the database; it is asked seldom, and off the loop."""
+        queue = self._asked.live().parts.approvals
+        now_s = self._asked.clock.monotonic_ns() / 1e9
+        if not isinstance(queue, ApprovalQueue) or now_s < self._next_approvals_s:
+            return
+        self._next_approvals_s = now_s + _APPROVALS_EVERY_S
+        try:
+            metrics.set("stanchion_approvals_pending", await asyncio.to_thread(queue.pending))
+        except StanchionError:
+            metrics.add("stanchion_upkeep_failures_total", 1, "approvals_gauge")

@@ -24,15 +24,25 @@ Context = Mapping[str, tuple[str, ...]]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """A detector as a policy wants it to be used. `detector` is a Detector or an AsyncDetector."""
+    """A detector as a policy wants it to be used. `detector` is a Detector or an AsyncDetector.
+
+    The other fields follow from it: its id, and up to how many characters it may run on the caller's thread
+    (`counts_context`: those of the context included).
+    """
 
     detector: Any
     settings: DetectorSettings
+    id: str = ""
+    at_once_characters: int = 0
+    counts_context: bool = False
 
-    @property
-    def id(self) -> str:
-        """The detector's id."""
-        return str(self.detector.id)
+    def __post_init__(self) -> None:
+        """What does not change of the detector is asked once, not with every text."""
+        set_field = msgspec.structs.force_setattr
+        set_field(self, "id", str(self.detector.id))
+        characters, counts_context = _at_once(self.detector)
+        set_field(self, "at_once_characters", characters)
+        set_field(self, "counts_context", counts_context)
 
     @property
     def deadline_s(self) -> float:
@@ -107,6 +117,8 @@ class CheckRunner:
         given_up: set[str] | None = None,
     ) -> Results:
         """The result of every check on every text, by (check number, text number)."""
+        if not given_up and all(_may_run_at_once(check, texts) for check in checks):
+            return self._at_once(checks, texts)
         lost = set() if given_up is None else given_up
         steps = [_Step(c, t) for t in range(len(texts)) for c in range(len(checks))]
         results: Results = {
@@ -137,13 +149,29 @@ class CheckRunner:
         lost.update(checks[c].id for (c, _), one in results.items() if one.status is CheckStatus.TIMED_OUT)
         return results
 
+    def _at_once(self, checks: Sequence[Check], texts: Sequence[CheckInput]) -> Results:
+        """Every check of every text on the caller's thread."""
+        results: Results = {}
+        for number, text in enumerate(texts):
+            given: DetectorInput | None = None
+            for place, check in enumerate(checks):
+                started_ns = time.monotonic_ns()
+                try:
+                    if given is None:
+                        given = detector_input(text, self._build_views(text.text))
+                    found = check.detector.detect(given)
+                    results[place, number] = _validated(check, text, found, started_ns)
+                except (Exception, SystemExit) as error:
+                    results[place, number] = _broke(error, started_ns)
+        return results
+
     def _start_waiting(self, check: Check, text: CheckInput) -> _Started:
         detector: AsyncDetector = check.detector
 
         async def ask() -> CheckResult:
             started_ns = time.monotonic_ns()
             found = await detector.adetect(detector_input(text, self._build_views(text.text)))
-            return _validated(check, text, found, elapsed_ms=_ms_since(started_ns))
+            return _validated(check, text, found, started_ns)
 
         return _Started(start_on_background_loop(ask()), time.monotonic())
 
@@ -225,9 +253,9 @@ class _Batch:
                 views = self._views[step.text] = self._work.build_views(text.text)
             detector: Detector = check.detector
             found: Any = detector.detect(detector_input(text, views))
-            return _validated(check, text, found, elapsed_ms=_ms_since(started_ns))
-        except (Exception, SystemExit) as error:  # the declared outcome takes over; its words stay out
-            return _failed(CheckStatus.ERRORED, f"raised {type(error).__name__}", _ms_since(started_ns))
+            return _validated(check, text, found, started_ns)
+        except (Exception, SystemExit) as error:
+            return _broke(error, started_ns)
 
 
 def detector_input(text: CheckInput, views: ViewSet) -> DetectorInput:
@@ -275,8 +303,11 @@ async def _awaited(door: Door, check: Check, started: _Started) -> CheckResult:
     return started.future.result()
 
 
-def _validated(check: Check, text: CheckInput, found: Any, *, elapsed_ms: float) -> CheckResult:
+def _validated(check: Check, text: CheckInput, found: Any, started_ns: int) -> CheckResult:
     """Keep what is a finding; say so when something was not."""
+    elapsed_ms = _ms_since(started_ns)
+    if type(found) is list and not found:
+        return CheckResult(status=CheckStatus.RAN, elapsed_ms=elapsed_ms)
     if not isinstance(found, Sequence) or isinstance(found, str | bytes):
         return _failed(CheckStatus.ERRORED, f"gave {type(found).__name__}, not findings", elapsed_ms)
     lines = _Lines(text.text)
@@ -335,25 +366,37 @@ class _Lines:
         return msgspec.structs.replace(finding, detector=detector, location=location)
 
 
+def _broke(error: BaseException, started_ns: int) -> CheckResult:
+    """A check that raised: its declared outcome takes over, its words stay out."""
+    return _failed(CheckStatus.ERRORED, f"raised {type(error).__name__}", _ms_since(started_ns))
+
+
 def _failed(status: CheckStatus, reason: str, elapsed_ms: float = 0.0) -> CheckResult:
     return CheckResult(status=status, reason=reason, elapsed_ms=elapsed_ms)
 
 
-def _may_run_at_once(check: Check, texts: Sequence[CheckInput]) -> bool:
-    """Whether a check may run on the caller's thread: packaged, linear-time, and little to read.
+def _at_once(detector: Any) -> tuple[int, bool]:
+    """Up to how many characters a check may run on the caller's thread, and whether context counts.
 
-    A hand-over to a worker costs more than such a check. A slower detector may say with `quick_characters` up
-    to how much text, with the context that it reads beside it, it is quick all the same. Other people's
-    detectors are never trusted so far.
+    A hand-over to a worker costs more than a check that is packaged, linear-time and has little to read. A
+    slower detector may say with `quick_characters` up to how much text, with the context that it reads beside
+    it, it is quick all the same. Other people's detectors are never trusted so far.
     """
-    detector = check.detector
-    if not type(detector).__module__.startswith(_PACKAGED):
+    if _waits(detector) or not type(detector).__module__.startswith(_PACKAGED):
+        return 0, False
+    if Cost(detector.cost) is Cost.MICROSECONDS:
+        return AT_ONCE_CHARACTERS, False
+    return int(getattr(detector, "quick_characters", 0)), True
+
+
+def _may_run_at_once(check: Check, texts: Sequence[CheckInput]) -> bool:
+    """Whether a check may run on the caller's thread over these texts."""
+    if not check.at_once_characters:
         return False
     size = sum([len(text.text) for text in texts])
-    if Cost(detector.cost) is Cost.MICROSECONDS:
-        return size <= AT_ONCE_CHARACTERS
-    quick = getattr(detector, "quick_characters", 0)
-    return size <= quick and size + sum(map(_context_size, texts)) <= quick
+    if check.counts_context:
+        size += sum(map(_context_size, texts))
+    return size <= check.at_once_characters
 
 
 def _context_size(text: CheckInput) -> int:

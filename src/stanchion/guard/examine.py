@@ -33,6 +33,10 @@ FAILED = "check.failed"
 TAKEN_OUT = frozenset({Surface.RETRIEVED, Surface.TOOL_RESULT, Surface.TOOL_DEFINITION, Surface.REASONING})
 
 
+_SURFACES = tuple(Surface)
+_NOTHING_SAID = Ruling()
+
+
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """What is the same for all texts of one exchange."""
 
@@ -111,12 +115,13 @@ class Examiner:
         by_surface: dict[Surface, list[Field]] = {}
         for field in listed:
             by_surface.setdefault(field.surface, []).append(field)
-        total = sum(len(field.text) for field in listed if isinstance(field, TextField))
+        total = sum([len(field.text) for field in listed if isinstance(field, TextField)])
         too_much = self._beyond_totals(total, len(listed))
         outcomes = {}
         passing = passing or Passing()
-        for surface in Surface:
-            given = (grounds or {}).get(surface, ())
+        grounds = grounds or {}
+        for surface in _SURFACES:
+            given = grounds.get(surface, ())
             if surface in by_surface or given:
                 outcomes[surface] = await self._surface(
                     door,
@@ -157,22 +162,27 @@ class Examiner:
         examined = []
         for number, text in enumerate(texts):
             found = [f for c in range(len(checks)) for f in results[c, number].findings]
+            if not found:
+                examined.append(Examined(field=text, ruling=_NOTHING_SAID, effect=Effect.ALLOW))
+                continue
             counted = [one for one in found if self._policy.table.counts(one, text.origin)]
             one, grounds = self.judged(text, counted)
             examined.append(one)
             gathered.findings.extend(counted)
             gathered.grounds.extend(grounds)
+        origins = [text.origin for text in texts]
         records = tuple(
-            self._record(check, surface, [(results[c, t], text.origin) for t, text in enumerate(texts)])
-            for c, check in enumerate(checks)
+            [
+                self._record(check, surface, [results[c, t] for t in range(len(texts))], origins)
+                for c, check in enumerate(checks)
+            ]
         )
         outcome, failures = _failures(checks, records)
         gathered.grounds.extend(failures)
-        gathered.grounds.sort(key=lambda ground: -ground.effect.rank)
-        decision = self._decision(surface, gathered, records, examined)
-        elapsed_ms = (self._clock.monotonic_ns() - started_ns) / 1e6
+        gathered.grounds.sort(key=_strictest_first)
+        decision = self._decision(surface, gathered, records, examined, outcome, started_ns)
         return SurfaceOutcome(
-            decision=msgspec.structs.replace(decision, outcome=outcome, elapsed_ms=elapsed_ms),
+            decision=decision,
             ground=gathered.grounds[0] if gathered.grounds else None,
             examined=tuple(examined),
         )
@@ -183,6 +193,8 @@ class Examiner:
         gathered: _Gathered,
         records: tuple[CheckRecord, ...],
         examined: Sequence[Examined],
+        outcome: OnFailure | None,
+        started_ns: int,
     ) -> Decision:
         grounds = gathered.grounds
         shadow = [hit.rule for one in examined for hit in one.ruling.shadow_hits]
@@ -191,14 +203,16 @@ class Examiner:
             effect=grounds[0].effect if grounds else Effect.ALLOW,
             surface=surface,
             mode=self._policy.mode,
-            rule_ids=tuple(dict.fromkeys(ground.rule_id for ground in grounds)),
+            rule_ids=tuple(dict.fromkeys([ground.rule_id for ground in grounds])),
             findings=tuple(gathered.findings),
             checks=records,
             policy_digest=self._policy.digest,
             reason=grounds[0].reason if grounds else "",
             reference=self._ids.new("dec"),
             shadow_effect=shadow[0].effect if shadow else Effect.ALLOW,
-            shadow_rule_ids=tuple(dict.fromkeys(rule.id for rule in shadow)),
+            shadow_rule_ids=tuple(dict.fromkeys([rule.id for rule in shadow])),
+            outcome=outcome,
+            elapsed_ms=(self._clock.monotonic_ns() - started_ns) / 1e6,
         )
 
     def _readable(self, fields: Sequence[Field], gathered: _Gathered) -> list[TextField]:
@@ -277,21 +291,27 @@ class Examiner:
         return ground, own_finding(PARTS, "input.media", field=part.field, rule=part.kind, reason=reason)
 
     def _record(
-        self, check: Check, surface: Surface, by_text: Sequence[tuple[CheckResult, Origin]]
+        self, check: Check, surface: Surface, results: Sequence[CheckResult], origins: Sequence[Origin]
     ) -> CheckRecord:
-        results = [result for result, _ in by_text]
-        failed = next((result for result in results if result.status is not CheckStatus.RAN), None)
-        status = CheckStatus.SKIPPED if not results else failed.status if failed else CheckStatus.RAN
         counts = self._policy.table.counts
+        status = CheckStatus.RAN if results else CheckStatus.SKIPPED
+        reason = "" if results else "there was no text it could read"
+        elapsed_ms, findings, failed = 0.0, 0, False
+        for result, origin in zip(results, origins, strict=True):
+            elapsed_ms += result.elapsed_ms
+            for found in result.findings:
+                findings += counts(found, origin)
+            if result.status is not CheckStatus.RAN and not failed:
+                status, reason, failed = result.status, result.reason, True
         return CheckRecord(
             detector=check.id,
             version=str(check.detector.version),
             surface=surface,
             status=status,
-            elapsed_ms=round(sum(result.elapsed_ms for result in results), 3),
-            findings=sum(counts(found, origin) for result, origin in by_text for found in result.findings),
+            elapsed_ms=round(elapsed_ms, 3),
+            findings=findings,
             on_failure=check.settings.fail,
-            reason=failed.reason if failed else "" if results else "there was no text it could read",
+            reason=reason,
         )
 
 
@@ -309,6 +329,10 @@ def own_finding(
         rule=rule,
         reason=reason,
     )
+
+
+def _strictest_first(ground: Ground) -> int:
+    return -ground.effect.rank
 
 
 def _limit(name: str, value: int, limit: int, *, field: TextField | None = None) -> tuple[Ground, Finding]:

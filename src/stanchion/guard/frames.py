@@ -27,6 +27,8 @@ _LEAD = 8  # characters in front of a place that assertions of patterns may read
 _SENTENCE_BEFORE = 300
 _SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*\s|\n")
 
+_NOTHING_YET = CheckResult(status=CheckStatus.RAN)
+
 Views = Callable[[str], ViewSet]
 
 
@@ -35,6 +37,18 @@ class Parts(msgspec.Struct, frozen=True):
 
     passing: tuple[Check, ...]
     whole: tuple[Check, ...]
+
+
+class Settling(msgspec.Struct, frozen=True):
+    """Checks that settle as a text passes; `before` is how far in front of a place they may read."""
+
+    checks: tuple[Check, ...]
+    before: int
+
+
+def settling(checks: Sequence[Check]) -> Settling:
+    """Checks that all settle (see `parts_of`), ready for many texts."""
+    return Settling(tuple(checks), max((_before(check.detector) for check in checks), default=0))
 
 
 def parts_of(check: Check) -> Parts:
@@ -59,27 +73,27 @@ class FieldScan:
     def __init__(
         self,
         runner: CheckRunner,
-        checks: Sequence[Check],
+        checks: Settling,
         like: CheckInput,
         *,
         views: Views,
         given_up: set[str],
     ) -> None:
-        """`checks` must all settle (see `parts_of`); `like` is what they are given, its text left out."""
+        """`like` is what the checks are given, its text left out."""
         self._views = _LastViews(views)
         self._runner = runner.with_views(self._views)
-        self._checks = tuple(checks)
+        self._checks = checks.checks
         self._like = like
         self._given_up = given_up
-        self._before = max((_before(check.detector) for check in checks), default=0)
+        self._before = checks.before
         self._text = ""
         self._dropped = 0  # characters of the field that are not kept any more
         self._settled = 0
         self._clear = self._looked_at = 0
         self._next = STEP
         self._tried = 4 * LONGEST
-        self._results = [CheckResult(status=CheckStatus.RAN) for _ in checks]
-        self._found: list[list[Finding]] = [[] for _ in checks]
+        self._results = [_NOTHING_YET] * len(self._checks)
+        self._found: list[list[Finding]] = [[] for _ in self._checks]
         self.work = 0
         self.is_over = False
         self.is_overlong = False
@@ -161,6 +175,8 @@ class FieldScan:
         """The result of each check over all frames, with lines and columns in the whole `text`."""
         return [
             msgspec.structs.replace(result, findings=placed_in(text, found, self._like.field, check.id))
+            if found
+            else result
             for check, result, found in zip(self._checks, self._results, self._found, strict=True)
         ]
 
@@ -317,5 +333,7 @@ def _moved(finding: Finding, by: int) -> Finding:
 
 def _joined(before: CheckResult, now: CheckResult) -> CheckResult:
     """What two frames say of one check: the first failure stays."""
+    if before is _NOTHING_YET and not now.findings:
+        return now
     kept = before if before.status is not CheckStatus.RAN else now
     return CheckResult(status=kept.status, reason=kept.reason, elapsed_ms=before.elapsed_ms + now.elapsed_ms)

@@ -11,7 +11,7 @@ import msgspec
 from stanchion.core.decision import CheckStatus, Surface
 from stanchion.core.errors import UnavailableError
 from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Results
-from stanchion.guard.frames import FieldScan, Views, parts_of
+from stanchion.guard.frames import FieldScan, Views, parts_of, settling
 from stanchion.guard.plan import Plan
 from stanchion.guard.workers import Door
 
@@ -30,13 +30,21 @@ class FramedChecks:
         self._views = views
         self._is_prepared = False
         self._parts = {surface: [parts_of(check) for check in plan.on(surface)] for surface in sorted(FRAMED)}
+        self._passing = {
+            surface: settling(tuple(check for one in parts for check in one.passing))
+            for surface, parts in self._parts.items()
+        }
+        self._whole = {
+            surface: tuple(check for one in parts for check in one.whole)
+            for surface, parts in self._parts.items()
+        }
 
     def prepare(self) -> None:
         """Compile in the background what the first piece of an answer would compile; once."""
         if self._is_prepared:
             return
         self._is_prepared = True
-        passing = [check for parts in self._parts.values() for one in parts for check in one.passing]
+        passing = [check for one in self._passing.values() for check in one.checks]
         watches = [check.detector.watch for check in passing if hasattr(check.detector, "watch")]
         if watches:
             with suppress(UnavailableError):  # too busy to hurry: the first piece compiles it then
@@ -44,12 +52,12 @@ class FramedChecks:
 
     def scan(self, surface: Surface, like: CheckInput, given_up: set[str]) -> FieldScan:
         """The frames of one text that will come in pieces."""
-        passing = [check for parts in self._parts[surface] for check in parts.passing]
+        passing = self._passing[surface]
         return FieldScan(self._runner, passing, like, views=self._views, given_up=given_up)
 
     def whole(self, surface: Surface) -> tuple[Check, ...]:
         """The checks of a framed surface, or parts of them, that need the whole text."""
-        return tuple(check for parts in self._parts[surface] for check in parts.whole)
+        return self._whole[surface]
 
     async def run(
         self,
@@ -74,7 +82,7 @@ class FramedChecks:
             scan = await self._scanned(door, surface, text, given_up=given_up, begun=scans.get(text.field))
             if scan.is_overlong:
                 overlong.add(number)
-            whole = [wholes[c, number] for c in range(len(self.whole(surface)))]
+            whole = [wholes[c, number] for c in range(len(self._whole[surface]))]
             for check, result in enumerate(self._joined(surface, scan.results(text.text), whole)):
                 results[check, number] = result
         return results, frozenset(overlong)

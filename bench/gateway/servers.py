@@ -202,6 +202,7 @@ models:
 features:
   bench: {{policy: {policy}}}
 default_feature: bench
+admin_listen: ""
 """
 
 

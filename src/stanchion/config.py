@@ -38,6 +38,8 @@ FOREIGN_VARIABLES = MappingProxyType(
         "vault_addr": "VAULT_ADDR",
         "vault_token": "VAULT_TOKEN",
         "vault_namespace": "VAULT_NAMESPACE",
+        "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "semconv_opt_in": "OTEL_SEMCONV_STABILITY_OPT_IN",
     }
 )
 
@@ -122,6 +124,16 @@ class Settings(FileModel):
         None, description="A file with the token, read anew for each renewal, as Vault's agent writes it."
     )
     vault_namespace: str = pydantic.Field("", description="Namespace in it, where there are any.")
+    otlp_endpoint: str = pydantic.Field(
+        "",
+        description="Where the gateway sends spans by OTLP/HTTP, such as `http://127.0.0.1:4318`; also read "
+        "from `OTEL_EXPORTER_OTLP_ENDPOINT`. Empty: none are made.",
+    )
+    semconv_opt_in: str = pydantic.Field(
+        "",
+        description="Which edition of OpenTelemetry's conventions spans follow; also read from "
+        "`OTEL_SEMCONV_STABILITY_OPT_IN`. `gen_ai_latest_experimental`: the newest names.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
         "warning", description="The least severe line of the log that is written to stderr."
     )

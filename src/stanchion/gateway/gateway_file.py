@@ -23,6 +23,7 @@ from stanchion.gateway.feedback import FeedbackSection
 from stanchion.gateway.limits_file import LimitsSection
 from stanchion.gateway.prompts_registry import PromptsSection
 from stanchion.gateway.rollout_file import RolloutSection
+from stanchion.gateway.telemetry_file import TelemetrySection
 
 DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
@@ -211,6 +212,9 @@ class GatewayModel(FileModel):
         default="127.0.0.1:8701", description="Address of the admin API; empty: none."
     )
     records: RecordsModel = pydantic.Field(default=RecordsModel(), description="How records are written.")
+    telemetry: TelemetrySection = pydantic.Field(
+        default=TelemetrySection(), description="Who may read the metrics, and where spans go."
+    )
 
     @pydantic.field_validator("listen")
     @classmethod

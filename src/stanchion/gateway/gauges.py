@@ -35,6 +35,7 @@ class Gauged:
     reader: ControlReader
     board: SwitchBoard
     recorder: Recorder
+    in_flight: Callable[[], int]
     swallowed: Callable[[], int]
     upkeep_failures: Callable[[], Mapping[str, int]]
     clock: Clock
@@ -56,6 +57,7 @@ class Gauges:
         if isinstance(breaker, SlidingBreaker):
             for each in breaker.health():
                 metrics.set("stanchion_breaker_open", _OPEN[each.state], each.name)
+        metrics.set("stanchion_in_flight_requests", asked.in_flight())
         records = asked.recorder.health()
         metrics.set("stanchion_queue_depth", records.waiting, "records")
         metrics.total("stanchion_records_lost_total", records.lost)

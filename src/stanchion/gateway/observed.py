@@ -7,11 +7,15 @@ categories; no word of a request is in any of it.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
+import msgspec
+
 from stanchion.core.decision import CheckStatus, Decision, Effect, Mode, OnFailure, Surface
-from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts
+from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, UpstreamTry
+from stanchion.store.identity import is_plain
 from stanchion.telemetry import names
 from stanchion.telemetry.metrics import Metrics
 from stanchion.telemetry.names import Profile
@@ -47,28 +51,26 @@ _VERDICTS = {
     Effect.BLOCK: "deny",
 }
 _ACTIONS = {**_VERDICTS, Effect.BLOCK: "block"}
+_ANSWERED = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
 _FAILED = frozenset({Outcome.UPSTREAM_ERROR, Outcome.INTERNAL_ERROR, Outcome.DEADLINE})
 
 
 class MetricsObserver:
     """Counts what happens; `gauges` are asked whenever the metrics are read."""
 
+    gauges: Callable[[Metrics], None] | None
+
     def __init__(self, metrics: Metrics, *, gauges: Callable[[Metrics], None] | None = None) -> None:
         self._metrics = metrics
-        self._gauges = gauges
-        self._in_flight = 0
+        self.gauges = gauges
 
     def started(self, facts: RequestFacts) -> None:
-        """One more request in progress."""
-        self._in_flight += 1
-        self._metrics.set("stanchion_in_flight_requests", self._in_flight)
+        """Nothing: a request is counted when it is known how it ended."""
 
     def finished(self, record: ExchangeRecord) -> None:
         """Count a request and everything that happened to it."""
-        self._in_flight = max(0, self._in_flight - 1)
         metrics, facts = self._metrics, record.facts
         surface, stream = facts.surface.value, "true" if facts.is_stream else "false"
-        metrics.set("stanchion_in_flight_requests", self._in_flight)
         metrics.add("stanchion_requests_total", 1, surface, record.outcome.value, stream)
         metrics.observe("stanchion_request_seconds", record.total_ms / 1000, surface, stream)
         if record.first_byte_ms is not None:
@@ -78,8 +80,15 @@ class MetricsObserver:
         for one in record.tries:
             metrics.observe("stanchion_upstream_seconds", one.latency_ms / 1000, one.provider)
             metrics.add("stanchion_upstream_tries_total", 1, one.provider, one.status)
+        checks: Counter[CheckStatus] = Counter()
         for decision in record.decisions:
             self._count(decision)
+            here = Counter(check.status for check in decision.checks)
+            if here[CheckStatus.TIMED_OUT]:
+                metrics.add("stanchion_deadline_total", here[CheckStatus.TIMED_OUT], decision.surface.value)
+            checks += here
+        for status, count in checks.items():
+            metrics.add("stanchion_checks_total", count, status.value)
         self._count_states(record)
 
     def _count(self, decision: Decision) -> None:
@@ -87,10 +96,6 @@ class MetricsObserver:
         metrics.add("stanchion_decisions_total", 1, surface, decision.effect.value, decision.mode.value)
         for finding in decision.findings:
             metrics.add("stanchion_findings_total", 1, finding.category)
-        for check in decision.checks:
-            metrics.add("stanchion_checks_total", 1, check.status.value)
-            if check.status is CheckStatus.TIMED_OUT:
-                metrics.add("stanchion_deadline_total", 1, surface)
         if decision.outcome is OnFailure.OPEN:
             metrics.add("stanchion_fail_open_total", 1, surface)
 
@@ -112,10 +117,15 @@ class MetricsObserver:
         if usage.cost_usd:
             metrics.add("stanchion_cost_usd_total", usage.cost_usd, model)
 
+    @property
+    def metrics(self) -> Metrics:
+        """What it counts with."""
+        return self._metrics
+
     def exposition(self) -> bytes:
         """Everything in Prometheus's text format."""
-        if self._gauges is not None:
-            self._gauges(self._metrics)
+        if self.gauges is not None:
+            self.gauges(self._metrics)
         return self._metrics.exposition()
 
 
@@ -134,6 +144,10 @@ class TracingObserver:
         for span in spans_of(record, profile=self._profile):
             self._tracing.emit(span)
 
+    def close(self) -> None:
+        """Send what waits."""
+        self._tracing.close()
+
 
 def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Iterator[SpanRecord]:
     """The spans of one request, the gateway's own first.
@@ -150,7 +164,7 @@ def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Ite
     parent = context_of(facts.parent_span_id, context)
     start_ns = int(datetime.fromisoformat(record.at).timestamp() * 1e9)
     yield SpanRecord(
-        name=f"{_operation(facts)} {facts.model}".strip(),
+        name=f"{_operation(facts)} {_subject(facts)}".strip(),
         context=context,
         parent=parent,
         start_ns=start_ns,
@@ -160,10 +174,11 @@ def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Ite
         error=record.outcome.value if record.outcome in _FAILED else "",
     )
     at_ns = start_ns
+    answered = answering_try(record)
     for one in record.tries:
         yield SpanRecord(
             name=f"{_operation(facts)} {one.model}".strip(),
-            context=context.child(),
+            context=_below(context, one.span_id),
             parent=context,
             start_ns=at_ns,
             duration_ms=one.latency_ms,
@@ -172,6 +187,7 @@ def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Ite
                 names.OPERATION_NAME: _operation(facts),
                 names.PROVIDER_NAME: one.provider,
                 names.REQUEST_MODEL: one.model,
+                **(dict(_usage(record)) if one is answered else {}),
                 **({} if one.status == "ok" else {names.ERROR_TYPE: one.status}),
             },
             error="" if one.status == "ok" else one.status,
@@ -179,7 +195,7 @@ def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Ite
         at_ns += int(one.latency_ms * 1e6)
     at_ns = start_ns
     for decision in record.decisions:
-        yield _decision_span(decision, context.child(), context, at_ns, profile)
+        yield _decision_span(record, decision, (context.child(), context), at_ns, profile)
         at_ns += int(decision.elapsed_ms * 1e6)
 
 
@@ -190,26 +206,58 @@ def context_of(span_id: str, of: TraceContext) -> TraceContext | None:
     return TraceContext(trace_id=of.trace_id, span_id=span_id, is_sampled=of.is_sampled)
 
 
-def _operation(facts: RequestFacts) -> str:
-    if facts.surface in _MODEL_SURFACES:
-        return _OPERATIONS.get(facts.surface, names.CHAT)
-    return names.RUN_GUARDRAIL if facts.surface is not ApiSurface.OPENAI_MODELS else facts.surface.value
+def answering_try(record: ExchangeRecord) -> UpstreamTry | None:
+    """The try whose span tells the usage, so that nobody who adds up spans counts it twice."""
+    return next((one for one in reversed(record.tries) if one.status in ("ok", "cut")), None)
 
 
-def _request_attributes(record: ExchangeRecord) -> Iterator[tuple[str, Value]]:
-    facts, usage = record.facts, record.usage
-    prompt, _, version = facts.prompt.partition("@")
+def _below(context: TraceContext, span_id: str) -> TraceContext:
+    return msgspec.structs.replace(context, span_id=span_id) if span_id else context.child()
+
+
+def _subject(facts: RequestFacts) -> str:
+    """What a span's name tells beside the operation; never a client's own words."""
+    name = _tool(facts) or facts.model
+    return name if is_plain(name) else ""
+
+
+def _tool(facts: RequestFacts) -> str:
+    is_call = facts.surface is ApiSurface.CHECK_TOOL_CALL and len(facts.tools) == 1
+    return facts.tools[0] if is_call and is_plain(facts.tools[0]) else ""
+
+
+def _usage(record: ExchangeRecord) -> Iterator[tuple[str, Value]]:
+    usage = record.usage
     told: tuple[tuple[str, Value | None], ...] = (
-        (names.OPERATION_NAME, _operation(facts)),
-        (names.PROVIDER_NAME, facts.provider),
-        (names.REQUEST_MODEL, facts.model),
-        (names.REQUEST_STREAM, facts.is_stream or None),
-        (names.CONVERSATION_ID, facts.session_id),
-        (names.FINISH_REASONS, [record.finish_reason.value] if record.tries else None),
         (names.INPUT_TOKENS, usage.input_tokens),
         (names.OUTPUT_TOKENS, usage.output_tokens),
         (names.CACHE_READ_TOKENS, usage.cached_input_tokens),
         (names.COST_USD, usage.cost_usd),
+        (names.FINISH_REASONS, [record.finish_reason.value]),
+    )
+    for name, value in told:
+        if value is not None:
+            yield name, value
+
+
+def _operation(facts: RequestFacts) -> str:
+    if facts.surface in _MODEL_SURFACES:
+        return _OPERATIONS.get(facts.surface, names.CHAT)
+    if facts.surface is ApiSurface.CHECK_TOOL_CALL:
+        return names.EXECUTE_TOOL
+    return names.RUN_GUARDRAIL if facts.surface is not ApiSurface.OPENAI_MODELS else facts.surface.value
+
+
+def _request_attributes(record: ExchangeRecord) -> Iterator[tuple[str, Value]]:
+    facts = record.facts
+    prompt, _, version = facts.prompt.partition("@")
+    told: tuple[tuple[str, Value | None], ...] = (
+        (names.OPERATION_NAME, _operation(facts)),
+        (names.PROVIDER_NAME, facts.provider),
+        (names.REQUEST_MODEL, facts.model if is_plain(facts.model) else ""),
+        (names.TOOL_NAME, _tool(facts)),
+        (names.REQUEST_STREAM, facts.is_stream or None),
+        (names.CONVERSATION_ID, facts.session_id),
         (names.PROMPT_NAME, prompt),
         (names.PROMPT_VERSION, version),
         (names.REFERENCE, record.reference),
@@ -235,9 +283,13 @@ def _request_attributes(record: ExchangeRecord) -> Iterator[tuple[str, Value]]:
 
 
 def _decision_span(
-    decision: Decision, context: TraceContext, parent: TraceContext, start_ns: int, profile: Profile
+    record: ExchangeRecord,
+    decision: Decision,
+    places: tuple[TraceContext, TraceContext],
+    start_ns: int,
+    profile: Profile,
 ) -> SpanRecord:
-    target, subtype = _TARGETS[decision.surface]
+    (context, parent), (target, subtype) = places, _TARGETS[decision.surface]
     attributes: dict[str, Value] = {
         names.OPERATION_NAME: names.RUN_GUARDRAIL,
         names.GUARDRAIL_NAME: "stanchion",
@@ -258,6 +310,10 @@ def _decision_span(
     if worst is not None:
         attributes[names.RISK_CATEGORY] = worst.category
         attributes[names.RISK_SCORE] = worst.score
+    if decision.surface in _ANSWERED and record.output_hash:
+        attributes[names.OUTPUT_HASH] = record.output_hash
+    elif decision.surface not in _ANSWERED and record.input_hash:
+        attributes[names.INPUT_HASH] = record.input_hash
     failed = [check for check in decision.checks if check.status is not CheckStatus.RAN]
     if profile is Profile.V1_37:  # release 1.37 has no word for guardrails: only ours and the operation's
         attributes = {k: v for k, v in attributes.items() if not k.startswith("gen_ai.guardrail.")} | {

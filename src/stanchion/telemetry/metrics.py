@@ -76,11 +76,13 @@ METRICS: tuple[Metric, ...] = (
     _gauge("stanchion_switch_age_seconds", "Time since switches were last confirmed.", of_workers="livemax"),
     _gauge("stanchion_switches_engaged", "Switches that are engaged.", of_workers="livemax"),
     _gauge("stanchion_breaker_open", "1 while a breaker is open, 0.5 half.", "name", of_workers="livemax"),
-    _gauge("stanchion_queue_depth", "What waits: records to be written, approvals.", "queue"),
+    _gauge("stanchion_queue_depth", "What waits in this process: records to be written.", "queue"),
+    _gauge("stanchion_approvals_pending", "Tickets that wait for a person.", of_workers="livemax"),
     _counter("stanchion_records_lost_total", "Audit records that could not be kept."),
     _counter("stanchion_tokens_total", "Tokens, as providers told them.", "model", "direction"),
     _counter("stanchion_cost_usd_total", "Cost by configured prices, in US dollars.", "model"),
     _counter("stanchion_observer_errors_total", "Errors of telemetry that were swallowed."),
+    _counter("stanchion_upkeep_failures_total", "Turns beside requests that failed, by part.", "part"),
 )  # fmt: skip
 
 
@@ -90,12 +92,17 @@ class Metrics:
     Args:
         folder: where workers share their counts. It must have been given to the library before its first
             import (see `share_between_workers`).
+        worker: the worker's number there. One that takes a dead one's place goes on with its counts, so that
+            there are never more files than workers.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    def __init__(self, folder: Path | None = None, *, worker: int = 0) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 
+        if folder is not None:
+            values.ValueClass = values.MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
         self._folder = folder
+        self._totals: dict[tuple[str, ...], float] = {}
         self._registry = CollectorRegistry()
         self._made: dict[str, Any] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
@@ -119,6 +126,14 @@ class Metrics:
     def set(self, name: str, value: float, *labels: str) -> None:
         """Say how much there is now."""
         self._child(name, labels).set(value)
+
+    def total(self, name: str, value: float, *labels: str) -> None:
+        """Say how much of something another part has counted since the process began."""
+        key = (name, *labels)
+        more = value - self._totals.get(key, 0.0)
+        self._totals[key] = value
+        if more > 0 or key not in self._children:
+            self.add(name, max(more, 0.0), *labels)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
         """One more measured value."""
@@ -177,6 +192,12 @@ def share_between_workers(folder: Path, environ: dict[str, str]) -> None:
     for old in folder.glob("*.db"):
         old.unlink()
     environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def forget_worker(folder: Path, worker: int) -> None:
+    """Leave out what a worker that is gone said of the present; what it counted stays."""
+    for old in folder.glob(f"gauge_live*_{worker}.db"):
+        old.unlink(missing_ok=True)
 
 
 def table() -> Mapping[str, Metric]:

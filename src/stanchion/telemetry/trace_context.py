@@ -34,6 +34,19 @@ class TraceContext(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, span_id=secrets.token_hex(8))
 
 
+def begun(came: TraceContext | None, *, share: float) -> TraceContext:
+    """Our span of a trace that came with a request, or of a new one.
+
+    A new trace is sampled when the low half of its id says so, for a share of all (the rule of
+    OpenTelemetry's TraceIdRatioBased sampler), so that every service decides alike.
+    """
+    if came is not None:
+        return came.child()
+    fresh = new_trace()
+    is_sampled = int(fresh.trace_id[16:], 16) < share * (1 << 64)
+    return msgspec.structs.replace(fresh, is_sampled=is_sampled)
+
+
 def new_trace() -> TraceContext:
     """The first span of a new trace."""
     return TraceContext(trace_id=secrets.token_hex(16), span_id=secrets.token_hex(8))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from stanchion.core.errors import MissingExtraError
+from stanchion.telemetry.openinference import openinference
 from stanchion.telemetry.trace_context import TraceContext
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Tracing:
         exporter: where they go; an OTLP exporter for `endpoint` when it is None.
         endpoint: an OTLP/HTTP address such as `http://127.0.0.1:4318/v1/traces`.
         service: the name of the service.
+        openinference: whether spans say OpenInference's attributes too.
         batched: whether spans wait to be sent together; tests switch it off.
 
     Raises:
@@ -77,6 +79,7 @@ class Tracing:
         exporter: SpanExporter | None = None,
         endpoint: str = "",
         service: str = "stanchion-gateway",
+        openinference: bool = False,
         batched: bool = True,
     ) -> None:
         if not is_installed():
@@ -84,6 +87,7 @@ class Tracing:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
         if exporter is None:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -91,8 +95,12 @@ class Tracing:
             exporter = OTLPSpanExporter(endpoint=endpoint)
         self._ids = _preset_ids()
         self._provider = TracerProvider(
-            resource=Resource.create({"service.name": service}), id_generator=self._ids
+            sampler=ALWAYS_ON,  # what is sampled was decided when the request began
+            resource=Resource.create({"service.name": service}),
+            id_generator=self._ids,
+            shutdown_on_exit=False,
         )
+        self._is_openinference = openinference
         processor = BatchSpanProcessor(exporter) if batched else SimpleSpanProcessor(exporter)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("stanchion")
@@ -103,12 +111,15 @@ class Tracing:
             return
         from opentelemetry import trace
 
+        attributes = dict(span.attributes)
+        if self._is_openinference:
+            attributes |= openinference(attributes, is_server=span.kind is SpanKind.SERVER)
         self._ids.preset(int(span.context.trace_id, 16), int(span.context.span_id, 16))
         made = self._tracer.start_span(
             span.name,
             context=_parent_context(span.parent),
             kind=trace.SpanKind[span.kind.name],
-            attributes=dict(span.attributes),
+            attributes=attributes,
             start_time=span.start_ns,
         )
         for event in span.events:

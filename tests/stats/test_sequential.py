@@ -153,8 +153,10 @@ def test_the_search_along_the_line_finds_what_a_grid_finds(first, second):
     if rows.size:
         found = difference_sequence(first, second)
         differences = grid[rows] - grid[columns]
-        assert found.low - 1e-9 <= differences.min() <= found.low + 0.01
-        assert found.high + 1e-9 >= differences.max() >= found.high - 0.01
+        assert (
+            found.low - 1e-9 <= differences.min() <= found.low + 0.025
+        )  # a corner may lie between its points
+        assert found.high + 1e-9 >= differences.max() >= found.high - 0.025
 
 
 def test_what_means_nothing_is_refused():

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from stanchion.core.clock import SystemClock
-from stanchion.core.errors import UnavailableError
+from stanchion.core.errors import IntegrityError, UnavailableError
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, Stage
 from stanchion.gateway.record import Recorder, StoreSink
 from stanchion.store.database import open_database
@@ -178,3 +178,83 @@ def test_a_record_is_a_row_of_both_tables(tmp_path):
         assert exchanges.counts() == {"allowed": 1}
         assert [one.id for one in exchanges.latest()] == ["req_1"]
         assert interactions.get("req_1") is None, "nothing was decided and nobody was asked"
+
+
+class Refusing(Sink):
+    """A store whose rules some records break; a `damaged` one takes nothing."""
+
+    def __init__(self, *refused, is_damaged=False):
+        super().__init__()
+        self.refused = set(refused)
+        self.is_damaged = is_damaged
+
+    def write(self, records):
+        if self.is_damaged or any(one.facts.id in self.refused for one in records):
+            raise IntegrityError("a rule was broken.")
+        super().write(records)
+
+
+def test_a_record_that_the_store_refuses_is_put_aside(make, tmp_path):
+    sink = Refusing("req_3")
+    recorder = make(sink)
+    for number in range(6):
+        recorder.put(record(number))
+    until(lambda: len(sink.ids) == 5)
+    until(lambda: recorder.health().lost == 1)
+    assert b"req_3" in (tmp_path / "refused.spill.jsonl").read_bytes()
+    recorder.put(record(7))
+    until(lambda: "req_7" in sink.ids)
+
+
+def test_a_damaged_store_keeps_records_waiting(make):
+    sink = Refusing(is_damaged=True)
+    recorder = make(sink)
+    for number in range(6):
+        recorder.put(record(number))
+    until(lambda: recorder.health().spilled == 6)
+    assert recorder.health().lost == 0
+    sink.is_damaged = False
+    until(lambda: len(set(sink.ids)) == 6)
+
+
+def test_while_the_store_is_away_records_are_on_disk_within_the_bound(make, tmp_path):
+    sink = Sink()
+    sink.error = UnavailableError("away.")
+    recorder = make(sink, every_s=0.05)
+    end = time.monotonic() + 1.5  # by then the pause between tries has grown far beyond the bound
+    number, longest = 0, 0.0
+    while time.monotonic() < end:
+        recorder.put(record(number))
+        number += 1
+        time.sleep(0.01)
+        longest = max(longest, recorder.health().oldest_s)
+    assert longest < 0.5
+    until(lambda: recorder.health().spilled == number)
+    assert (tmp_path / "spill.jsonl").read_bytes().count(b"\n") == number
+
+
+def test_half_a_line_spoils_no_other(make, tmp_path):
+    spill = tmp_path / "spill.jsonl"
+    spill.write_bytes(b'{"cut off')
+    sink = Sink()
+    sink.error = UnavailableError("away.")
+    recorder = make(sink)
+    recorder.put(record(1))
+    until(lambda: recorder.health().spilled == 1)
+    sink.error = None
+    until(lambda: sink.ids == ["req_1"])
+    until(lambda: recorder.health().lost == 1)
+
+
+def test_a_disk_that_cannot_be_written_loses_nothing_that_fits_in_memory(make, tmp_path):
+    sink = Sink()
+    sink.error = UnavailableError("full.")
+    recorder = make(sink, spill=tmp_path / "no-folder" / "spill.jsonl", most_waiting=100)
+    (tmp_path / "no-folder").write_bytes(b"a file where a folder should be")
+    for number in range(20):
+        recorder.put(record(number))
+    until(lambda: recorder.health().failures > 1)
+    health = recorder.health()
+    assert (health.waiting, health.spilled, health.lost) == (20, 0, 0)
+    sink.error = None
+    until(lambda: len(sink.ids) == 20)

@@ -1,15 +1,16 @@
 """The audit record, written behind: one thread, one transaction per batch, a stated bound on loss.
 
-Killed at once, the process loses at most what came in the last `every_s` seconds and the batch being written.
-A store that cannot be written loses nothing while memory (`most_waiting`) and then the spill file
-(`spill_bytes`) have room; what is left out beyond that is counted. Where the policy wants the record first,
-`write_first` waits for the disk.
+Killed at once, the process loses at most what came in the last `every_s` seconds and while the batch before
+was being written (a locked database holds it for up to its lock wait). While the store takes nothing, records
+go to the spill file every `every_s` seconds, so the bound holds then too; what has no room there
+(`spill_bytes`, a full disk) waits in memory (`most_waiting`), and what is left out beyond that is counted.
+A record that the store refuses, while it takes others, is kept in a file beside it, and counted as lost.
+Where the policy wants the record first, `write_first` waits for the disk.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -23,6 +24,7 @@ import msgspec
 from stanchion.core.clock import Clock
 from stanchion.core.errors import StanchionError, UnavailableError
 from stanchion.gateway.ports import ExchangeRecord
+from stanchion.gateway.record_spill import Spill
 from stanchion.store.exchanges import ExchangeRow, ExchangeStore
 from stanchion.store.identity import is_plain
 from stanchion.store.interactions import InteractionStore
@@ -88,8 +90,8 @@ class Recorder:
         clock: for the age of what waits.
         batch: the most in one transaction.
         every_s: how often it writes, unless a batch is full.
-        most_waiting: how many it keeps in memory.
-        spill: the file for what memory cannot keep; None: there is none.
+        most_waiting: how many it keeps in memory, when they can go nowhere else.
+        spill: the file for what the store does not take; None: there is none.
         spill_bytes: the most that the file may grow to.
     """
 
@@ -109,9 +111,10 @@ class Recorder:
         self._batch = batch
         self._every_s = every_s
         self._most_waiting = most_waiting
-        self._spill = spill
-        self._spill_bytes = spill_bytes
-        self._lock = threading.Lock()
+        self._spill = None if spill is None else Spill(spill, most_bytes=spill_bytes)
+        self._refused = (
+            None if spill is None else Spill(spill.with_name(f"refused.{spill.name}"), most_bytes=spill_bytes)
+        )
         self._one_writer = threading.Lock()
         self._wake = threading.Event()
         self._waiting: deque[tuple[int, ExchangeRecord]] = deque()
@@ -169,17 +172,23 @@ class Recorder:
             self._thread.join(wait_s)
         self._flush()
         if self._waiting:
-            self._spill_waiting(keep=0)
+            self._spill_waiting(most_waiting=0)
 
     def _run(self) -> None:
-        pause_s = self._every_s
+        pause_s, next_ns = self._every_s, 0
         while not self._is_closed:
-            self._wake.wait(pause_s)
+            self._wake.wait(self._every_s)
             self._wake.clear()
-            is_well = self._flush() and self._take_back()
-            pause_s = self._every_s if is_well else min(pause_s * 2, _LONGEST_PAUSE_S)
-            if len(self._waiting) > self._most_waiting:
-                self._spill_waiting(keep=self._most_waiting // 2)
+            now = self._clock.monotonic_ns()
+            try:
+                if now >= next_ns:
+                    is_well = self._flush() and self._take_back()
+                    pause_s = self._every_s if is_well else min(pause_s * 2, _LONGEST_PAUSE_S)
+                    next_ns = 0 if is_well else self._clock.monotonic_ns() + round(pause_s * 1e9)
+                if next_ns and self._waiting:
+                    self._spill_waiting(most_waiting=self._most_waiting)
+            except Exception as error:  # an edge: without this thread no record is written any more
+                self._failed(f"the records could not be kept ({type(error).__name__}).")
 
     def _flush(self) -> bool:
         """Write everything that waits; whether the store took it."""
@@ -203,25 +212,45 @@ class Recorder:
     def _tried(self, records: Sequence[ExchangeRecord]) -> bool:
         try:
             self._sink.write(records)
-        except StanchionError as error:
+        except UnavailableError as error:
             self._failed(error.message)
             return False
         except Exception as error:
-            self._failed(f"the records could not be written ({type(error).__name__}).")
+            said = error.message if isinstance(error, StanchionError) else f"{type(error).__name__}."
+            self._failed(said)
             return self._one_by_one(records)
         self._trouble = ""
         return True
 
     def _one_by_one(self, records: Sequence[ExchangeRecord]) -> bool:
-        """One record that cannot be said must not keep the others out: it is counted as lost."""
+        """One record that the store refuses must not keep the others out: it is put aside and counted.
+
+        A store that refuses all of several is damaged; then they wait.
+        """
+        refused: list[ExchangeRecord] = []
         for record in records:
             try:
                 self._sink.write([record])
             except UnavailableError:
                 return False
-            except Exception:
+            except StanchionError:
+                refused.append(record)
+            except Exception as error:
                 self._lost += 1
-                _log.exception("the record of request %s could not be written", record.facts.id)
+                _log.error(
+                    "the record of request %s could not be written: %s",
+                    record.facts.id,
+                    type(error).__name__,
+                )
+        if len(refused) == len(records) > 1:
+            return False
+        kept = self._refused.add(refused) if self._refused is not None and refused else 0
+        self._lost += len(refused)
+        for record in refused:
+            _log.error("the store refused the record of request %s", record.facts.id)
+        if kept:
+            _log.error("%d refused records are in %s", kept, self._refused.path if self._refused else "")
+        self._trouble = ""
         return True
 
     def _failed(self, trouble: str) -> None:
@@ -230,55 +259,40 @@ class Recorder:
             _log.error("records wait: %s", trouble)
         self._trouble = trouble
 
-    def _spill_waiting(self, *, keep: int) -> None:
-        """Move the oldest records to the spill file; those that do not fit are counted as lost."""
+    def _spill_waiting(self, *, most_waiting: int) -> None:
+        """Move what waits to the spill file; of what has no room there, the oldest beyond memory is lost."""
         with self._one_writer:
-            count = len(self._waiting) - keep
-            lines = [_encode(self._waiting.popleft()[1]) + b"\n" for _ in range(count)]
-            kept = 0
+            count = len(self._waiting)
+            kept = lost = 0
             if self._spill is not None:
-                with contextlib.suppress(OSError):
-                    kept = _append(self._spill, lines, limit=self._spill_bytes)
+                kept = self._spill.add([self._waiting[index][1] for index in range(count)])
+            for _ in range(kept):
+                self._waiting.popleft()
+            while len(self._waiting) > most_waiting:
+                self._waiting.popleft()
+                lost += 1
             self._spilled += kept
-            self._lost += count - kept
-        if count - kept:
-            _log.error("%d records were lost: no room in %s", count - kept, self._spill or "memory")
+            self._lost += lost
+        if lost:
+            place = "memory" if self._spill is None else self._spill.path
+            _log.error("%d records were lost: no room in %s", lost, place)
 
     def _take_back(self) -> bool:
         """Write what was spilled, once the store takes records again."""
-        spill = self._spill
-        if spill is None or not spill.is_file() or self._waiting:
+        if self._spill is None:
             return True
-        lines = spill.read_bytes().splitlines()
-        for start in range(0, len(lines), self._batch):
-            records = []
-            for line in lines[start : start + self._batch]:
-                try:
-                    records.append(msgspec.json.decode(line, type=ExchangeRecord))
-                except msgspec.DecodeError:
-                    self._lost += 1  # a line that a crash cut off
+        found = unread_of_all = 0
+        for records, unread in self._spill.batches(self._batch):
+            unread_of_all += unread  # lines that a crash cut off
             with self._one_writer:
-                if not self._tried(records):
+                if records and not self._tried(records):
                     return False
-            self._written += len(records)
-        spill.unlink()
+            found += len(records)
+        if found or unread_of_all:
+            self._written += found
+            self._lost += unread_of_all
+            self._spill.clear()
         return True
-
-
-def _append(path: Path, lines: Sequence[bytes], *, limit: int) -> int:
-    """How many lines there was room for."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    size = path.stat().st_size if path.exists() else 0
-    kept = 0
-    with path.open("ab") as file:
-        path.chmod(0o600)
-        for line in lines:
-            size += len(line)
-            if size > limit:
-                break
-            file.write(line)
-            kept += 1
-    return kept
 
 
 def interaction_of(record: ExchangeRecord) -> InteractionRecord:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from stanchion.config import Settings
     from stanchion.gateway.app import Gateway
     from stanchion.gateway.gateway_file import GatewayModel
+    from stanchion.gateway.gauges import Gauges
     from stanchion.gateway.live import Live, Parts
+    from stanchion.gateway.observed import MetricsObserver, TracingObserver
     from stanchion.gateway.ports import Observer
     from stanchion.gateway.record import Recorder
     from stanchion.store.database import Database
@@ -57,6 +59,9 @@ class GatewayProcess:
     admin_address: str
     sources: GatewaySources
     maker: LiveMaker
+    metrics: MetricsObserver
+    gauges: Gauges
+    tracing: TracingObserver | None
 
     def admin_app(self, reload: Callable[[], str]) -> Any:
         """The admin API of this process."""
@@ -76,6 +81,8 @@ class GatewayProcess:
         self.replica.watch.stop()
         self.recorder.close()
         self.database.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
 
 class LiveMaker:
@@ -143,6 +150,8 @@ class LiveMaker:
             recorder=self._recorder,
             is_local=is_loopback(split_address(address)[0]),
             body_timeout_s=model.body_timeout_s,
+            metrics=model.telemetry.metrics,
+            trace_share=_trace_share(self._sources, model),
             digest=digest([file_digest, *(feature.guard_version for feature in features.values())]),
         )
 
@@ -216,6 +225,12 @@ class LiveMaker:
         )
 
 
+def _trace_share(sources: GatewaySources, model: GatewayModel) -> float | None:
+    """The share of new traces that is sampled; None where no spans are sent."""
+    is_sent = model.telemetry.otlp_endpoint or sources.settings.otlp_endpoint
+    return model.telemetry.sampled if is_sent else None
+
+
 def _feedback(section: Any, database: Database, *, clock: Clock, ids: Ids) -> Any:
     from stanchion.gateway.feedback import make_feedback
 
@@ -265,16 +280,14 @@ def make_gateway(
     from stanchion.bootstrap_control import make_replica_plane
     from stanchion.gateway.app import Gateway
     from stanchion.gateway.gateway_file import is_loopback, split_address
-    from stanchion.gateway.observed import MetricsObserver
     from stanchion.gateway.pages import make_pages
     from stanchion.gateway.paths import served_paths
     from stanchion.models.surfaces import SURFACES
     from stanchion.store.database import open_database
-    from stanchion.telemetry.metrics import Metrics
 
     settings, clock = sources.settings, clock or SystemClock()
     model, _, _ = gateway_model(sources)
-    metrics = MetricsObserver(Metrics(sources.metrics_folder))
+    metrics, tracing = _telemetry(sources, model, worker=worker)
     address = sources.listen or model.listen
     with ExitStack() as undo:
         database = open_database(settings.store_url.reveal())
@@ -289,12 +302,13 @@ def make_gateway(
             clock=clock,
             id_keys=open_id_keys(settings.state_dir),
             recorder=recorder,
-            observers=(*observers, metrics),
+            observers=(*observers, metrics, *(() if tracing is None else (tracing,))),
             database=database,
             replica=replica,
         )
         gateway = Gateway(maker.make(), served_paths(SURFACES))
         undo.pop_all()
+    gauges = metrics.gauges = _gauges(gateway, recorder, replica, clock=clock)
     gateway.pages.update(make_pages(gateway, recorder, metrics=metrics.exposition))
     recorder.start()
     return GatewayProcess(
@@ -306,6 +320,40 @@ def make_gateway(
         admin_address=model.admin_listen if worker == 0 else "",
         sources=sources,
         maker=maker,
+        metrics=metrics,
+        gauges=gauges,
+        tracing=tracing,
+    )
+
+
+def _telemetry(
+    sources: GatewaySources, model: GatewayModel, *, worker: int
+) -> tuple[MetricsObserver, TracingObserver | None]:
+    """What counts, and what makes the spans where somebody takes them."""
+    from stanchion.gateway.observed import MetricsObserver
+    from stanchion.gateway.telemetry_file import make_tracing
+    from stanchion.telemetry.metrics import Metrics
+
+    settings = sources.settings
+    metrics = MetricsObserver(Metrics(sources.metrics_folder, worker=worker))
+    tracing = make_tracing(model.telemetry, endpoint=settings.otlp_endpoint, opt_in=settings.semconv_opt_in)
+    return metrics, tracing
+
+
+def _gauges(gateway: Gateway, recorder: Recorder, replica: ReplicaPlane, *, clock: Clock) -> Gauges:
+    """What the parts say of themselves."""
+    from stanchion.gateway.gauges import Gauged, Gauges
+
+    return Gauges(
+        Gauged(
+            live=lambda: gateway.live,
+            reader=replica.reader,
+            board=replica.switches,
+            recorder=recorder,
+            in_flight=lambda: gateway.in_flight,
+            swallowed=lambda: gateway.swallowed_errors,
+            clock=clock,
+        )
     )
 
 

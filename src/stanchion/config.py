@@ -227,6 +227,11 @@ def process_environment() -> Mapping[str, str]:
     return os.environ
 
 
+def pass_on(variables: Mapping[str, str]) -> None:
+    """Set variables for the processes that are started or forked from here."""
+    os.environ.update(variables)
+
+
 def variable_of(name: str) -> str:
     """The environment variable of a setting."""
     return f"{ENVIRONMENT_PREFIX}{name.upper()}"

@@ -90,6 +90,7 @@ def test_every_key_is_in_the_reference():
         "FallbackModel",
         "FeatureModel",
         "RecordsModel",
+        "TelemetrySection",
     ):
         for key in getattr(gateway_file, name).model_fields:
             assert f"| `{key}` |" in page, f"{name}.{key}"

@@ -61,17 +61,17 @@ def test_workers_of_one_host_are_added_up(tmp_path: Path) -> None:
         share_between_workers(folder, environ)
         os.environ.update(environ)
         children = []
-        for amount in (2, 3):
+        for worker, amount in enumerate((2, 3)):
             pid = os.fork()
             if pid == 0:
-                metrics = Metrics(folder)
+                metrics = Metrics(folder, worker=worker)
                 metrics.add("stanchion_unprotected_total", amount)
                 metrics.set("stanchion_switch_version", 7.0 + amount)
                 os._exit(0)
             children.append(pid)
         for pid in children:
             os.waitpid(pid, 0)
-        here = Metrics(folder)
+        here = Metrics(folder, worker=2)
         here.set("stanchion_switch_version", 12.0)
         sys.stdout.buffer.write(here.exposition())
         """

@@ -81,12 +81,17 @@ async def _upkeep(process: GatewayProcess) -> AsyncIterator[None]:
     from stanchion.gateway.upkeep import Upkeep
 
     upkeep = Upkeep(lambda: process.gateway.live.parts, clock=SystemClock())
-    task = asyncio.create_task(upkeep.run())
+    upkeep.failures = process.gauges.upkeep_failures
+    tasks = [
+        asyncio.create_task(upkeep.run()),
+        asyncio.create_task(process.gauges.run(process.metrics.metrics)),
+    ]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await upkeep.close()
 
 

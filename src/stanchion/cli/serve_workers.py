@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from stanchion.cli.output import err_console, note, show_error
 from stanchion.core.errors import ExitCode, StanchionError
+from stanchion.telemetry.metrics import forget_worker, share_between_workers
 
 if TYPE_CHECKING:
     from stanchion.bootstrap_gateway import GatewaySources
@@ -41,9 +42,11 @@ class _Supervisor:
     def run(self, workers: int) -> int:
         folder = self._sources.metrics_folder
         if folder is not None:
-            from stanchion.telemetry.metrics import share_between_workers
+            from stanchion.config import pass_on
 
-            share_between_workers(folder, os.environ)  # type: ignore[arg-type]
+            variables: dict[str, str] = {}
+            share_between_workers(folder, variables)
+            pass_on(variables)
         for slot in range(workers):
             self._start(slot)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -54,6 +57,8 @@ class _Supervisor:
             if pid not in self._slots:
                 continue
             slot = self._slots.pop(pid)
+            if folder is not None:
+                forget_worker(folder, slot)
             ended = os.waitstatus_to_exitcode(status)
             if ended == ExitCode.USAGE:
                 code = ended

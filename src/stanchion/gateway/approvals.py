@@ -206,6 +206,18 @@ class ApprovalQueue:
         with self._database.read() as connection:
             return [_ticket(row) for row in connection.execute(statement)]
 
+    def pending(self) -> int:
+        """How many tickets wait for a person now."""
+        import sqlalchemy as sa
+
+        from stanchion.store.tables import approvals as t
+
+        statement = sa.select(sa.func.count()).where(
+            t.c.status == "pending", t.c.expires_at_us > to_us(self._clock.now())
+        )
+        with self._database.read() as connection:
+            return int(connection.execute(statement).scalar_one())
+
     def subject(self, ticket: str) -> dict[str, Any]:
         """What is to be decided on.
 

@@ -133,8 +133,10 @@ def _interaction(read: CheckBody | ToolCallBody) -> Interaction:
 
 async def answer_check(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
     """Decide about what was sent, and answer with the decisions."""
-    heed_switches(exchange)
     request = exchange.asked
+    if isinstance(request.extras["read"], ToolCallBody):
+        exchange.facts = msgspec.structs.replace(exchange.facts, tools=(request.extras["read"].call.name,))
+    heed_switches(exchange)
     await reserve(exchange, request)
     exchange.stage = Stage.INPUT
     read = request.extras["read"]

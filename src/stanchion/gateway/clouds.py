@@ -138,12 +138,14 @@ class CloudUpstream:
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
         interaction, extras = self._fitted(question)
-        return await self._client.ask(interaction, model=question.model, extras=extras)
+        headers = _trace_headers(question)
+        return await self._client.ask(interaction, model=question.model, extras=extras, headers=headers)
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
         interaction, extras = self._fitted(question)
-        batches = self._client.stream(interaction, model=question.model, extras=extras)
+        headers = _trace_headers(question)
+        batches = self._client.stream(interaction, model=question.model, extras=extras, headers=headers)
         try:
             async for batch in batches:
                 yield batch
@@ -163,3 +165,7 @@ class CloudUpstream:
         for name, count in said.lost.items():
             question.lost[name] = question.lost.get(name, 0) + count
         return said.interaction, said.extras
+
+
+def _trace_headers(question: Question) -> dict[str, str]:
+    return {"traceparent": question.traceparent} if question.traceparent else {}

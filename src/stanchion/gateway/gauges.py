@@ -7,7 +7,7 @@ every second besides, because with several workers any of them may be the one th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from stanchion.core.clock import Clock
@@ -37,15 +37,18 @@ class Gauged:
     recorder: Recorder
     in_flight: Callable[[], int]
     swallowed: Callable[[], int]
-    upkeep_failures: Callable[[], Mapping[str, int]]
     clock: Clock
 
 
 class Gauges:
-    """Sets the gauges of one process; call it with the metrics, or let it `run`."""
+    """Sets the gauges of one process; call it with the metrics, or let it `run`.
+
+    `upkeep_failures` is where whoever gives the parts their turns counts by part.
+    """
 
     def __init__(self, asked: Gauged) -> None:
         self._asked = asked
+        self.upkeep_failures: dict[str, int] = {}
         self._began_us = to_us(asked.clock.now())
         self._next_approvals_s = 0.0
 
@@ -62,7 +65,7 @@ class Gauges:
         metrics.set("stanchion_queue_depth", records.waiting, "records")
         metrics.total("stanchion_records_lost_total", records.lost)
         metrics.total("stanchion_observer_errors_total", asked.swallowed())
-        for part, count in asked.upkeep_failures().items():
+        for part, count in self.upkeep_failures.items():
             metrics.total("stanchion_upkeep_failures_total", count, part)
 
     async def run(self, metrics: Metrics) -> None:

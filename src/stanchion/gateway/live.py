@@ -70,7 +70,8 @@ class Parts:
 class Live:
     """One configuration. `is_local`: only this machine can reach the gateway.
 
-    `metrics` says who may read `/metrics` (`loopback`, `open`, `off`). `trace_share` is the share of new traces that is sampled; None: no spans are made.
+    `metrics` says who may read `/metrics` (`loopback`, `open`, `off`). `trace_share` is the share of new
+    traces that is sampled; None: no spans are made.
     """
 
     environment: str

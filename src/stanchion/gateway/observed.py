@@ -195,7 +195,7 @@ def spans_of(record: ExchangeRecord, *, profile: Profile = Profile.V1_37) -> Ite
         at_ns += int(one.latency_ms * 1e6)
     at_ns = start_ns
     for decision in record.decisions:
-        yield _decision_span(record, decision, (context.child(), context), at_ns, profile)
+        yield _decision_span(record, decision, (context.child(), context, at_ns), profile)
         at_ns += int(decision.elapsed_ms * 1e6)
 
 
@@ -285,11 +285,10 @@ def _request_attributes(record: ExchangeRecord) -> Iterator[tuple[str, Value]]:
 def _decision_span(
     record: ExchangeRecord,
     decision: Decision,
-    places: tuple[TraceContext, TraceContext],
-    start_ns: int,
+    place: tuple[TraceContext, TraceContext, int],
     profile: Profile,
 ) -> SpanRecord:
-    (context, parent), (target, subtype) = places, _TARGETS[decision.surface]
+    (context, parent, start_ns), (target, subtype) = place, _TARGETS[decision.surface]
     attributes: dict[str, Value] = {
         names.OPERATION_NAME: names.RUN_GUARDRAIL,
         names.GUARDRAIL_NAME: "stanchion",

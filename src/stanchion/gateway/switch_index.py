@@ -40,6 +40,7 @@ class SwitchIndex:
         "_everything",
         "_levels",
         "_tools",
+        "count",
         "is_calm",
         "leases",
         "next_end_ns",
@@ -57,6 +58,7 @@ class SwitchIndex:
         self.leases = leases  # those that have not ended
         self.next_end_ns = min((held.ends_ns for held in leases), default=_NEVER)
         self.next_end_us = min((held.lease.expires_at_us for held in leases), default=_NEVER)
+        self.count = sum(len(names) for names in tables.values())
         self._everything = next(iter(tables.get(SwitchLevel.GLOBAL, {}).values()), None)
         self._tools = tables.get(SwitchLevel.TOOL, {})
         self._levels = tuple((field, tables[level]) for level, field in _FIELDS if level in tables)

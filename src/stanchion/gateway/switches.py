@@ -71,6 +71,11 @@ class SwitchBoard:
         return self._state
 
     @property
+    def engaged(self) -> int:
+        """How many switches stop something; not knowing counts as one, because it stops everything."""
+        return self._index.count
+
+    @property
     def following(self) -> int:
         """How many requests are watched."""
         return len(self._follows)

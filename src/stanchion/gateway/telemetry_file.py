@@ -67,7 +67,9 @@ def traces_url(endpoint: str) -> str:
     return parts._replace(path=path if path.endswith(_PATH) else f"{path}{_PATH}").geturl()
 
 
-def make_tracing(section: TelemetrySection, *, endpoint: str = "", opt_in: str = "") -> TracingObserver | None:
+def make_tracing(
+    section: TelemetrySection, *, endpoint: str = "", opt_in: str = ""
+) -> TracingObserver | None:
     """What makes the spans; None where no endpoint is configured. `endpoint`, `opt_in`: the settings'.
 
     Raises:

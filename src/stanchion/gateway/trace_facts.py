@@ -1,4 +1,4 @@
-"""What a request's place in a trace is, what goes on to the provider, and what stands for its words in spans."""
+"""The place of a request in a trace, what of it goes to the provider, and what stands for words in spans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import secrets
 
 import msgspec
 
-from stanchion.core.interaction import Message, Text, ToolResult
+from stanchion.core.interaction import Message, Text, ToolCall, ToolResult
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.ports import RequestFacts
 from stanchion.telemetry.trace_context import TraceContext, begun, parse
@@ -44,7 +44,7 @@ def try_span(facts: RequestFacts) -> str:
 
 
 def traceparent_of(facts: RequestFacts, span_id: str) -> str:
-    """The header for a provider: below our span, or as the client sent it where we make none; may be empty."""
+    """The header for a provider: below our span, or as the client sent it where we make none; or empty."""
     above = span_id or facts.parent_span_id
     if not facts.trace_id or not above:
         return ""
@@ -66,4 +66,10 @@ def content_hashes(exchange: Exchange) -> tuple[str, str]:
 
 
 def _words(message: Message) -> str:
-    return "\n".join(part.text for part in message.parts if isinstance(part, Text | ToolResult))
+    said = []
+    for part in message.parts:
+        if isinstance(part, Text | ToolResult):
+            said.append(part.text)
+        elif isinstance(part, ToolCall):
+            said.append(f"{part.name}({part.raw_arguments or ''})")
+    return "\n".join(said)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from guard_fakes import Words, chat, guard, policy, rule
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stanchion.core.errors import FilesError, UsageError
@@ -222,6 +222,8 @@ def test_requests_of_both_apis_with_files_meet_the_rule() -> None:
 
 
 @given(st.text(max_size=12), st.binary(max_size=30), st.booleans(), st.sampled_from(list(MediaHandling)))
+@example("a,b", b"", True, MediaHandling.ALLOW)
+@example("", b"", True, MediaHandling.ALLOW)
 def test_no_part_passes_unread_unless_allow_is_written(
     media_type: str, data: bytes, is_embedded: bool, handling: MediaHandling
 ) -> None:
@@ -233,7 +235,9 @@ def test_no_part_passes_unread_unless_allow_is_written(
     field = UncheckedPart(field="f", surface=guard_surface(), origin=Origin.USER, kind="media", media=part)
     (read,) = run(MediaReader(rules).read(SyncDoor(), [field]))
     if isinstance(read, UncheckedPart):
-        assert media_word(rules, read)[0] is (handling is MediaHandling.ALLOW)
+        # A comma ends the head of a data URL, so a type with one leaves data that is not base64: refused.
+        is_damaged = is_embedded and "," in media_type
+        assert media_word(rules, read)[0] is (handling is MediaHandling.ALLOW and not is_damaged)
     else:
         assert handling is MediaHandling.EXTRACT
         assert read.text == data.decode("utf-8-sig")

@@ -15,6 +15,7 @@ from stanchion.core.errors import StanchionError
 from stanchion.gateway.answering import send_refusal
 from stanchion.gateway.enforcement import choose_feature, decode, switched_off, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
+from stanchion.gateway.http_connection import WHEN_GONE
 from stanchion.gateway.http_io import (
     Answer,
     ClientGone,
@@ -131,7 +132,7 @@ class Gateway:
         exchange.task = asyncio.current_task()
         answer = Answer(connection.send)
         self._running.add(exchange)
-        watcher: asyncio.Task[None] | None = None
+        unwatched: Callable[[], object] | None = None
         try:
             try:
                 exchange.within(live.body_timeout_s, Interrupt.SLOW_BODY)
@@ -139,7 +140,7 @@ class Gateway:
                 exchange.within(request_feature.deadline_s)
                 if request_feature.records_first and live.recorder is not None:
                     exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
-                watcher = asyncio.create_task(_watch(connection.receive, exchange))
+                unwatched = _watch(connection, exchange)
                 self._tell_started(exchange)
                 await self._followed(exchange, partial(answering, exchange, codec, answer))
             except asyncio.CancelledError:
@@ -156,8 +157,8 @@ class Gateway:
                 raise
             _uncancel()
         finally:
-            if watcher is not None:
-                watcher.cancel()
+            if unwatched is not None:
+                unwatched()
             await self._settle(exchange)
 
     async def _read(
@@ -260,18 +261,29 @@ class Gateway:
         for observer in exchange.live.observers:
             try:
                 observer.finished(record)
-            except Exception:
-                self.swallowed_errors += 1
-                _log.exception("an observer failed on request %s", exchange.id)
+            except Exception as error:
+                self._swallow(exchange, error)
         self._running.discard(exchange)
         self._ended.set()
         parts = exchange.live.parts
         if parts.rollout is not None and exchange.assignment is not None:
-            parts.rollout.observe(
-                exchange.facts, exchange.assignment, exchange.outcome, latency_ms=record.total_ms
-            )
+            try:
+                parts.rollout.observe(
+                    exchange.facts, exchange.assignment, exchange.outcome, latency_ms=record.total_ms
+                )
+            except Exception as error:
+                self._swallow(exchange, error)
         if parts.limits is not None:
-            await _give_back(exchange)
+            try:
+                await _give_back(exchange)
+            except Exception as error:
+                self._swallow(exchange, error)
+
+    def _swallow(self, exchange: Exchange, error: Exception) -> None:
+        """Count what went wrong after a request was over; its text may hold anything and is not logged."""
+        self.swallowed_errors += 1
+        _log.error("%s after the end of request %s", type(error).__name__, exchange.id)
+        _log.debug("request %s", exchange.id, exc_info=error)
 
 
 async def _give_back(exchange: Exchange) -> None:
@@ -327,11 +339,23 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
     )
 
 
-async def _watch(receive: Receive, exchange: Exchange) -> None:
-    """Wait until the client goes away."""
+def _watch(connection: Connection, exchange: Exchange) -> Callable[[], object]:
+    """End the request when its client goes away; what ends the watch.
+
+    Our own server tells of it; of another it is known by a task that waits for it.
+    """
+    gone = partial(exchange.interrupt, Interrupt.CLIENT_GONE)
+    when_gone = connection.scope.get(WHEN_GONE)
+    if when_gone is not None:
+        when_gone(gone)
+        return partial(when_gone, None)
+    return asyncio.create_task(_waited(connection.receive, gone)).cancel
+
+
+async def _waited(receive: Receive, gone: Callable[[], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    exchange.interrupt(Interrupt.CLIENT_GONE)
+    gone()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

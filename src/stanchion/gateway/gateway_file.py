@@ -27,6 +27,7 @@ from stanchion.gateway.telemetry_file import TelemetrySection
 
 DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
+DEMO = "demo"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})\Z")
 
@@ -163,7 +164,7 @@ class RecordsModel(FileModel):
     """How records are written."""
 
     batch: int = pydantic.Field(
-        default=200, ge=1, le=10_000, description="The most records of one transaction."
+        default=1000, ge=1, le=10_000, description="The most records of one transaction."
     )
     every_s: Seconds = pydantic.Field(default=0.5, description="How often they are written.")
     most_waiting: int = pydantic.Field(
@@ -285,6 +286,15 @@ def read_gateway_file(path: Path, *, env: Mapping[str, str] | None = None) -> Lo
         FilesError: with every problem of the file, each with its place.
     """
     return load_file(path, GatewayModel, env=env)
+
+
+def demo_gateway(script: Path, *, policy: str = "default") -> GatewayModel:
+    """What holds with `--demo`: every model's name, of both APIs, is answered from a script."""
+    return GatewayModel(
+        providers={DEMO: ProviderModel(api="scripted", script=script)},
+        pass_through={"openai": DEMO, "anthropic": DEMO},
+        features={DEFAULT_FEATURE: FeatureModel(policy=policy)},
+    )
 
 
 def default_gateway(

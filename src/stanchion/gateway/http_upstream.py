@@ -185,7 +185,7 @@ class HttpUpstream:
         import aiohttp
 
         session = self._session_here()
-        headers = self._with_key(question.key) if question.key else self._headers
+        headers = self._with_key(question.key) if question.key else {}  # else those of the session
         if question.traceparent:
             headers = {**headers, "traceparent": question.traceparent}
         for is_last in (False, True):
@@ -255,6 +255,7 @@ class HttpUpstream:
             self._loop = loop
             self._targets = {api: URL(url) for api, url in self._urls.items()}
             self._session = aiohttp.ClientSession(
+                headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=60),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._connect_s, sock_read=self._idle_s

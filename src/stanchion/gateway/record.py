@@ -100,7 +100,7 @@ class Recorder:
         sink: RecordSink,
         *,
         clock: Clock,
-        batch: int = 200,
+        batch: int = 1000,
         every_s: float = 0.5,
         most_waiting: int = 20_000,
         spill: Path | None = None,

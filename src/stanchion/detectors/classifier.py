@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -305,14 +305,22 @@ def verified_arrays(
     return arrays
 
 
-def worst_apart(values: NDArray[np.float64], windows: Windows, limit: float, *, most: int) -> Iterator[int]:
-    """Indices of up to `most` windows of at least `limit`, highest value first, none overlapping another."""
+def worst_apart(
+    values: NDArray[np.float64], windows: Windows, limit: float, *, most: int
+) -> tuple[list[int], Indices]:
+    """Indices of up to `most` windows of at least `limit`, highest value first, none overlapping another.
+
+    Then the indices of the other windows of at least `limit` that overlap none of these, in no order; there
+    are such only where there are more than `most`.
+    """
     import numpy as np
 
     left = values.copy()
-    for _ in range(most):
+    chosen: list[int] = []
+    while len(chosen) < most:
         index = int(left.argmax())
         if left[index] < limit or left[index] == -np.inf:
-            return
-        yield index
+            break
+        chosen.append(index)
         left[(windows.starts < windows.ends[index]) & (windows.starts[index] < windows.ends)] = -np.inf
+    return chosen, np.flatnonzero((left >= limit) & (left != -np.inf))

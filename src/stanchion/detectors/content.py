@@ -18,6 +18,7 @@ from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind
 from stanchion.core.taxonomy import matches
 from stanchion.detectors import hashing
+from stanchion.detectors.capping import covering, rest_reason, worst_apart_of
 from stanchion.detectors.classifier import LONG_WINDOW, Windows, allowance, windows_of, worst_apart
 from stanchion.detectors.content_model import (
     ANY,
@@ -37,6 +38,8 @@ from stanchion.detectors.views import TextView, TextViewSet
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from stanchion.detectors.hashing import Indices
 
 ID = "content"
 CODE_VERSION = 3
@@ -62,6 +65,7 @@ class _Suspect(NamedTuple):
     end: int
     intensity: Intensity
     is_any: bool  # found as "something", and given the nearest category
+    windows: int = 0  # of the rest, which is not told apart: how many there are; 0 for a window of its own
 
 
 class ContentDetector:
@@ -118,7 +122,10 @@ class ContentDetector:
         self._scanner.prepare(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
-        """Findings by position: those of patterns, and of the model at most `MAX_FINDINGS` a category."""
+        """Findings by position: those of patterns, of the model at most `MAX_FINDINGS` a category.
+
+        One more covers the windows beyond them; see `capping`.
+        """
         minima = self._minima(detector_input.locale)
         found = [*self._of_patterns(detector_input), *self._of_model(detector_input.view_set, minima)]
         kept = [f for f in found if f.category in minima and f.score >= minima[f.category]]
@@ -156,7 +163,7 @@ class ContentDetector:
             for suspect in self._suspects(model, view, limits, memo=view_set.memo)
         ]
         for name in self.categories:
-            for suspect in _apart([s for s in suspects if s.category == name]):
+            for suspect in _capped([s for s in suspects if s.category == name]):
                 yield self._finding(suspect)
 
     def _suspects(
@@ -170,12 +177,12 @@ class ContentDetector:
                 continue
             windows = windows_of(text)
             margins = model.margins(model.logits(grams, windows), allowed)
-            for margin, name, window, is_any in _worst(model, margins, windows, limits):
-                start, end = int(windows.starts[window]), int(windows.ends[window])
-                start, end = _trimmed(text, start, end)
+            for margin, name, found, is_any in _worst(model, margins, windows, limits):
+                start, end = _trimmed(text, int(windows.starts[found].min()), int(windows.ends[found].max()))
                 intensity = self._rules.intensity(text[start:end])
                 place = view.to_original(offset + start, offset + end)
-                yield _Suspect(margin, name, view.name, *place, intensity, is_any)
+                count = found.size if found.size > 1 else 0
+                yield _Suspect(margin, name, view.name, *place, intensity, is_any, count)
 
     def _finding(self, suspect: _Suspect) -> Finding:
         reason = (
@@ -190,7 +197,7 @@ class ContentDetector:
             severity=self._rules.severity(suspect.category, suspect.intensity),
             rule=f"{suspect.category}.{suspect.intensity.value}",
             view=suspect.view,
-            reason=reason,
+            reason=rest_reason(reason, suspect.windows) if suspect.windows else reason,
         )
 
 
@@ -230,34 +237,47 @@ def highest_margins(model: ContentModel, view_set: TextViewSet) -> dict[str, flo
 
 def _worst(
     model: ContentModel, margins: NDArray[np.float64], windows: Windows, limits: Mapping[str, float]
-) -> Iterator[tuple[float, str, int, bool]]:
-    """(margin, category, window, is_any) of the worst windows of each category that do not overlap.
+) -> Iterator[tuple[float, str, Indices, bool]]:
+    """(margin, category, windows, is_any) of the worst windows of each category that do not overlap.
+
+    The windows are one, but for the last of a category that has more than `MAX_FINDINGS`: all the others.
 
     Where no category reaches its frozen threshold, the category nearest to it in the worst window of the
     output "any" is reported with the margin of "any". Limits only leave out what is below them: a score is
     the same for every `minimum`, so that a threshold that was calibrated on all scores holds under any.
     """
+    import numpy as np
+
     columns = {name: index for index, name in enumerate(model.categories)}
     known = [name for name in limits if name in columns]
     for name in known:
-        for window in worst_apart(margins[:, columns[name]], windows, limits[name], most=MAX_FINDINGS):
-            yield float(margins[window, columns[name]]), name, window, False
+        own = margins[:, columns[name]]
+        chosen, others = worst_apart(own, windows, limits[name], most=MAX_FINDINGS)
+        for window in chosen:
+            yield float(own[window]), name, np.array([window]), False
+        if others.size:
+            yield float(own[others].max()), name, others, False
     if not known or max(margins[:, columns[name]].max() for name in known) >= NAMED:
         return
     window = int(margins[:, columns[ANY]].argmax())
     margin = float(margins[window, columns[ANY]])
     nearest = max(known, key=lambda name: margins[window, columns[name]])
     if margin >= limits[nearest]:
-        yield margin, nearest, window, True
+        yield margin, nearest, np.array([window]), True
 
 
-def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:
-    """The worst suspects of all readings that do not overlap in the original."""
-    kept: list[_Suspect] = []
-    for suspect in sorted(suspects, key=lambda s: (-s.margin, s.start)):
-        if all(suspect.start >= other.end or other.start >= suspect.end for other in kept):
-            kept.append(suspect)
-    return kept[:MAX_FINDINGS]
+def _capped(suspects: Sequence[_Suspect]) -> list[_Suspect]:
+    """The worst suspects of all readings that do not overlap in the original, one that covers the rest."""
+    single = [suspect for suspect in suspects if not suspect.windows]
+    kept, left = worst_apart_of(single, lambda suspect: suspect.margin, most=MAX_FINDINGS)
+    left += [suspect for suspect in suspects if suspect.windows]
+    if left:
+        start, end = covering(left)
+        count = sum(max(suspect.windows, 1) for suspect in left)
+        worst = max(left, key=lambda suspect: suspect.margin)
+        intensity = max((suspect.intensity for suspect in left), key=list(Intensity).index)
+        kept.append(worst._replace(start=start, end=end, intensity=intensity, windows=count))
+    return kept
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

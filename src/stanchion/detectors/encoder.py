@@ -16,6 +16,7 @@ from stanchion.core.errors import IntegrityError, JudgementError, UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
 from stanchion.core.origin import Origin
 from stanchion.detectors import classifier, hashing
+from stanchion.detectors.capping import covering, rest_reason, worst_apart_of
 from stanchion.detectors.encoder_model import (
     EncoderManifest,
     EncoderModel,
@@ -93,7 +94,7 @@ class EncoderDetector:
             hashing.prepare()
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
-        """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`.
+        """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`, one for the rest.
 
         Raises:
             JudgementError: when the text is longer than what is read.
@@ -109,11 +110,16 @@ class EncoderDetector:
             added += self._point.added(linear_logit(view_set))
         suspects = [suspect._replace(logit=suspect.logit + added) for suspect in suspects]
         found = [s for s in suspects if self._point.score(s.logit, origin.value) >= self._minimum]
-        kept = sorted(_apart(found), key=lambda s: (s.start, s.end))
-        return [self._finding(suspect, origin) for suspect in kept]
+        kept, left = worst_apart_of(found, lambda suspect: suspect.logit, most=MAX_FINDINGS)
+        findings = [self._finding(suspect, origin) for suspect in kept]
+        if left:
+            start, end = covering(left)
+            findings.append(self._finding(left[0]._replace(start=start, end=end), origin, rest=len(left)))
+        return sorted(findings, key=lambda finding: (finding.location.start, finding.location.end))
 
-    def _finding(self, suspect: _Suspect, origin: Origin) -> Finding:
+    def _finding(self, suspect: _Suspect, origin: Origin, *, rest: int = 0) -> Finding:
         kind = _JAILBREAK if suspect.is_jailbreak else _DIRECT
+        reason = f"says what attacks say, read as {origin.value}"
         return Finding(
             detector=self.id,
             version=self.version,
@@ -122,7 +128,7 @@ class EncoderDetector:
             location=Location(start=suspect.start, end=suspect.end),
             severity=Severity.HIGH,
             view=suspect.view,
-            reason=f"says what attacks say, read as {origin.value}",
+            reason=rest_reason(reason, rest) if rest else reason,
         )
 
 
@@ -169,17 +175,6 @@ def allowance(windows: int) -> float:
 def linear_logit(view_set: TextViewSet) -> float:
     """The linear model's logit for a text; minus infinity for one without words."""
     return highest_logit(classifier.load_linear(LINEAR_WEIGHTS), view_set)
-
-
-def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:
-    """The worst suspects that do not overlap in the original."""
-    kept: list[_Suspect] = []
-    for suspect in sorted(suspects, key=lambda s: -s.logit):
-        if len(kept) == MAX_FINDINGS:
-            break
-        if all(suspect.start >= other.end or other.start >= suspect.end for other in kept):
-            kept.append(suspect)
-    return kept
 
 
 def _check_options(minimum: float, most_windows: int, threads: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from stanchion.core.codec import short
 from stanchion.core.errors import UsageError
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
 from stanchion.core.origin import Origin
 from stanchion.detectors import hashing
+from stanchion.detectors.capping import covering, rest_reason, worst_apart_of
 from stanchion.detectors.classifier import (
     LONG_WINDOW,
     LinearModel,
@@ -23,9 +24,6 @@ from stanchion.detectors.hashing import shared_n_grams
 from stanchion.detectors.scan import Scanner
 from stanchion.detectors.transforms.folding import unmarked
 from stanchion.detectors.views import TextView, TextViewSet
-
-if TYPE_CHECKING:
-    pass
 
 ID = "injection.linear"
 WEIGHTS = "injection-linear"
@@ -46,6 +44,7 @@ class _Suspect(NamedTuple):
     start: int  # offsets in the original
     end: int
     is_jailbreak: bool
+    windows: int = 0  # of the rest, which is not told apart: how many there are; 0 for a window of its own
 
 
 class LinearDetector:
@@ -78,7 +77,7 @@ class LinearDetector:
         hashing.prepare()
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
-        """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`."""
+        """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`, one for the rest."""
         model = load_linear(WEIGHTS)
         origin = detector_input.origin
         limit = model.logit(self._minimum, origin.value)
@@ -87,11 +86,12 @@ class LinearDetector:
             for view in readings(detector_input.view_set)
             for suspect in _suspects(model, view, limit, memo=detector_input.view_set.memo)
         ]
-        found = sorted(_apart(suspects), key=lambda s: (s.start, s.end))
+        found = sorted(_capped(suspects), key=lambda s: (s.start, s.end))
         return [self._finding(model, suspect, origin) for suspect in found]
 
     def _finding(self, model: LinearModel, suspect: _Suspect, origin: Origin) -> Finding:
         kind = _JAILBREAK if suspect.is_jailbreak else _DIRECT
+        reason = f"wording of an attack, read as {origin.value}"
         return Finding(
             detector=self.id,
             version=self.version,
@@ -100,7 +100,7 @@ class LinearDetector:
             location=Location(start=suspect.start, end=suspect.end),
             severity=Severity.HIGH,
             view=suspect.view,
-            reason=f"wording of an attack, read as {origin.value}",
+            reason=reason if suspect.windows == 0 else rest_reason(reason, suspect.windows),
         )
 
 
@@ -176,7 +176,10 @@ def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:
 def _suspects(
     model: LinearModel, view: TextView, limit: float, *, memo: dict[str, Any]
 ) -> Iterator[_Suspect]:
-    """The worst windows of at least `limit` that do not overlap, at most `MAX_FINDINGS` of each block."""
+    """The worst windows of at least `limit` that do not overlap, at most `MAX_FINDINGS` of each block.
+
+    Where a block has more of them, its last suspect stands for all the others.
+    """
     allowed = text_allowance(len(view.text))
     for offset in range(0, max(len(view.text), 1), BLOCK):
         text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text
@@ -185,20 +188,30 @@ def _suspects(
             continue
         windows = windows_of(text)
         logits = model.logits(grams, windows) - allowed
-        for index in worst_apart(logits, windows, limit, most=MAX_FINDINGS):
-            start, end = _trimmed(text, int(windows.starts[index]), int(windows.ends[index]))
+        chosen, others = worst_apart(logits, windows, limit, most=MAX_FINDINGS)
+        spans = [(int(windows.starts[index]), int(windows.ends[index]), index, 0) for index in chosen]
+        if others.size:
+            worst = int(others[logits[others].argmax()])
+            starts, ends = windows.starts[others], windows.ends[others]
+            spans.append((int(starts.min()), int(ends.max()), worst, int(others.size)))
+        for first, last, index, count in spans:
+            start, end = _trimmed(text, first, last)
             found = view.to_original(offset + start, offset + end)
-            kind = model.is_other_kind(grams, start, end)
-            yield _Suspect(float(logits[index]), view.name, *found, is_jailbreak=kind)
+            kind = model.is_other_kind(grams, int(windows.starts[index]), int(windows.ends[index]))
+            yield _Suspect(float(logits[index]), view.name, *found, is_jailbreak=kind, windows=count)
 
 
-def _apart(suspects: Sequence[_Suspect]) -> list[_Suspect]:
-    """The worst suspects of all readings that do not overlap in the original."""
-    kept: list[_Suspect] = []
-    for suspect in sorted(suspects, key=lambda s: -s.logit):
-        if all(suspect.start >= other.end or other.start >= suspect.end for other in kept):
-            kept.append(suspect)
-    return kept[:MAX_FINDINGS]
+def _capped(suspects: Sequence[_Suspect]) -> list[_Suspect]:
+    """The worst suspects of all readings that do not overlap in the original, one that covers the rest."""
+    single = [suspect for suspect in suspects if not suspect.windows]
+    kept, left = worst_apart_of(single, lambda suspect: suspect.logit, most=MAX_FINDINGS)
+    left += [suspect for suspect in suspects if suspect.windows]
+    if left:
+        start, end = covering(left)
+        count = sum(max(suspect.windows, 1) for suspect in left)
+        worst = max(left, key=lambda suspect: suspect.logit)
+        kept.append(worst._replace(start=start, end=end, windows=count))
+    return kept
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -53,7 +53,7 @@ class PackedFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class PackedModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sequence classifier made of the pack's weights; the fields are options of `model.sequence_classifier`.
+    """A sequence classifier of the pack's weights; the fields are options of `model.sequence_classifier`.
 
     `folder` is a place in the pack.
     """

@@ -1,23 +1,29 @@
-"""uvicorn's HTTP protocol with a limit on how long and how large the head of a request may be.
+"""uvicorn's HTTP protocol with limits on how long a client may keep us waiting.
 
 The server's own limits cover idle connections only: a client that sends a header a minute, or headers without
-end, would hold a connection and memory for ever.
+end, or asks for a stream and never reads it, would hold a connection, memory and a provider for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 HEAD_TIMEOUT_S = 15.0
 HEAD_BYTES = 64 * 1024
+UNREAD_TIMEOUT_S = 30.0
 
 
-class _BoundedHead:
-    """Closes a connection whose request does not get past its head in time; mixed into a protocol."""
+class _Bounded:
+    """Closes a connection whose request does not get past its head in time, or whose answer nobody reads.
+
+    Mixed into a protocol of uvicorn.
+    """
 
     head_timeout_s = HEAD_TIMEOUT_S
     max_head_bytes = HEAD_BYTES
+    unread_timeout_s = UNREAD_TIMEOUT_S
+    unread_timer: asyncio.TimerHandle | None = None
     head_timer: asyncio.TimerHandle | None = None
     head_bytes = 0
     cycle: Any
@@ -29,7 +35,18 @@ class _BoundedHead:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_is_here()
+        self._is_read()
         super().connection_lost(exc)  # type: ignore[misc]
+
+    def pause_writing(self) -> None:
+        """The buffer is full: from now on the client has so long to take some of it."""
+        super().pause_writing()  # type: ignore[misc]
+        self.unread_timer = asyncio.get_running_loop().call_later(self.unread_timeout_s, self._abort)
+
+    def resume_writing(self) -> None:
+        """The client reads."""
+        self._is_read()
+        super().resume_writing()  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
@@ -55,6 +72,16 @@ class _BoundedHead:
             self.head_timer.cancel()
             self.head_timer = None
 
+    def _is_read(self) -> None:
+        if self.unread_timer is not None:
+            self.unread_timer.cancel()
+            self.unread_timer = None
+
+    def _abort(self) -> None:
+        """Not an orderly end: that would wait for the client to read."""
+        if self.transport is not None:
+            self.transport.abort()
+
     def _give_up(self, status: bytes) -> None:
         if self.transport is None or self.transport.is_closing():
             return
@@ -64,10 +91,18 @@ class _BoundedHead:
         self.transport.close()
 
 
-def bounded_protocol(*, timeout_s: float = HEAD_TIMEOUT_S, max_bytes: int = HEAD_BYTES) -> type[Any]:
-    """The protocol class for uvicorn: httptools where it is installed, else h11."""
+def bounded_protocol(
+    *,
+    timeout_s: float = HEAD_TIMEOUT_S,
+    max_bytes: int = HEAD_BYTES,
+    unread_timeout_s: float = UNREAD_TIMEOUT_S,
+    implementation: Literal["", "httptools", "h11"] = "",
+) -> type[Any]:
+    """The protocol class for uvicorn: httptools where it is installed, else h11; or the one that is named."""
     base: type[Any]
     try:
+        if implementation == "h11":
+            raise ImportError
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
         base = HttpToolsProtocol
@@ -75,5 +110,9 @@ def bounded_protocol(*, timeout_s: float = HEAD_TIMEOUT_S, max_bytes: int = HEAD
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
         base = H11Protocol
-    limits = {"head_timeout_s": timeout_s, "max_head_bytes": max_bytes}
-    return type("BoundedProtocol", (_BoundedHead, base), limits)
+    limits = {
+        "head_timeout_s": timeout_s,
+        "max_head_bytes": max_bytes,
+        "unread_timeout_s": unread_timeout_s,
+    }
+    return type("BoundedProtocol", (_Bounded, WatchedConnection, base), limits)

@@ -1,6 +1,7 @@
 """One guard and one server for the tests of the gateway: loading a guard takes seconds."""
 
 import pytest
+from gateway_faults import FaultyProvider, one_byte
 from gateway_server import Records, default_guard, gateway, live, scripted_models, serve
 
 from stanchion.guard.pipeline import Guard
@@ -50,3 +51,15 @@ def served(shared):
 @pytest.fixture
 def records(shared, served):
     return shared[1]
+
+
+@pytest.fixture(scope="module")
+def faulty():
+    with FaultyProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def answering(faulty):
+    faulty.play = one_byte
+    return faulty

@@ -168,7 +168,7 @@ async def _closes_midway(line: Line) -> None:
     line.close()
 
 
-async def _stalls_at_once(line: Line) -> None:
+async def stalls_at_once(line: Line) -> None:
     await line.nothing()
 
 
@@ -191,14 +191,14 @@ async def _pings_for_ever(line: Line) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _one_byte(line: Line) -> None:
+async def one_byte(line: Line) -> None:
     data = b"".join(STREAM) if line.streams else whole()
     await line.head()
     await line.chunk(*(data[at : at + 1] for at in range(len(data))))
     await line.end()
 
 
-async def _slow(line: Line) -> None:
+async def slow(line: Line) -> None:
     await line.head()
     for piece in STREAM if line.streams else (whole()[:40], whole()[40:]):
         await asyncio.sleep(0.05)
@@ -311,12 +311,12 @@ PROVIDER_FAULTS: tuple[Fault, ...] = (
     _provider("reset-in-head", "resets in the middle of the headers", _resets_in_head),
     _provider("reset-midway", "resets in the middle of the answer", _resets_midway),
     _provider("closes-midway", "closes in the middle of the answer", _closes_midway),
-    _provider("stalls-at-once", "takes the request and says nothing", _stalls_at_once),
+    _provider("stalls-at-once", "takes the request and says nothing", stalls_at_once),
     _provider("stalls-midway", "stalls in the middle of the answer", _stalls_midway),
     _provider("drips-head", "sends headers without end, one at a time", _drips_head, OVERDUE, OVERDUE),
     _provider("pings-for-ever", "sends keep-alives and never an answer", _pings_for_ever, OVERDUE, OVERDUE),
-    _provider("slow", "answers slowly", _slow, REDACTED, REDACTED),
-    _provider("one-byte-chunks", "sends every byte in a chunk of its own", _one_byte, REDACTED, REDACTED),
+    _provider("slow", "answers slowly", slow, REDACTED, REDACTED),
+    _provider("one-byte-chunks", "sends every byte in a chunk of its own", one_byte, REDACTED, REDACTED),
     _provider("no-http", "speaks another protocol", _no_http),
     _provider("long-head", "sends a header of 100,000 bytes", _long_head),
     _provider("two-lengths", "says the length of the answer in two ways", _smuggles),

@@ -108,9 +108,11 @@ class Served:
 
 
 @contextmanager
-def serve(app: Any, **options: Any):
+def serve(app: Any, *, send_buffer: int = 0, **options: Any):
     """Serve an ASGI application until the block ends."""
     listener = socket.socket()
+    if send_buffer:  # a small one makes a client that does not read felt at once
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     config = uvicorn.Config(app, log_level="critical", lifespan="on", access_log=False, **options)

@@ -6,37 +6,16 @@ import asyncio
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 import requests_raw
-from gateway_faults import CARD, DEADLINE_S, IDLE_S, PROVIDER_FAULTS, SECRET, FaultyProvider
+from chaos_fixtures import CHAT, HARMLESS, KEY, MESSAGES, error_of, models_of, unescaped
+from gateway_faults import CARD, DEADLINE_S, PROVIDER_FAULTS, SECRET, FaultyProvider
 from gateway_server import Records, gateway, live, serve
 
-from stanchion.core.clock import SystemClock
-from stanchion.files.references import Secret
 from stanchion.gateway.gateway_file import FeatureModel
 from stanchion.gateway.http_protocol import bounded_protocol
-from stanchion.gateway.http_upstream import DIALECTS, HttpUpstream
-from stanchion.gateway.upstream import Models, Provider, make_route
-
-KEY = "sk-key-of-the-gateway"
-CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
-HARMLESS = [{"role": "user", "content": "What is your return policy?"}]
-
-
-def models_of(url: str) -> Models:
-    upstream = HttpUpstream(
-        url, dialect=DIALECTS["openai"], clock=SystemClock(), key=Secret(KEY), idle_s=IDLE_S
-    )
-    one = Provider(
-        name="faulty",
-        vendor="openai",
-        upstream=upstream,
-        prices={},
-        timeout_s=DEADLINE_S * 2,
-        apis=frozenset(DIALECTS["openai"].paths),
-    )
-    return Models({"m": make_route("m", one, "m")}, providers={"faulty": one})
 
 
 @pytest.fixture(scope="module")
@@ -54,42 +33,6 @@ def chaos(guard):
 def ask(served, path, *, stream):
     body = {"model": "m", "messages": HARMLESS, "stream": stream, "max_tokens": 50}
     return requests_raw.post(served.url, path, json.dumps(body).encode())
-
-
-def unescaped(body: bytes) -> str:
-    """The texts of an answer put together, as a reader would see them, behind the answer as it came."""
-    found = [body.decode("utf-8", "replace")]
-    for line in body.split(b"\n"):
-        try:
-            value = json.loads(line.removeprefix(b"data: "))
-        except ValueError:
-            continue
-        waiting = [value]
-        while waiting:
-            item = waiting.pop(0)
-            if isinstance(item, dict):
-                waiting = [*item.values(), *waiting]
-            elif isinstance(item, list):
-                waiting = [*item, *waiting]
-            elif isinstance(item, str):
-                found.append(item)
-    return found[0] + "\n" + "".join(found[1:])
-
-
-def error_of(path, body):
-    """Code of the error in the API's own shape, at the end of a stream too; empty for an answer."""
-    last = [line for line in body.strip().split(b"\n") if line.strip()][-1]
-    value = json.loads(last.removeprefix(b"data: ")) if last != b"data: [DONE]" else {}
-    error = value.get("error") if isinstance(value, dict) else None
-    if not error:
-        return ""
-    if path == MESSAGES:
-        assert value["type"] == "error"
-        assert set(error) >= {"type", "message"}
-    else:
-        assert set(error) >= {"message", "type", "param", "code"}
-    assert error["message"]
-    return error.get("code") or error["message"]
 
 
 CASES = [
@@ -142,32 +85,56 @@ def test_what_follows_an_answer_is_not_the_next_ones(chaos):
         assert b"It is" in body
 
 
-def _held(served, faulty):
-    """What lives: file descriptors of the process, tasks of the loop, requests in progress."""
+def _held(served):
+    """What lives: file descriptors of the process, tasks of the loop, what is in progress, resident bytes."""
     end = time.monotonic() + 5
-    while (served.gateway.in_flight or faulty.open) and time.monotonic() < end:
+    while served.gateway.in_flight and time.monotonic() < end:
         time.sleep(0.02)
     tasks = served.call(lambda: len(asyncio.all_tasks()))
-    return len(os.listdir("/proc/self/fd")), tasks, served.gateway.in_flight
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return len(os.listdir("/proc/self/fd")), tasks, served.gateway.in_flight, resident
 
 
-def test_no_fault_leaves_a_connection_a_task_or_a_descriptor_behind(chaos):
+SLOW = ("stalls", "drips", "pings", "huge", "slow", "one-byte")
+BRIEF = (
+    "reset-in-head",
+    "reset-midway",
+    "closes-midway",
+    "second-answer",
+    "status-500",
+    "cut-json",
+    "error-midway",
+    "after-the-end",
+    "gzip",
+)
+
+
+@pytest.mark.parametrize(
+    ("ids", "rounds"),
+    [
+        pytest.param(BRIEF, 2, id="brief"),
+        pytest.param((), 40, id="long", marks=pytest.mark.soak),
+    ],
+)
+def test_no_fault_leaves_a_connection_a_task_or_a_descriptor_behind(chaos, ids, rounds):
     served, records, faulty = chaos
-    quick = [f for f in PROVIDER_FAULTS if not f.id.startswith(("stalls", "drips", "pings", "huge"))]
+    faults = [f for f in PROVIDER_FAULTS if (f.id in ids if ids else not f.id.startswith(SLOW))]
 
     def everything():
-        for fault in quick:
+        for fault in faults:
             for stream in (False, True):
                 if (fault.streamed if stream else fault.whole) is not None:
                     faulty.play = fault.play
                     ask(served, CHAT, stream=stream)
+        records.clear()
 
     everything()
-    before = _held(served, faulty)
-    for _ in range(2):
+    before = _held(served)
+    for _ in range(rounds):
         everything()
-    after = _held(served, faulty)
-    records.clear()
+    after = _held(served)
     assert after[2] == 0
     assert after[1] <= before[1] + 1, (before, after)
     assert after[0] <= before[0] + 3, (before, after)
+    if not ids:
+        assert after[3] - before[3] < 8 * 1024 * 1024, "memory grows with faults"

@@ -38,6 +38,7 @@ from stanchion.models.surface import SurfaceCodec, encode_json
 _log = logging.getLogger(__name__)
 Answering = Callable[[Exchange, SurfaceCodec, Answer], Awaitable[None]]
 Served = tuple[SurfaceCodec, Answering]
+_VERSIONS = ("1.1", "1.0")
 Page = Callable[[Live, Scope], tuple[int, object]]
 
 
@@ -97,6 +98,9 @@ class Gateway:
             await _lifespan(receive, send)
             return
         if scope["type"] != "http":
+            return
+        if scope.get("http_version") not in _VERSIONS:
+            await Answer(send).whole(505, [(b"connection", b"close")], b"")
             return
         feature, path = _split(scope["path"])
         served = self._codecs.get(path)

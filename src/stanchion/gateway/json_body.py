@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isinf
 from typing import Any
 
 from stanchion.gateway.ports import Outcome, Refused
@@ -32,8 +33,18 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer)
-_quick = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+def _finite(digits: str) -> float:
+    """`1e999` would be infinity here, null to the next reader, and an error to a third."""
+    number = float(digits)
+    if isinf(number):
+        raise ValueError("infinite")
+    return number
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_constant, parse_int=_integer, parse_float=_finite
+)
+_quick = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant, parse_float=_finite)
 
 
 def decode_body(raw: bytes, *, max_depth: int = MAX_DEPTH) -> Any:

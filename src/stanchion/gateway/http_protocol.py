@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
+from stanchion.gateway.http_connection import WatchedConnection
+
 HEAD_TIMEOUT_S = 15.0
 HEAD_BYTES = 64 * 1024
 UNREAD_TIMEOUT_S = 30.0

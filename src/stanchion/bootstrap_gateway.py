@@ -36,7 +36,7 @@ class GatewaySources:
     """What a gateway is made from, and made from again at a reload.
 
     `file` is the gateway file; None: the defaults. `policy` and `listen` go before what the file says.
-    `metrics_folder` is where workers share their counts.
+    `metrics_folder` is where workers share their counts. `is_demo` puts a script in the place of models.
     """
 
     settings: Settings
@@ -45,6 +45,7 @@ class GatewaySources:
     listen: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     metrics_folder: Path | None = None
+    is_demo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ class LiveMaker:
             UsageError: when they cannot be used together.
         """
         from stanchion.core.codec import digest
-        from stanchion.gateway.building import make_feature, make_models, warm_up
+        from stanchion.gateway.building import make_feature, make_models, make_variants, warm_up
         from stanchion.gateway.gateway_file import is_loopback, split_address
         from stanchion.gateway.live import Live
         from stanchion.gateway.serving import check_reach
@@ -137,9 +138,15 @@ class LiveMaker:
         for guard in guards.values():
             warm_up(guard)
         features = {name: make_feature(name, model.features[name], guard) for name, guard in guards.items()}
+        variants = make_variants(
+            model, features, lambda name, section: self._guards.make(name, section, folder=folder)
+        )
+        for variant in variants.values():
+            warm_up(variant.guard)
         return Live(
             environment=model.environment or self._sources.settings.environment,
             features=features,
+            variants=variants,
             default_feature=model.main_feature,
             models=make_models(model, folder=folder, clock=self._clock, local_model=_local_model),
             clock=self._clock,
@@ -152,7 +159,9 @@ class LiveMaker:
             body_timeout_s=model.body_timeout_s,
             metrics=model.telemetry.metrics,
             trace_share=_trace_share(self._sources, model),
-            digest=digest([file_digest, *(feature.guard_version for feature in features.values())]),
+            digest=digest(
+                [file_digest, *(one.guard_version for one in (*features.values(), *variants.values()))]
+            ),
         )
 
     def _parts(self, model: GatewayModel) -> Parts:
@@ -239,15 +248,23 @@ def _feedback(section: Any, database: Database, *, clock: Clock, ids: Ids) -> An
 
 def gateway_model(sources: GatewaySources) -> tuple[GatewayModel, Path, str]:
     """The gateway file (or the defaults) with what goes before it, its folder, and its digest."""
+    from importlib import resources
+
     from stanchion.core.codec import digest_text
+    from stanchion.core.resources import data_path
     from stanchion.gateway.gateway_file import (
         DEFAULT_FEATURE,
         FeatureModel,
         default_gateway,
+        demo_gateway,
         read_gateway_file,
     )
 
     settings = sources.settings
+    if sources.is_demo:
+        with resources.as_file(data_path("demo_model.yaml")) as script:
+            model = demo_gateway(script, policy=str(sources.policy or settings.policy))
+        return model, Path(), digest_text("demo")
     if sources.file is None:
         model = default_gateway(
             openai=(settings.openai_base_url, settings.openai_api_key),

@@ -260,19 +260,19 @@ def test_a_call_waits_for_a_person_and_is_given_when_one_agrees(asking_guard, st
         assert b"content_filter" in raw
         assert records.only().outcome is Outcome.PENDING_APPROVAL
         assert queue.subject["calls"][0]["arguments"] == {"amount": 3}
-        ticket = [("content-type", "application/json"), ("x-stanchion-approval", "tkt_1")]
+        ticket = [("content-type", "application/json"), ("x-stanchion-ticket", "tkt_1")]
         assert not calls_of(requests_raw.post(served.url, CHAT, body, headers=ticket)[2])
         queue.status = "approved"
         records.clear()
         _, headers, raw = requests_raw.post(served.url, CHAT, body, headers=ticket)
         assert calls_of(raw)
         assert b"tool_calls" in raw
-        assert headers["x-stanchion-approval"] == "tkt_1"
+        assert headers["x-stanchion-ticket"] == "tkt_1"
         assert records.only().outcome is Outcome.ALLOWED
         assert records.only().tries == ()
         queue.status = "denied"
         assert not calls_of(requests_raw.post(served.url, CHAT, body, headers=ticket)[2])
-        other = [("content-type", "application/json"), ("x-stanchion-approval", "tkt_2")]
+        other = [("content-type", "application/json"), ("x-stanchion-ticket", "tkt_2")]
         assert requests_raw.post(served.url, CHAT, body, headers=other)[0] == 404
 
 

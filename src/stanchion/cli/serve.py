@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stanchion.cli.output import err_console, note
+from stanchion.core.errors import UsageError
 
 if TYPE_CHECKING:
     from stanchion.bootstrap_gateway import GatewaySources
@@ -31,8 +32,11 @@ def serve(
     ] = 30.0,
     check: Annotated[bool, typer.Option("--check", help="Read and check everything, then end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only what was stopped.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Answer from a script instead of a model: no key is needed.")
+    ] = False,
 ) -> None:
-    """Serve the gateway: change a client's base URL to it, and every answer comes under guard.
+    """Serve the gateway in front of your models: change a client's base URL, and answers come under guard.
 
     Ends on SIGTERM or Ctrl-C when the streams in progress are over; SIGHUP reads the files again.
 
@@ -43,6 +47,11 @@ def serve(
     from stanchion.config import load_settings, process_environment
     from stanchion.gateway.serving import ServeOptions, listening_socket
 
+    if demo and config is not None:
+        raise UsageError(
+            "--demo and --config exclude each other.",
+            hint="A gateway file names its own models; `api: scripted` is one without a key.",
+        )
     settings = load_settings(file=ctx.obj)
     sources = GatewaySources(
         settings=settings,
@@ -51,6 +60,7 @@ def serve(
         policy=policy,
         listen=listen,
         env=process_environment(),
+        is_demo=demo,
     )
     if check:
         _check(sources)

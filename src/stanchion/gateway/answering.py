@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from stanchion.core.decision import CheckStatus, Decision
@@ -69,7 +71,10 @@ def head(exchange: Exchange, *, is_stream: bool) -> RawHeaders:
     if exchange.facts.span_id:
         headers.append((b"traceresponse", traceparent_of(exchange.facts, exchange.facts.span_id).encode()))
     if exchange.ticket:
-        headers.append((b"x-stanchion-approval", exchange.ticket.encode()))
+        headers.append((b"x-stanchion-ticket", exchange.ticket.encode()))
+    if exchange.assignment is not None and exchange.assignment.variants:
+        told = ", ".join(f"{name}={variant}" for name, variant in exchange.assignment.variants.items())
+        headers.append((b"x-stanchion-variant", told.encode()))
     return headers
 
 
@@ -119,7 +124,7 @@ async def send_refusal(
     exchange.status = refused.status
     headers = head(exchange, is_stream=False)
     if refused.retry_after_s is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(refused.retry_after_s))))
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(refused.retry_after_s))))
     elif refused.status in (409, 429) or refused.status >= 500:
         headers.append((b"x-should-retry", b"true" if refused.status == 502 else b"false"))
     error = codec.encode_error(

@@ -13,9 +13,15 @@ from stanchion.core.errors import UsageError
 from stanchion.core.interaction import Interaction, Reply, assistant, system, user
 from stanchion.files.references import Secret
 from stanchion.gateway.clouds import CloudUpstream, make_cloud
-from stanchion.gateway.gateway_file import FeatureModel, GatewayModel, PriceModel, ProviderModel
+from stanchion.gateway.gateway_file import (
+    FallbackModel,
+    FeatureModel,
+    GatewayModel,
+    PriceModel,
+    ProviderModel,
+)
 from stanchion.gateway.http_upstream import DIALECTS, HttpUpstream
-from stanchion.gateway.live import Feature
+from stanchion.gateway.live import Feature, variant_name
 from stanchion.gateway.request_ids import RequestIds
 from stanchion.gateway.upstream import (
     ClientUpstream,
@@ -127,6 +133,7 @@ def make_feature(name: str, model: FeatureModel, guard: Guard) -> Feature:
         deadline_s=model.deadline_s,
         max_body_bytes=model.max_body_bytes,
         approval_wait_s=model.approval_wait_s,
+        on_route=None if model.route is None else _fallback(model.route),
         records_first=model.records == "first",
     )
 
@@ -145,10 +152,7 @@ def make_models(
     }
     routes: dict[str, Route] = {}
     for name, model in file.models.items():
-        fallback = tuple(
-            Fallback(model=step.model or "", answer=step.answer or "", human=bool(step.human))
-            for step in model.fallback
-        )
+        fallback = tuple(_fallback(step) for step in model.fallback)
         prices = None if model.prices is None else _prices(model.prices)
         routes[name] = make_route(
             name, providers[model.provider], model.model or name, prices=prices, fallback=fallback
@@ -158,6 +162,24 @@ def make_models(
         providers=providers,
         pass_through={str(api): name for api, name in file.pass_through.items()},
     )
+
+
+def _fallback(model: FallbackModel) -> Fallback:
+    return Fallback(model=model.model or "", answer=model.answer or "", human=bool(model.human))
+
+
+def make_variants(
+    model: GatewayModel, features: Mapping[str, Feature], guard: Callable[[str, FeatureModel], Guard]
+) -> dict[str, Feature]:
+    """The features under the policies of the rollout's variants; see `live.Live.variants`."""
+    made: dict[str, Feature] = {}
+    for experiment in () if model.rollout is None else model.rollout.experiments:
+        policies = {variant.policy for variant in experiment.variants if variant.policy}
+        for name in experiment.features or tuple(features):
+            for policy in sorted(policies):
+                section = model.features[name].model_copy(update={"policy": policy})
+                made[variant_name(name, policy)] = make_feature(name, section, guard(name, section))
+    return made
 
 
 def _provider(

@@ -8,22 +8,39 @@ import msgspec
 
 from stanchion.core.codec import digest
 from stanchion.core.components import ComponentSet
+from stanchion.core.decision import Effect
 from stanchion.core.errors import UsageError
-from stanchion.core.interaction import Interaction, Message, Reply, Role, Text, ToolResult
+from stanchion.core.interaction import (
+    FinishReason,
+    Interaction,
+    Message,
+    Reply,
+    Role,
+    Text,
+    ToolResult,
+    assistant,
+)
 from stanchion.core.origin import Origin
 from stanchion.gateway.answering import send_reply
-from stanchion.gateway.asking import ask
+from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import decode_body, invalid
-from stanchion.gateway.live import Feature
+from stanchion.gateway.live import Feature, variant_name
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.parameters import check_parameters
 from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.stream_flow import stream_answer
-from stanchion.gateway.tool_calls import decided_calls, redeemed, ticket_outcome
+from stanchion.gateway.tool_calls import (
+    TICKET_HEADER,
+    decided_answer,
+    handed_over,
+    redeemed,
+    strictest_of,
+    ticket_outcome,
+)
 from stanchion.gateway.upstream import Question, Route
-from stanchion.guard.exchange import PreparedInteraction
+from stanchion.guard.exchange import PreparedInteraction, restored
 from stanchion.models.surface import SurfaceCodec
 from stanchion.models.wire import Request, WireError
 from stanchion.store.identity import is_plain
@@ -123,21 +140,50 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
     Raises:
         Refused: when it is not answered by a model, nor in the model's place.
     """
-    request, feature = exchange.asked, exchange.held_to
     heed_switches(exchange)
-    if exchange.live.parts.approvals is not None and exchange.header(b"x-stanchion-approval"):
+    if exchange.live.parts.approvals is not None and exchange.header(TICKET_HEADER):
         await send(exchange, codec, await redeemed(exchange), answer)
         return
-    route = route_of(exchange, request, codec.name.partition(".")[0])
+    route = route_of(exchange, exchange.asked, codec.name.partition(".")[0])
     request = exchange.asked
     await reserve(exchange, request)
     admit(exchange, route, request)
     prepared = await prepare(exchange, request.interaction)
     if prepared.blocked is not None:
-        await send(exchange, codec, prepared.blocked, answer)
-        return
-    question = question_of(exchange, codec, route, prepared)
+        instead = await _instead(exchange, prepared.blocked)
+        if isinstance(instead, Reply):
+            await send(exchange, codec, instead, answer)
+            return
+        route, prepared = instead, msgspec.structs.replace(prepared, blocked=None)
     exchange.stage = Stage.UPSTREAM
+    try:
+        await _answered(exchange, codec, prepared, answer, route=route)
+    except HandedOver:
+        await send(exchange, codec, await handed_over(exchange), answer)
+
+
+async def _instead(exchange: Exchange, blocked: Reply) -> Reply | Route:
+    """What a request gets that the rules stopped: their words, or where the feature routes such requests."""
+    stopping, way = strictest_of(exchange.decisions), exchange.held_to.on_route
+    if stopping is None or stopping.enforced_effect is not Effect.ROUTE or way is None:
+        return blocked
+    if way.answer:
+        return Reply(message=assistant(way.answer), finish_reason=FinishReason.STOP)
+    if way.human:
+        return await handed_over(exchange, stopping)
+    route = exchange.live.models.routes[way.model]
+    exchange.facts = msgspec.structs.replace(exchange.facts, model=route.name, provider=route.provider.name)
+    heed_switches(exchange)
+    admit(exchange, route, exchange.asked)
+    return route
+
+
+async def _answered(
+    exchange: Exchange, codec: SurfaceCodec, prepared: PreparedInteraction, answer: Answer, *, route: Route
+) -> None:
+    """Ask the model, decide about what it says, and send what may be shown."""
+    request, feature = exchange.asked, exchange.held_to
+    question = question_of(exchange, codec, route, prepared)
     if request.stream:
         await stream_answer(exchange, codec, prepared, answer, route=route, question=question)
         return
@@ -149,12 +195,9 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
     exchange.guard_ns += exchange.live.clock.monotonic_ns() - began_ns
     assert checked.reply is not None  # noqa: S101 - `afinish` gives one
     exchange.decisions = (*checked.reply.decisions, *exchange.beside)
-    exchange.shown = reply
-    shown = checked.reply
-    if reply.message.tool_calls:
-        exchange.stage = Stage.TOOL_CALLS
-        shown = await decided_calls(exchange, reply, shown)
-    await send(exchange, codec, shown, answer)
+    exchange.shown = exchange.said = reply
+    said = msgspec.structs.replace(reply, message=restored(reply.message, prepared.vault))
+    await send(exchange, codec, await decided_answer(exchange, said, checked.reply), answer)
 
 
 def question_of(
@@ -225,6 +268,7 @@ def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
         exchange.assignment = live.parts.rollout.choose(facts)
         name = exchange.assignment.model or name
         prompt = exchange.assignment.prompt or prompt
+        facts = _put_policy(exchange)
     if prompt:
         facts = put_prompt(exchange, prompt)
     allowed = exchange.caller.models
@@ -241,6 +285,15 @@ def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
     if live.parts.switches is not None:
         heed_switches(exchange)
     return route
+
+
+def _put_policy(exchange: Exchange) -> RequestFacts:
+    """Hold the request to the policy of its variant, where it has one."""
+    policy = "" if exchange.assignment is None else exchange.assignment.policy
+    if policy:
+        feature = exchange.feature = exchange.live.variants[variant_name(exchange.held_to.name, policy)]
+        exchange.facts = msgspec.structs.replace(exchange.facts, guard_version=feature.guard_version)
+    return exchange.facts
 
 
 def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
@@ -265,7 +318,7 @@ def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
         interaction=msgspec.structs.replace(interaction, messages=(first, *interaction.messages)),
     )
     exchange.prompt_digest = prompt.digest
-    exchange.facts = msgspec.structs.replace(exchange.facts, prompt=f"{prompt.name}@{prompt.version}")
+    exchange.facts = msgspec.structs.replace(exchange.facts, prompt=prompt.versioned)
     return exchange.facts
 
 

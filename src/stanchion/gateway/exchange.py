@@ -75,6 +75,7 @@ class Exchange:
         "reference",
         "request",
         "reservation",
+        "said",
         "shown",
         "stage",
         "started_ns",
@@ -114,6 +115,7 @@ class Exchange:
         self.ticket = ""
         self.is_approved = False
         self.prompt_digest = ""
+        self.said: Reply | None = None
         self.shown: Reply | None = None
         self.finish_reason = FinishReason.UNKNOWN
         self.usage = Usage()

@@ -149,6 +149,10 @@ class FeatureModel(FileModel):
     max_body_bytes: int = pydantic.Field(
         default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="The largest body."
     )
+    route: FallbackModel | None = pydantic.Field(
+        default=None,
+        description="What a rule's effect `route` does; default: the policy's words, handing over.",
+    )
     approval_wait_s: float = pydantic.Field(
         default=0.0,
         ge=0,
@@ -232,8 +236,11 @@ class GatewayModel(FileModel):
         for name, model in self.models.items():
             _known(model.provider, self.providers, f"models.{name}: the provider")
             for fallback in model.fallback:
-                if fallback.model is not None:
-                    _known(fallback.model, self.models, f"models.{name}: the fallback model")
+                self._can(fallback, f"models.{name}: the fallback")
+        for name, feature in self.features.items():
+            if feature.route is not None:
+                self._can(feature.route, f"features.{name}: the route")
+        self._experiments_fit()
         for provider in self.pass_through.values():
             _known(provider, self.providers, "pass_through: the provider")
         if self.default_feature:
@@ -241,6 +248,25 @@ class GatewayModel(FileModel):
         elif DEFAULT_FEATURE not in self.features and len(self.features) > 1:
             raise FieldError("default_feature is missing.", hint=f"One of: {', '.join(self.features)}.")
         return self
+
+    def _can(self, step: FallbackModel, what: str) -> None:
+        if step.model is not None:
+            _known(step.model, self.models, f"{what} model")
+        if step.human and self.approvals is None:
+            raise FieldError(f"{what} is a person, and there is no queue.", hint="Add: approvals: {}")
+
+    def _experiments_fit(self) -> None:
+        for experiment in () if self.rollout is None else self.rollout.experiments:
+            for feature in experiment.features:
+                _known(feature, self.features, f"rollout: experiment {experiment.id}: the feature")
+            for variant in experiment.variants:
+                if variant.model and not self.pass_through:
+                    _known(variant.model, self.models, f"rollout: variant {variant.id}: the model")
+                if variant.prompt and self.prompts is None:
+                    raise FieldError(
+                        f"rollout: variant {variant.id} names a prompt, and there is no registry.",
+                        hint="Add: prompts: {}",
+                    )
 
     @property
     def main_feature(self) -> str:

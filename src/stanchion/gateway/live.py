@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.feedback import FeedbackDesk
     from stanchion.gateway.prompts_registry import PromptRegistry
     from stanchion.gateway.record import Recorder
-    from stanchion.gateway.upstream import Models
+    from stanchion.gateway.upstream import Fallback, Models
     from stanchion.guard.pipeline import Guard
     from stanchion.store.identity import IdKeys
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 class Feature:
     """What one feature's requests are held to.
 
-    `approval_wait_s` is how long a client is kept waiting for a person before it gets the pending state.
+    `on_route` is what the rules' effect `route` does. `approval_wait_s` is how long a client is kept waiting
+    for a person before it gets the pending state.
     `records_first` says that the record is on disk before the last byte of the answer leaves.
     """
 
@@ -48,7 +49,13 @@ class Feature:
     deadline_s: float = 120.0
     max_body_bytes: int = 4 * 1024 * 1024
     approval_wait_s: float = 0.0
+    on_route: Fallback | None = None
     records_first: bool = False
+
+
+def variant_name(feature: str, policy: str) -> str:
+    """The key of `Live.variants`: a feature under another policy."""
+    return f"{feature}/{policy}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +78,8 @@ class Live:
     """One configuration. `is_local`: only this machine can reach the gateway.
 
     `metrics` says who may read `/metrics` (`loopback`, `open`, `off`). `trace_share` is the share of new
-    traces that is sampled; None: no spans are made.
+    traces that is sampled; None: no spans are made. `variants` are features under the policies of
+    experiments, by `variant_name`.
     """
 
     environment: str

@@ -77,7 +77,7 @@ def check_reach(address: str, *, needs_keys: bool) -> None:
     if not needs_keys and not is_loopback(host):
         raise UsageError(
             f"{address} can be reached by others, and no keys are asked for.",
-            hint="Listen on 127.0.0.1, or make keys first: stanchion keys new --help",
+            hint="Listen on 127.0.0.1, or make keys first: stanchion access-keys new --help",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from itertools import groupby
 
@@ -16,6 +16,7 @@ from stanchion.core.interaction import (
     Reply,
     StreamEvent,
     TextDelta,
+    ToolCall,
     UnknownEvent,
     UsageEvent,
     assistant,
@@ -26,29 +27,45 @@ from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.ports import Engaged, Outcome, Refused, Stage
-from stanchion.gateway.tool_calls import SWITCHED_OFF, approval_asked, parked, ticket_outcome
+from stanchion.gateway.tool_calls import (
+    parked,
+    person_asked,
+    switched_off_words,
+    ticket_outcome,
+    tool_switch,
+)
 from stanchion.gateway.upstream import Question, Route
-from stanchion.guard.exchange import PreparedInteraction
-from stanchion.guard.streaming import StreamGuard
+from stanchion.guard.exchange import PreparedInteraction, restored
 from stanchion.models.events import Assembler, events_of, merged_usage
 from stanchion.models.surface import StreamEncoder, SurfaceCodec
 
 _NOTICE = 1_000_000  # the block of our own words, behind every block of an answer
+_MOST_KEPT = 1_000_000  # characters of an answer that are kept for a person to read
 
 
 class StreamFlow:
     """One stream. `deliver` runs it to its end."""
 
     def __init__(
-        self, exchange: Exchange, guard: StreamGuard, encoder: StreamEncoder, answer: Answer
+        self,
+        exchange: Exchange,
+        prepared: PreparedInteraction,
+        encoder: StreamEncoder,
+        answer: Answer,
     ) -> None:
         self._exchange = exchange
-        self._guard = guard
+        self._prepared = prepared
+        self._guard = exchange.held_to.guard.stream(prepared)
+        exchange.guarantee = self._guard.guarantee.value
         self.encoder = encoder
         self._answer = answer
         self._tool_switch: Engaged | None = None
-        self._keeps_calls = exchange.live.parts.approvals is not None
-        self._calls = Assembler()
+        shadows = exchange.assignment is not None and exchange.assignment.shadows
+        self._keeps = exchange.live.parts.approvals is not None or bool(shadows)
+        self._kept = Assembler()
+        self._kept_characters = 0
+        self._sent: list[str] = []
+        self._held: Sequence[StreamEvent] = ()  # the guard's last words, while a person may be asked
 
     async def deliver(self, route: Route, question: Question) -> None:
         """Ask, and pass on what the guard gives back.
@@ -66,7 +83,12 @@ class StreamFlow:
                     await self._give(data)
             else:
                 raise _broken_off()
+            if self._held:
+                data += await self._decided(batches, route)
         self._take_decisions()
+        if self._keeps:
+            self._kept.feed(End(finish_reason=FinishReason.UNKNOWN))
+            exchange.said = self._kept.reply()
         exchange.stage = Stage.DONE
         exchange.outcome = self._outcome()
         exchange.status = 200
@@ -93,11 +115,16 @@ class StreamFlow:
                 exchange.usage = route.priced(usage)
             elif kind is End:
                 exchange.stage = Stage.OUTPUT
-            elif kind is ArgumentDelta and self._keeps_calls:
-                self._calls.feed(event)
+            if self._keeps:
+                self._keep(event)
+            if self._held:
+                continue
             shown: Sequence[StreamEvent] = await self._guard.feed(event)
-            if self._guard.is_over and self._keeps_calls:
-                shown = await self._with_approval(shown)
+            if self._guard.is_over and self._keeps and self._waits_for_person():
+                self._held = shown
+                continue
+            if self._keeps:
+                self._sent += [one.text for one in shown if isinstance(one, TextDelta)]
             for one in self._allowed(shown) if shown else ():
                 out += self.encoder.feed(one)
             if self._guard.is_over:
@@ -112,41 +139,75 @@ class StreamFlow:
             exchange.finish_reason = events[-1].finish_reason
         if switches is None:
             return events
-        for event in events:
-            if isinstance(event, ArgumentDelta) and event.name:
-                engaged = switches.find_tool(exchange.facts, event.name)
-                if engaged is not None:
-                    self._tool_switch = engaged
-                    exchange.switch_id = engaged.switch_id
+        named = tuple(event.name for event in events if isinstance(event, ArgumentDelta) and event.name)
+        self._tool_switch = self._tool_switch or tool_switch(exchange, named)
         if self._tool_switch is None:
             return events
         kept: list[StreamEvent] = [event for event in events if not isinstance(event, ArgumentDelta | End)]
         if isinstance(events[-1], End):
-            words = SWITCHED_OFF.format(reference=exchange.reference)
-            kept += [TextDelta(text=words, index=_NOTICE), End(finish_reason=FinishReason.CONTENT_FILTER)]
+            kept += [
+                TextDelta(text=switched_off_words(exchange), index=_NOTICE),
+                End(finish_reason=FinishReason.CONTENT_FILTER),
+            ]
             exchange.finish_reason = FinishReason.CONTENT_FILTER
         return kept
 
-    async def _with_approval(self, shown: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
-        """The end of an answer whose calls need a person's word: the calls, or how their ticket stands."""
-        exchange = self._exchange
+    def _keep(self, event: StreamEvent) -> None:
+        """Remember what the model says, up to a limit: for a person to decide on, or for shadows."""
+        self._kept_characters += len(getattr(event, "text", "") or getattr(event, "json", ""))
+        if self._kept_characters <= _MOST_KEPT and not isinstance(event, End):
+            self._kept.feed(event)
+
+    def _waits_for_person(self) -> bool:
         self._take_decisions()
-        decision = approval_asked(exchange.decisions)
-        if decision is None or not isinstance(shown[-1], End):
-            return shown
-        self._calls.feed(End(finish_reason=FinishReason.TOOL_CALLS, model=shown[-1].model))
-        said = self._calls.reply()
-        words = "".join(event.text for event in shown if isinstance(event, TextDelta))
+        return person_asked(self._exchange) is not None and self._kept_characters <= _MOST_KEPT
+
+    async def _decided(self, batches: AsyncIterator[Sequence[StreamEvent]], route: Route) -> bytes:
+        """The end of an answer that needs a person's word: the answer, or how its ticket stands.
+
+        What the model still says is read first, so that the person sees all of it.
+        """
+        exchange, held = self._exchange, self._held
+        async for batch in batches:
+            for event in batch:
+                self._keep(event)
+                if isinstance(event, UsageEvent):
+                    exchange.usage = route.priced(merged_usage(exchange.usage, event.usage))
+        return b"".join(piece for one in await self._with_person(held) for piece in self.encoder.feed(one))
+
+    async def _with_person(self, held: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+        exchange = self._exchange
+        decision = person_asked(exchange)
+        assert decision is not None  # noqa: S101 - it was, when the words were held
+        self._kept.feed(End(finish_reason=FinishReason.UNKNOWN))
+        reply = self._kept.reply()
+        said = msgspec.structs.replace(reply, message=restored(reply.message, self._prepared.vault))
+        if tool_switch(exchange, tuple(call.name for call in said.message.tool_calls)) is not None:
+            return self._ended(switched_off_words(exchange))
+        words = "".join(event.text for event in held if isinstance(event, TextDelta))
         stopped = Reply(message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER)
         decided = await parked(exchange, decision, said, stopped)
         if decided is stopped:
-            return shown
-        index = max((event.index for event in shown if isinstance(event, TextDelta)), default=0)
+            return self._ended(words)
+        return self._rest(decided)
+
+    def _ended(self, words: str) -> Sequence[StreamEvent]:
+        self._exchange.finish_reason = FinishReason.CONTENT_FILTER
+        return (TextDelta(text=words, index=_NOTICE), End(finish_reason=FinishReason.CONTENT_FILTER))
+
+    def _rest(self, decided: Reply) -> Sequence[StreamEvent]:
+        """The events of an answer without the words that were sent already."""
+        self._exchange.finish_reason = decided.finish_reason
+        words, sent = decided.message.text, "".join(self._sent)
+        rest = words[len(sent) :] if sent and words.startswith(sent) else words
+        calls = tuple(part for part in decided.message.parts if isinstance(part, ToolCall))
+        message = assistant(rest) if rest else msgspec.structs.replace(decided.message, parts=())
+        message = msgspec.structs.replace(message, parts=(*message.parts, *calls))
         return [
-            msgspec.structs.replace(event, index=event.index + index)
+            msgspec.structs.replace(event, index=event.index + _NOTICE)
             if isinstance(event, TextDelta | ArgumentDelta)
             else event
-            for event in events_of(decided)
+            for event in events_of(msgspec.structs.replace(decided, message=message))
         ]
 
     async def _give(self, data: bytes, *, is_last: bool = False) -> None:
@@ -205,14 +266,12 @@ async def stream_answer(
     question: Question,
 ) -> None:
     """Stream the answer to a prepared request; an error after its head was sent is its last event."""
-    request, feature = exchange.asked, exchange.held_to
-    guard = feature.guard.stream(prepared)
-    exchange.guarantee = guard.guarantee.value
+    request = exchange.asked
     encoder = codec.stream_encoder(
         asked=request, response_id=exchange.id, created=int(exchange.live.clock.now().timestamp())
     )
     exchange.encoder = encoder
-    flow = StreamFlow(exchange, guard, encoder, answer)
+    flow = StreamFlow(exchange, prepared, encoder, answer)
     try:
         await flow.deliver(route, question)
     except UnavailableError as error:  # the guard could not decide

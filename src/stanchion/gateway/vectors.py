@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stanchion.core.interaction import FinishReason, Reply, Text
 from stanchion.gateway.answering import send_reply
-from stanchion.gateway.asking import ask
+from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.enforcement import (
     admit,
     exchange_outcome,
@@ -19,6 +19,7 @@ from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import invalid
 from stanchion.gateway.ports import Outcome, Refused, Stage
 from stanchion.gateway.upstream import Route
+from stanchion.guard.exchange import PreparedInteraction
 from stanchion.models.openai_vectors import ModerationVerdict, moderation_reply
 from stanchion.models.surface import SurfaceCodec
 
@@ -39,7 +40,7 @@ async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None
             message=f"a text was stopped by policy. Reference: {exchange.reference}.",
         )
     exchange.stage = Stage.UPSTREAM
-    reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
+    reply = await _asked(exchange, codec, prepared, route)
     await _sent(exchange, codec, reply, answer, route=route)
 
 
@@ -53,8 +54,27 @@ async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> N
         await send_reply(exchange, codec, reply, answer)
         return
     exchange.stage = Stage.UPSTREAM
-    reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
+    reply = await _asked(exchange, codec, prepared, route)
     await _sent(exchange, codec, reply, answer, route=route)
+
+
+async def _asked(
+    exchange: Exchange, codec: SurfaceCodec, prepared: PreparedInteraction, route: Route
+) -> Reply:
+    """The provider's answer; words of ours or of a person are none here."""
+    try:
+        reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
+    except HandedOver:
+        reply = None
+    if reply is None or (exchange.tries and exchange.tries[-1].provider == "canned"):
+        raise Refused(
+            Outcome.UPSTREAM_ERROR,
+            status=502,
+            code="upstream_unavailable",
+            message="no provider answered.",
+            hint="Try again later.",
+        )
+    return reply
 
 
 async def _begun(exchange: Exchange, codec: SurfaceCodec) -> Route:

@@ -51,6 +51,7 @@ Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]
 class PreparedInteraction(msgspec.Struct, frozen=True, kw_only=True):
     """A request that was checked. Send `interaction` to the model, unless `blocked` is the answer already.
 
+    A request that is routed elsewhere has both: `blocked`, and what another model may get as `interaction`.
     When the guard changed nothing, `interaction` is `original` itself, so that an answer to the unguarded
     request can be taken over.
     """
@@ -105,7 +106,7 @@ class Exchange:
         stop = _stopping(outcomes)
         blocked = None if stop is None else self._refusal(stop, subject, decisions)
         prepared = interaction
-        if stop is None:
+        if stop is None or stop.decision.enforced_effect is Effect.ROUTE:  # it may go to another model
             prepared = rewrite_request(interaction, self.rewrites(outcomes, vault, subject))
             prepared = self._marked(prepared)
         return PreparedInteraction(

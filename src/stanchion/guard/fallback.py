@@ -26,13 +26,18 @@ _PLAIN_WORD = re.compile(r"(?=[^\W\d_])(?:(?![A-Z])[^\W\d_]|['\u2019-])+(?=[\s,]
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """The texts of one language. `completions` maps `default`, a family or a category to texts by style."""
+    """The texts of one language. `completions` maps `default`, a family or a category to texts by style.
+
+    `states` are said in an answer's place by the gateway, `transparency` is added to answers by it.
+    """
 
     language: str
     version: int
     variables: dict[str, str]
     completions: dict[str, dict[str, str]]
     notices: dict[str, str]
+    states: dict[str, str]
+    transparency: dict[str, str]
     reference: str
 
 
@@ -84,6 +89,16 @@ class Fallback:
         texts = catalogue(language if language in languages() else self._settings.language)
         template = texts.notices.get(surface.value, texts.notices["default"])
         return fill(template, self._variables(texts, reference))
+
+    def state(self, name: str, *, language: str = "", **variables: str) -> str:
+        """How something stands that waits, was handed over, or was switched off; see `Catalogue.states`."""
+        texts = catalogue(language if language in languages() else self._settings.language)
+        return fill(texts.states[name], {**self._variables(texts, ""), **variables})
+
+    def transparency(self, name: str, *, language: str = "", **variables: str) -> str:
+        """A notice that is added to answers; see `Catalogue.transparency`."""
+        texts = catalogue(language if language in languages() else self._settings.language)
+        return fill(texts.transparency[name], {**self._variables(texts, ""), **variables})
 
     def _own(self, category: str) -> str:
         fitting = [selector for selector in self._settings.messages if matches(selector, category)]

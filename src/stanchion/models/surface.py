@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import msgspec
@@ -93,7 +94,7 @@ def with_wait(message: str, retry_after_s: float | None) -> str:
     """The message, and when to try again."""
     if retry_after_s is None:
         return message
-    return f"{message} Try again in {max(retry_after_s, 0):.3g} s."
+    return f"{message} Try again in {max(1, math.ceil(retry_after_s))} s."
 
 
 def no_stream(name: str) -> UsageError:

@@ -53,6 +53,10 @@ _ROLES = {
     "user": (Role.USER, Origin.USER),
     "assistant": (Role.ASSISTANT, Origin.MODEL),
 }
+_CITATIONS = frozenset(
+    {"char_location", "page_location", "content_block_location"}
+    | {"web_search_result_location", "search_result_location"}
+)
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _CHOICES_OUT = {ours: wire for wire, ours in _CHOICES.items()}
 _UNDERSTOOD = frozenset(
@@ -265,6 +269,11 @@ def _decode_block(block: JsonObject, origin: Origin, names: Mapping[str, str], w
             yield decode_media(block, origin) or opaque
 
 
+def is_own_citation(citation: JsonObject) -> bool:
+    """Whether it is said as this API says one; another vendor's cannot be."""
+    return citation.get("type") in _CITATIONS
+
+
 def citation_part(citation: JsonObject) -> Opaque:
     """A citation as the part that a stream's `Citation` event amounts to; it keeps the wire's own words."""
     title = citation.get("document_title") or citation.get("title") or citation.get("source")
@@ -381,7 +390,7 @@ def encode_blocks(parts: Iterable[Part]) -> list[JsonObject]:
         match part:
             case Text(text="") | Refusal(text=""):
                 continue
-            case Opaque(kind="citation", payload={"wire": dict(citation)}):
+            case Opaque(kind="citation", payload={"wire": dict(citation)}) if is_own_citation(citation):
                 if blocks and blocks[-1]["type"] == "text":
                     blocks[-1].setdefault("citations", []).append(citation)
             case Opaque(kind="citation"):

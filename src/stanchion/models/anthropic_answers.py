@@ -26,7 +26,13 @@ from stanchion.core.interaction import (
     UsageEvent,
 )
 from stanchion.core.origin import Origin
-from stanchion.models.anthropic import API, citation_part, decode_content, encode_blocks
+from stanchion.models.anthropic import (
+    API,
+    citation_part,
+    decode_content,
+    encode_blocks,
+    is_own_citation,
+)
 from stanchion.models.events import arguments_json, merged_usage
 from stanchion.models.wire import (
     JsonObject,
@@ -253,7 +259,7 @@ class EventEncoder:
                 out += self._reason(event)
             case ArgumentDelta():
                 out += self._call(event)
-            case Citation(wire=dict(citation), index=index):
+            case Citation(wire=dict(citation), index=index) if is_own_citation(citation):
                 out += self._say("text", index, {"type": "citations_delta", "citation": citation})
             case Citation():
                 pass

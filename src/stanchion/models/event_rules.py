@@ -90,7 +90,7 @@ CHAT_CHUNK = _table(
 )
 CHAT_CHOICE = _table(understood="delta finish_reason index", carried="logprobs")
 CHAT_DELTA = _table(
-    understood="content function_call reasoning reasoning_content refusal role tool_calls",
+    understood="annotations content function_call reasoning reasoning_content refusal role tool_calls",
     unknown="audio",
 )
 

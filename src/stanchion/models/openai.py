@@ -33,6 +33,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.models.events import arguments_text, tool_call
+from stanchion.models.openai_citations import citation_part
 from stanchion.models.openai_files import KEPT, decode_file, encode_file
 from stanchion.models.wire import (
     JsonObject,
@@ -308,10 +309,16 @@ def _decode_assistant(wire: JsonObject, content: tuple[Part, ...], where: str) -
         *((Reasoning(text=thought),) if thought else ()),
         *content,
         *((Refusal(text=refusal),) if refusal is not None else ()),
+        *_citations(wire.get("annotations"), f"{where}.annotations"),
         *(_decode_call(call, f"{where}.tool_calls[{n}]") for n, call in enumerate(calls)),
         *((_legacy_call(legacy, f"{where}.function_call"),) if legacy is not None else ()),
         *(Opaque(kind=f"openai:message.{key}", payload=wire[key]) for key in _unknown_keys(wire)),
     )
+
+
+def _citations(value: Any, where: str) -> Iterator[Part]:
+    for number, annotation in enumerate(as_list(value, where)):
+        yield citation_part(as_object(annotation, f"{where}[{number}]"))
 
 
 def _unknown_keys(wire: JsonObject) -> list[str]:
@@ -324,6 +331,7 @@ def _unknown_keys(wire: JsonObject) -> list[str]:
         "function_call",
         "reasoning_content",
         "reasoning",
+        "annotations",
     }
     return [key for key, value in wire.items() if key not in known and value not in (None, [], {})]
 

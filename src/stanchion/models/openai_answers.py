@@ -16,6 +16,7 @@ from stanchion.core.interaction import (
     FinishReason,
     Media,
     Message,
+    Opaque,
     Part,
     ReasoningDelta,
     Refusal,
@@ -33,6 +34,7 @@ from stanchion.core.interaction import (
 from stanchion.models.event_rules import CHAT_CHOICE, CHAT_CHUNK, Rule
 from stanchion.models.events import merged_usage
 from stanchion.models.openai import API, Style, decode_message, encode_assistant
+from stanchion.models.openai_citations import citation_part, nested_annotation
 from stanchion.models.wire import (
     JsonObject,
     WireError,
@@ -123,6 +125,9 @@ def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObje
     refusals = [part.text for part in reply.message.parts if isinstance(part, Refusal)]
     if refusals:
         message["refusal"] = "".join(refusals)
+    citations = _annotations(reply.message.parts)
+    if citations:
+        message["annotations"] = citations
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason.value}
     body: JsonObject = {
         "id": response_id,
@@ -133,6 +138,16 @@ def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObje
     body["choices"] = [choice]
     usage = encode_usage(reply.usage)
     return body if usage is None else body | {"usage": usage}
+
+
+def _annotations(parts: tuple[Part, ...]) -> list[JsonObject]:
+    """The citations that chat can say; those of other vendors become links, or are left out."""
+    said = []
+    for part in parts:
+        if isinstance(part, Opaque) and part.kind == "citation":
+            payload = part.payload
+            said.append(nested_annotation(payload["wire"], payload["quote"], payload["document_id"]))
+    return [annotation for annotation in said if annotation is not None]
 
 
 def _joined(parts: tuple[Part, ...]) -> tuple[str | None, tuple[Part, ...]]:
@@ -247,10 +262,17 @@ class ChunkDecoder:
             case "tool_calls":
                 calls = as_list(value, "delta.tool_calls")
                 return [self._call_delta(as_object(call, "delta.tool_calls[]")) for call in calls]
+            case "annotations":
+                return self._citations(as_list(value, "delta.annotations"))
             case "function_call":
                 return [self._call_delta({"index": 0, "id": "function_call", "function": value})]
             case _:
                 return [UnknownEvent(kind=f"openai:delta.{key}", payload=value)]
+
+    def _citations(self, annotations: list[Any]) -> list[StreamEvent]:
+        index = self._index("text")
+        said = [citation_part(as_object(one, "delta.annotations[]")).payload for one in annotations]
+        return [Citation(**each, index=index) for each in said]
 
     def _call_delta(self, call: JsonObject) -> ArgumentDelta:
         call_id = maybe_text(call.get("id"), "delta.tool_calls[].id")
@@ -309,8 +331,9 @@ class ChunkEncoder:
                 return [self._chunk({"tool_calls": [self._call(event)]})]
             case UnknownEvent(kind=kind, payload=payload):
                 return [self._unknown(kind, payload)]
-            case Citation():
-                return []
+            case Citation(wire=wire, quote=quote, document_id=document):
+                annotation = nested_annotation(wire, quote, document)
+                return [] if annotation is None else [self._chunk({"annotations": [annotation]})]
             case UsageEvent(usage=usage):
                 self._usage = merged_usage(self._usage, usage)
                 return []

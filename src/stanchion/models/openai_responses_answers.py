@@ -32,8 +32,9 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.models.event_rules import RESPONSES_EVENTS, RESPONSES_ITEMS, Rule
+from stanchion.models.openai_citations import citation_part
 from stanchion.models.openai_responses import decode_call
-from stanchion.models.openai_responses_parts import API, citation_part, decode_content, decode_reasoning
+from stanchion.models.openai_responses_parts import API, decode_content, decode_reasoning
 from stanchion.models.wire import (
     JsonObject,
     as_list,

@@ -17,6 +17,7 @@ import msgspec
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import Media, Opaque, Part, Reasoning, Refusal, Text
 from stanchion.core.origin import Origin
+from stanchion.models.openai_citations import citation_part
 from stanchion.models.openai_files import KEPT, UNKNOWN_TYPE
 from stanchion.models.wire import (
     JsonObject,
@@ -135,31 +136,6 @@ def _encode_media(part: Media) -> JsonObject:
         return {"type": "input_file", "file_id": url.removeprefix(KEPT), **named, **detail}
     return {"type": "input_file", "file_url" if embedded is None else "file_data": url, **named, **detail}
 
-
-def citation_part(annotation: JsonObject) -> Opaque:
-    """An annotation as the part that a stream's `Citation` event amounts to."""
-    names = (annotation.get(key) for key in ("url", "filename", "file_id", "title"))
-    title = annotation.get("title")
-    payload = {
-        "document_id": next((name for name in names if isinstance(name, str)), ""),
-        "quote": title if isinstance(title, str) else "",
-        "wire": annotation,
-    }
-    return Opaque(kind="citation", payload=payload)
-
-
-def annotation_of(wire: Any, quote: str, document_id: str) -> JsonObject | None:
-    """A citation as an annotation; another vendor's becomes a link when it has an address, else None."""
-    if isinstance(wire, dict) and wire.get("type") in _ANNOTATIONS:
-        return wire
-    url = wire.get("url") if isinstance(wire, dict) else None
-    place = url if isinstance(url, str) else document_id
-    if not place.startswith(("https://", "http://")):
-        return None
-    return {"type": "url_citation", "url": place, "title": quote[:200], "start_index": 0, "end_index": 0}
-
-
-_ANNOTATIONS = frozenset({"file_citation", "url_citation", "container_file_citation", "file_path"})
 
 # --- reasoning ----------------------------------------------------------------------------------------------
 

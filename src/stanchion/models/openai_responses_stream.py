@@ -26,13 +26,9 @@ from stanchion.core.interaction import (
     UsageEvent,
 )
 from stanchion.models.events import events_of, merged_usage
+from stanchion.models.openai_citations import flat_annotation
 from stanchion.models.openai_errors import responses_error_frame
-from stanchion.models.openai_responses_parts import (
-    API,
-    annotation_of,
-    encode_reasoning,
-    is_own_reasoning,
-)
+from stanchion.models.openai_responses_parts import API, encode_reasoning, is_own_reasoning
 from stanchion.models.surface import custom_tools, encode_json, named_frame
 from stanchion.models.wire import JsonObject, Request
 
@@ -242,7 +238,7 @@ class ResponseStream:
         self._say("response.refusal.delta", **self._place(), delta=event.text)
 
     def _cite(self, event: Citation) -> None:
-        annotation = annotation_of(event.wire, event.quote, event.document_id)
+        annotation = flat_annotation(event.wire, event.quote, event.document_id)
         if annotation is None or self._part is None or self._part["type"] != "output_text":
             self._lose("citation")
             return

@@ -159,7 +159,10 @@ def _custom(tool: ToolDefinition, payload: JsonObject, upstream: str) -> Opaque:
 # What translation leaves out or refuses, as the documentation prints it: what, for which API, what becomes.
 LOSSES = (
     ("earlier reasoning of a model", "every other API", "left out: only its own vendor takes it again"),
-    ("citations in earlier answers", "every other API", "left out"),
+    ("citations in earlier answers", "every other API, and OpenAI chat", "left out"),
+    ("citations without an address, in answers", "OpenAI chat", "left out"),
+    ("citations of another vendor, in answers", "OpenAI responses", "links, where there is an address"),
+    ("citations of another vendor, in answers", "Anthropic", "left out"),
     ("parts that only one vendor knows", "every other API", "refused"),
     ("files that a vendor keeps", "APIs of another vendor", "refused"),
     ("title, cache mark and the like of a file", "every other API", "left out, apart from the name"),

@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from upstream import ANSWERS
@@ -217,7 +218,18 @@ def gateway(folder: Path, model: Server, *, policy: str, workers: int = 1) -> It
     command += ["--listen", f"127.0.0.1:{port}", "--quiet"]
     env = {"STANCHION_STATE_DIR": str(folder / "state")}
     with started(f"gateway-{policy}", command, port=port, folder=folder, env=env) as server:
+        _await_ready(server)
         yield server
+
+
+def _await_ready(server: Server, *, wait_s: float = 120.0) -> None:
+    """Its address answers before its detectors are loaded; what it does until then is not its service."""
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        with suppress(OSError), urllib.request.urlopen(f"{server.url}/readyz", timeout=wait_s):
+            return
+        time.sleep(0.1)
+    raise SystemExit(f"{server.name} was not ready within {wait_s:.0f} s:\n{server.log.read_text()[-2000:]}")
 
 
 REPLY_BYTES = len(ANSWERS[b"chat"])

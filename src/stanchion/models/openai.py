@@ -131,7 +131,9 @@ def encode_request(
     Raises:
         UsageError: for a part that this API cannot say.
     """
-    style = msgspec.structs.replace(style, custom_tools=style.custom_tools | _custom_names(interaction.tools))
+    custom = _custom_names(interaction.tools) if interaction.tools else None
+    if custom:
+        style = msgspec.structs.replace(style, custom_tools=style.custom_tools | custom)
     body: JsonObject = {"model": interaction.model} if interaction.model else {}
     body["messages"] = [wire for message in interaction.messages for wire in _encode_message(message, style)]
     if interaction.tools:
@@ -301,6 +303,8 @@ def _decode_part(part: JsonObject, origin: Origin, where: str) -> Part:
 
 
 def _decode_assistant(wire: JsonObject, content: tuple[Part, ...], where: str) -> tuple[Part, ...]:
+    if _PLAIN_TURN.issuperset(wire):
+        return content
     thought = next((wire[k] for k in ("reasoning_content", "reasoning") if isinstance(wire.get(k), str)), "")
     refusal = maybe_text(wire.get("refusal"), f"{where}.refusal")
     calls = as_list(wire.get("tool_calls"), f"{where}.tool_calls")
@@ -321,19 +325,19 @@ def _citations(value: Any, where: str) -> Iterator[Part]:
         yield citation_part(as_object(annotation, f"{where}[{number}]"))
 
 
+_PLAIN_TURN = frozenset({"role", "content", "name"})
+_KNOWN_KEYS = _PLAIN_TURN | {
+    "refusal",
+    "tool_calls",
+    "function_call",
+    "reasoning_content",
+    "reasoning",
+    "annotations",
+}
+
+
 def _unknown_keys(wire: JsonObject) -> list[str]:
-    known = {
-        "role",
-        "content",
-        "name",
-        "refusal",
-        "tool_calls",
-        "function_call",
-        "reasoning_content",
-        "reasoning",
-        "annotations",
-    }
-    return [key for key, value in wire.items() if key not in known and value not in (None, [], {})]
+    return [key for key, value in wire.items() if key not in _KNOWN_KEYS and value not in (None, [], {})]
 
 
 def _decode_call(value: Any, where: str) -> Part:

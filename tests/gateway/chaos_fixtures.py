@@ -24,9 +24,9 @@ CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 HARMLESS = [{"role": "user", "content": "What is your return policy?"}]
 
 
-def models_of(url: str) -> Models:
+def models_of(url: str, *, idle_s: float = IDLE_S) -> Models:
     upstream = HttpUpstream(
-        url, dialect=DIALECTS["openai"], clock=SystemClock(), key=Secret(KEY), idle_s=IDLE_S
+        url, dialect=DIALECTS["openai"], clock=SystemClock(), key=Secret(KEY), idle_s=idle_s
     )
     one = Provider(
         name="faulty",
@@ -47,7 +47,8 @@ def body(*, stream: bool) -> bytes:
 def in_front(faulty, guard, *, port=0, feature=None, server=None, **more):
     """A gateway whose one model is the faulty provider's."""
     records = Records()
-    models = models_of(f"http://127.0.0.1:{port}/v1" if port else faulty.url)
+    idle_s = more.pop("idle_s", IDLE_S)
+    models = models_of(f"http://127.0.0.1:{port}/v1" if port else faulty.url, idle_s=idle_s)
     feature = feature or FeatureModel(deadline_s=DEADLINE_S)
     observers = more.pop("observers", ())
     configuration = live(models, {"default": guard}, records, feature_model=feature, **more)

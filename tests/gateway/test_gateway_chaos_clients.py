@@ -69,7 +69,7 @@ def test_a_client_that_goes_away_in_its_body_is_recorded(answering, guard):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_ends_the_question_to_the_provider(faulty, guard, stream):
     faulty.play = stalls_at_once
-    with in_front(faulty, guard, feature=FeatureModel(deadline_s=30)) as (served, records):
+    with in_front(faulty, guard, feature=FeatureModel(deadline_s=60), idle_s=30) as (served, records):
         client = connect(served)
         data = body(stream=stream)
         client.sendall(head(len(data)) + data)
@@ -78,7 +78,7 @@ def test_a_client_that_goes_away_ends_the_question_to_the_provider(faulty, guard
         record = the_record(records, "gone-waiting", stream=stream)
         assert [one.status for one in record.tries] == ["cut"]
         until(lambda: faulty.open == 0)
-        assert record.total_ms < 300, "the provider's patience is longer than that"
+        assert record.total_ms < 15_000, "the provider's patience is longer than that"
 
 
 def test_a_client_that_goes_away_in_a_stream_ends_it_at_the_provider(faulty, guard):

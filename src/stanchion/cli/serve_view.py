@@ -192,7 +192,9 @@ def _advice(record: ExchangeRecord, decision: Decision | None) -> str:
 
 def _plain(text: str) -> str:
     """A name of the outside as it may be printed: no control characters, no markup, not endless."""
-    return "".join(c if c.isprintable() else "?" for c in text[:60]).replace("[", "\\[")
+    from rich.markup import escape
+
+    return escape("".join(c if c.isprintable() else "?" for c in text[:60]))
 
 
 def greet(console: Console, process: GatewayProcess, url: str) -> None:

@@ -130,7 +130,14 @@ class QuietServer(uvicorn.Server):
     def __init__(self, app: Any) -> None:
         super().__init__(
             uvicorn.Config(
-                app, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+                app,
+                http=bounded_protocol(),
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
             )
         )
 

@@ -267,9 +267,9 @@ def make_admin_api(
     return make_admin_app(parts, token=load_token(settings.state_dir))
 
 
-def make_upstream_secrets(settings: Settings) -> UpstreamSecrets:
+def make_upstream_secrets(settings: Settings, *, renew_s: float | None = None) -> UpstreamSecrets:
     """What reads and renews the secrets of upstreams; Vault is asked on the first reference to it."""
-    from stanchion.gateway.upstream_secrets import UpstreamSecrets, VaultSettings, VaultSource
+    from stanchion.gateway.upstream_secrets import RENEW_S, UpstreamSecrets, VaultSettings, VaultSource
 
     def vault() -> VaultSource:
         return VaultSource(
@@ -281,7 +281,7 @@ def make_upstream_secrets(settings: Settings) -> UpstreamSecrets:
             )
         )
 
-    return UpstreamSecrets(vault=vault)
+    return UpstreamSecrets(vault=vault, renew_s=renew_s or RENEW_S)
 
 
 def trusted_of(settings: Settings) -> dict[str, Ed25519PublicKey]:

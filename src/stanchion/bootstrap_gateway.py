@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
+from stanchion.core.clock import Clock, SortableIds, SystemClock
 from stanchion.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.observed import MetricsObserver, TracingObserver
     from stanchion.gateway.ports import Observer
     from stanchion.gateway.record import Recorder
+    from stanchion.gateway.upstream_secrets import UpstreamSecrets
     from stanchion.store.database import Database
     from stanchion.store.identity import IdKeys
 
@@ -63,6 +64,7 @@ class GatewayProcess:
     metrics: MetricsObserver
     gauges: Gauges
     tracing: TracingObserver | None
+    secrets: UpstreamSecrets
 
     def admin_app(self, reload: Callable[[], str]) -> Any:
         """The admin API of this process."""
@@ -80,6 +82,7 @@ class GatewayProcess:
     def close(self) -> None:
         """Write what is left of the records, and let go of the database."""
         self.replica.watch.stop()
+        self.secrets.stop()
         self.recorder.close()
         self.database.close()
         if self.tracing is not None:
@@ -99,6 +102,7 @@ class LiveMaker:
         observers: tuple[Observer, ...],
         database: Database,
         replica: ReplicaPlane,
+        secrets: UpstreamSecrets,
     ) -> None:
         from stanchion.bootstrap import make_registry
         from stanchion.gateway.building import GuardMaker
@@ -111,7 +115,9 @@ class LiveMaker:
         self._observers = observers
         self._database = database
         self._replica = replica
+        self._secrets = secrets
         self._kept: dict[str, tuple[Any, Any]] = {}
+        self._scrub: Callable[[str], str] | None = None
         self._guards = GuardMaker(
             make_registry(sources.settings), clock=clock, ids=self._ids, env=sources.env
         )
@@ -148,7 +154,13 @@ class LiveMaker:
             features=features,
             variants=variants,
             default_feature=model.main_feature,
-            models=make_models(model, folder=folder, clock=self._clock, local_model=_local_model),
+            models=make_models(
+                model,
+                folder=folder,
+                clock=self._clock,
+                local_model=_local_model,
+                track=self._secrets.track,
+            ),
             clock=self._clock,
             ids=self._ids,
             id_keys=self._id_keys,
@@ -169,7 +181,7 @@ class LiveMaker:
         from stanchion.gateway.breaker import make_breaker
         from stanchion.gateway.live import Parts
 
-        clock, ids, database = self._clock, self._ids, self._database
+        clock = self._clock
         return Parts(
             access=self._replica.access,
             switches=self._replica.switches,
@@ -179,9 +191,7 @@ class LiveMaker:
             rollout=self._kept_or("rollout", model.rollout, self._rollout),
             prompts=self._prompts(model),
             approvals=self._kept_or("approvals", model.approvals, self._approvals),
-            feedback=self._kept_or(
-                "feedback", model.feedback, lambda one: _feedback(one, database, clock=clock, ids=ids)
-            ),
+            feedback=self._kept_or("feedback", model.feedback, self._feedback),
         )
 
     def _kept_or(self, name: str, section: Any, make: Callable[[Any], Any]) -> Any:
@@ -221,6 +231,30 @@ class LiveMaker:
         store = PromptStore(self._database, clock=self._clock)
         return make_prompts(model.prompts, store, keys=trusted_of(self._sources.settings))
 
+    def _feedback(self, section: Any) -> Any:
+        from stanchion.gateway.feedback import make_feedback
+
+        return make_feedback(
+            section,
+            self._database,
+            clock=self._clock,
+            ids=self._ids,
+            redact=self._scrubbed,
+            on_bad=self._observe_feedback,
+        )
+
+    def _scrubbed(self, comment: str) -> str:
+        from stanchion.bootstrap import make_scrub
+
+        if self._scrub is None:  # on the first comment: most gateways never see one
+            self._scrub = make_scrub(self._sources.settings)
+        return self._scrub(comment)
+
+    def _observe_feedback(self, variants: Mapping[str, str]) -> None:
+        _, rollout = self._kept.get("rollout", (None, None))
+        if rollout is not None:
+            rollout.observe_feedback(variants)
+
     def _approvals(self, section: Any) -> Any:
         from stanchion.gateway.approvals import ApprovalQueue
 
@@ -238,12 +272,6 @@ def _trace_share(sources: GatewaySources, model: GatewayModel) -> float | None:
     """The share of new traces that is sampled; None where no spans are sent."""
     is_sent = model.telemetry.otlp_endpoint or sources.settings.otlp_endpoint
     return model.telemetry.sampled if is_sent else None
-
-
-def _feedback(section: Any, database: Database, *, clock: Clock, ids: Ids) -> Any:
-    from stanchion.gateway.feedback import make_feedback
-
-    return make_feedback(section, database, clock=clock, ids=ids)
 
 
 def gateway_model(sources: GatewaySources) -> tuple[GatewayModel, Path, str]:
@@ -294,7 +322,7 @@ def make_gateway(
         FilesError, UsageError: for files that cannot be used.
         UnavailableError: when the records cannot be opened.
     """
-    from stanchion.bootstrap_control import make_replica_plane
+    from stanchion.bootstrap_control import make_replica_plane, make_upstream_secrets
     from stanchion.gateway.app import Gateway
     from stanchion.gateway.gateway_file import is_loopback, split_address
     from stanchion.gateway.pages import make_pages
@@ -314,6 +342,7 @@ def make_gateway(
         replica = make_replica_plane(settings, is_loopback=is_local, clock=clock)
         replica.watch.start()
         undo.callback(replica.watch.stop)
+        upstream_secrets = make_upstream_secrets(settings, renew_s=model.secrets_renew_s)
         maker = LiveMaker(
             sources,
             clock=clock,
@@ -322,13 +351,16 @@ def make_gateway(
             observers=(*observers, metrics, *(() if tracing is None else (tracing,))),
             database=database,
             replica=replica,
+            secrets=upstream_secrets,
         )
         gateway = Gateway(maker.make(), served_paths(SURFACES))
         undo.pop_all()
     gauges = metrics.gauges = _gauges(gateway, recorder, replica, clock=clock)
     gateway.pages.update(make_pages(gateway, recorder, metrics=metrics.exposition))
     recorder.start()
+    upstream_secrets.start()
     return GatewayProcess(
+        secrets=upstream_secrets,
         gateway=gateway,
         recorder=recorder,
         database=database,

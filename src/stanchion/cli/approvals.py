@@ -158,11 +158,13 @@ def _decide(
 def _queue(ctx: typer.Context, url: str | None) -> Iterator[tuple[AdminPlane, ApprovalQueue]]:
     from stanchion.bootstrap_gateway import open_id_keys, sealing_key
     from stanchion.core.clock import SortableIds
+    from stanchion.gateway.approval_notices import RedisNotices
     from stanchion.gateway.approvals import ApprovalQueue, ApprovalsSection
 
     with admin_plane(ctx, url) as plane:
         folder = plane.settings.state_dir
         id_keys = open_id_keys(folder)
+        redis = plane.settings.redis_url
         yield (
             plane,
             ApprovalQueue(
@@ -172,5 +174,6 @@ def _queue(ctx: typer.Context, url: str | None) -> Iterator[tuple[AdminPlane, Ap
                 ids=SortableIds(plane.clock),
                 key=sealing_key(folder),
                 id_keys=id_keys,
+                notices=None if redis is None else RedisNotices(redis.reveal()),
             ),
         )

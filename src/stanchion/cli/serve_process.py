@@ -78,12 +78,20 @@ async def _admin(process: GatewayProcess, reloader: Reloader) -> AsyncIterator[N
 async def _upkeep(process: GatewayProcess) -> AsyncIterator[None]:
     """What the parts do beside requests; at the end they give back what they hold."""
     from stanchion.core.clock import SystemClock
+    from stanchion.gateway.approval_notices import FleetNotices
     from stanchion.gateway.upkeep import Upkeep
 
-    upkeep = Upkeep(lambda: process.gateway.live.parts, clock=SystemClock())
+    settings = process.sources.settings
+    store, redis = settings.store_url.reveal(), settings.redis_url
+    notices = FleetNotices(
+        postgres_url=store if store.startswith("postgres") else "",
+        redis_url="" if redis is None else redis.reveal(),
+    )
+    upkeep = Upkeep(lambda: process.gateway.live.parts, clock=SystemClock(), notices=notices)
     upkeep.failures = process.gauges.upkeep_failures
     tasks = [
         asyncio.create_task(upkeep.run()),
+        asyncio.create_task(notices.run()),
         asyncio.create_task(process.gauges.run(process.metrics.metrics)),
     ]
     try:

@@ -32,6 +32,7 @@ from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, Refused, Stage
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.request_ids import begin_request
+from stanchion.gateway.shadows import Shadows
 from stanchion.gateway.trace_facts import content_hashes, traced
 from stanchion.models.surface import SurfaceCodec, encode_json
 
@@ -56,6 +57,7 @@ class Gateway:
         self._is_draining = False
         self._ended = asyncio.Event()
         self.swallowed_errors = 0
+        self.shadows = Shadows(record_of)
 
     @property
     def live(self) -> Live:
@@ -277,6 +279,8 @@ class Gateway:
                 )
             except Exception as error:
                 self._swallow(exchange, error)
+        if exchange.assignment is not None and exchange.assignment.shadows:
+            self.shadows.start(exchange)
         if parts.limits is not None:
             try:
                 await _give_back(exchange)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
 from stanchion.core.errors import StanchionError
 from stanchion.gateway.approvals import ApprovalQueue, Ticket
@@ -15,6 +16,14 @@ from stanchion.gateway.webhook import Webhook
 
 CHANNEL = "stanchion_approvals"
 _AGAIN_S = 1.0
+
+
+class Tells(Protocol):
+    """Takes what a listener heard."""
+
+    def tell(self, ticket: str) -> None:
+        """The ticket was decided."""
+        ...
 
 
 class LocalNotices:
@@ -48,6 +57,72 @@ class LocalNotices:
             event.set()
 
 
+class FleetNotices(LocalNotices):
+    """Waiters of this process, told by every process of the fleet; `run` listens until cancelled."""
+
+    def __init__(self, *, postgres_url: str = "", redis_url: str = "") -> None:
+        super().__init__()
+        self._postgres_url, self._redis_url = postgres_url, redis_url
+
+    def tell(self, ticket: str) -> None:
+        """See `approvals.Notices.tell`; PostgreSQL tells the others by itself, with the commit."""
+        super().tell(ticket)
+        if self._redis_url:
+            tell_redis(self._redis_url, ticket)
+
+    async def run(self) -> None:
+        """Listen everywhere."""
+        listening: list[Awaitable[None]] = []
+        if self._postgres_url:
+            listening.append(listen_postgres(self._postgres_url, self))
+        if self._redis_url:
+            listening.append(self._listen_redis())
+        await asyncio.gather(*listening)
+
+    async def _listen_redis(self) -> None:
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(self._redis_url) as client:
+            await listen_redis(client, _Heard(self))
+
+
+class _Heard:
+    """Passes on what was heard, and does not tell it again."""
+
+    def __init__(self, notices: LocalNotices) -> None:
+        self._notices = notices
+
+    def tell(self, ticket: str) -> None:
+        LocalNotices.tell(self._notices, ticket)
+
+
+class RedisNotices:
+    """For a process that decides and has no waiters, such as the command line."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def tell(self, ticket: str) -> None:
+        """See `approvals.Notices.tell`."""
+        tell_redis(self._url, ticket)
+
+    async def wait(self, ticket: str, *, seconds: float) -> None:
+        """Nobody waits here."""
+        await asyncio.sleep(seconds)
+
+
+def tell_redis(url: str, ticket: str) -> None:
+    """Tell the listeners in Redis; its failure harms nobody, because waiters also look by themselves."""
+    from stanchion.gateway.control_announce import redis_client
+
+    try:
+        from redis.exceptions import RedisError
+    except ModuleNotFoundError:
+        return
+    with contextlib.suppress(RedisError, OSError), redis_client(url) as client:
+        client.publish(CHANNEL, ticket)
+
+
 async def listen_postgres(url: str, notices: LocalNotices) -> None:
     """Pass on what other processes commit to PostgreSQL, until cancelled; connects again when cut off."""
     import psycopg
@@ -61,7 +136,7 @@ async def listen_postgres(url: str, notices: LocalNotices) -> None:
         await asyncio.sleep(_AGAIN_S)
 
 
-async def listen_redis(client: Any, notices: LocalNotices) -> None:
+async def listen_redis(client: Any, notices: Tells) -> None:
     """Pass on what other processes publish in Redis, until cancelled."""
     from redis.exceptions import RedisError
 

@@ -143,6 +143,10 @@ class ApprovalQueue:
         self._notices = notices
         self._log = AuditLog(database, clock=clock)
 
+    def tell(self, notices: Notices) -> None:
+        """Tell waiting clients this way from now on."""
+        self._notices = notices
+
     # --- the data plane -------------------------------------------------------------------------------------
 
     async def park(

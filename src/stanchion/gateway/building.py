@@ -39,11 +39,12 @@ from stanchion.guard.packs import with_packs
 from stanchion.guard.pipeline import Guard, stretched_key
 from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Guarantee, Policy
-from stanchion.models.endpoint import Prices
+from stanchion.models.endpoint import Prices, SecretLike
 from stanchion.models.http_client import HttpLimits
 
 NO_POLICY = "none"
 LocalModelFactory = Callable[[Path | None], Any]
+Track = Callable[[Secret], SecretLike]
 
 
 class GuardMaker:
@@ -139,15 +140,20 @@ def make_feature(name: str, model: FeatureModel, guard: Guard) -> Feature:
 
 
 def make_models(
-    file: GatewayModel, *, folder: Path, clock: Clock, local_model: LocalModelFactory | None = None
+    file: GatewayModel,
+    *,
+    folder: Path,
+    clock: Clock,
+    local_model: LocalModelFactory | None = None,
+    track: Track | None = None,
 ) -> Models:
-    """The models with their providers; connects to nothing yet.
+    """The models with their providers; connects to nothing yet. `track` renews secrets that may change.
 
     Raises:
         UsageError: for an address that is no URL, or a script that cannot be read.
     """
     providers = {
-        name: _provider(name, model, folder=folder, clock=clock, local_model=local_model)
+        name: _provider(name, model, folder=folder, clock=clock, local_model=local_model, track=track)
         for name, model in file.providers.items()
     }
     routes: dict[str, Route] = {}
@@ -189,6 +195,7 @@ def _provider(
     folder: Path,
     clock: Clock,
     local_model: LocalModelFactory | None,
+    track: Track | None,
 ) -> Provider:
     upstream: Upstream
     if model.api == "scripted":
@@ -200,9 +207,12 @@ def _provider(
         upstream, vendor = ClientUpstream(local_model(path)), "local"
     elif model.cloud is not None and model.key is not None:
         limits = HttpLimits(connect_s=model.connect_s, max_connections=model.max_connections)
-        upstream, vendor = make_cloud(model.cloud, key=model.key, clock=clock, limits=limits), model.api
+        upstream, vendor = (
+            make_cloud(model.cloud, key=_live(model.key, track), clock=clock, limits=limits),
+            model.api,
+        )
     else:
-        upstream, vendor = _http(model, clock), model.api
+        upstream, vendor = _http(model, clock, track), model.api
     return Provider(
         name=name,
         vendor=vendor,
@@ -221,13 +231,17 @@ def _apis(api: str, upstream: Upstream) -> frozenset[str]:
     return frozenset(DIALECTS[api].paths) if api in DIALECTS else frozenset()
 
 
-def _http(model: ProviderModel, clock: Clock) -> HttpUpstream:
-    key: Secret | None = model.key
+def _live(key: Secret, track: Track | None) -> SecretLike:
+    return key if track is None else track(key)
+
+
+def _http(model: ProviderModel, clock: Clock, track: Track | None) -> HttpUpstream:
+    key = _live(model.key, track) if model.key else None
     return HttpUpstream(
         model.base_url,
         dialect=DIALECTS[model.api],
         clock=clock,
-        key=key or None,
+        key=key,
         connect_s=model.connect_s,
         idle_s=model.idle_s,
         max_connections=model.max_connections,

@@ -183,7 +183,7 @@ async def _answered(
 ) -> None:
     """Ask the model, decide about what it says, and send what may be shown."""
     request, feature = exchange.asked, exchange.held_to
-    question = question_of(exchange, codec, route, prepared)
+    question = question_of(exchange, route, prepared)
     if request.stream:
         await stream_answer(exchange, codec, prepared, answer, route=route, question=question)
         return
@@ -200,19 +200,17 @@ async def _answered(
     await send(exchange, codec, await decided_answer(exchange, said, checked.reply), answer)
 
 
-def question_of(
-    exchange: Exchange, codec: SurfaceCodec, route: Route, prepared: PreparedInteraction
-) -> Question:
+def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction) -> Question:
     """What the model is asked, in the words of the client's API."""
     request = exchange.asked
     if not prepared.is_unchanged:
         request = msgspec.structs.replace(request, interaction=prepared.interaction)
     return Question(
         request=request,
-        surface=codec.name,
+        surface=exchange.surface.value,
         model=route.model,
         lost=exchange.unknown_events,
-        key=_forwarded_key(exchange, route, codec.name.partition(".")[0]),
+        key=_forwarded_key(exchange, route, exchange.surface.value.partition(".")[0]),
     )
 
 

@@ -20,6 +20,7 @@ from stanchion.core.clock import Clock, Ids
 from stanchion.core.errors import StanchionError
 from stanchion.files.schema import FileModel
 from stanchion.gateway.ports import Outcome, Refused, RequestFacts
+from stanchion.gateway.request_ids import request_of
 from stanchion.store.audit_chain import NewEntry
 from stanchion.store.audit_log import AuditLog
 from stanchion.store.database import Database
@@ -226,7 +227,7 @@ class FeedbackDesk:
         statement = (
             sa.select(*columns, *more)
             .select_from(x.outerjoin(i, i.c.id == x.c.id))
-            .where(x.c.id == reference)
+            .where(x.c.id == request_of(reference))
         )
         with self._database.read() as connection:
             row = connection.execute(statement).first()
@@ -247,9 +248,17 @@ class FeedbackDesk:
             self._on_bad(joined.variants)
 
 
-def make_feedback(section: FeedbackSection, database: Database, *, clock: Clock, ids: Ids) -> FeedbackDesk:
-    """A desk without a redactor: comments are not kept."""
-    return FeedbackDesk(section, database, clock=clock, ids=ids)
+def make_feedback(
+    section: FeedbackSection,
+    database: Database,
+    *,
+    clock: Clock,
+    ids: Ids,
+    redact: Callable[[str], str] | None = None,
+    on_bad: Callable[[Mapping[str, str]], None] | None = None,
+) -> FeedbackDesk:
+    """A desk; without a redactor comments are not kept."""
+    return FeedbackDesk(section, database, clock=clock, ids=ids, redact=redact, on_bad=on_bad)
 
 
 def _decode(body: bytes) -> FeedbackBody:

@@ -64,7 +64,7 @@ class ProviderModel(FileModel):
         default="", description="The API's base, such as `https://api.openai.com/v1`."
     )
     key: Secret | None = pydantic.Field(
-        default=None, description="Its API key: `${env:NAME}` or `${file:path}`."
+        default=None, description="Its API key: `${env:NAME}`, `${file:path}` or `${vault:MOUNT/PATH#FIELD}`."
     )
     azure: AzureSection | None = pydantic.Field(
         default=None, description="The resource of an `azure` provider."
@@ -215,6 +215,9 @@ class GatewayModel(FileModel):
     )
     admin_listen: str = pydantic.Field(
         default="127.0.0.1:8701", description="Address of the admin API; empty: none."
+    )
+    secrets_renew_s: Seconds = pydantic.Field(
+        default=60.0, description="How often keys from Vault and `$${file:path}` are read again."
     )
     records: RecordsModel = pydantic.Field(default=RecordsModel(), description="How records are written.")
     telemetry: TelemetrySection = pydantic.Field(

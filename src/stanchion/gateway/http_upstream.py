@@ -109,7 +109,9 @@ class HttpUpstream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._targets: dict[str, Any] = {}
         self._what = f"the provider at {shown_url(self._urls[dialect.main])}"
-        self._headers = self._with_key("" if key is None else key.reveal())
+        self._key = key  # it may change while we run; what does not is in the session's headers
+        self._known_key = "" if key is None else key.reveal()
+        self._headers = self._with_key(self._known_key)
 
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
@@ -185,7 +187,7 @@ class HttpUpstream:
         import aiohttp
 
         session = self._session_here()
-        headers = self._with_key(question.key) if question.key else {}  # else those of the session
+        headers = self._with_key(question.key) if question.key else self._renewed()
         if question.traceparent:
             headers = {**headers, "traceparent": question.traceparent}
         for is_last in (False, True):
@@ -230,6 +232,11 @@ class HttpUpstream:
             body = b""
         headers = {name.lower(): value for name, value in response.headers.items()}
         return status_error(self._what, response.status, headers, body, now=self._clock.now())
+
+    def _renewed(self) -> dict[str, str]:
+        """The headers that differ from the session's because the key was renewed; mostly none."""
+        key = "" if self._key is None else self._key.reveal()
+        return {} if key == self._known_key else self._with_key(key)
 
     def _with_key(self, key: str) -> dict[str, str]:
         if not key.isascii() or not key.isprintable() or key != key.strip():

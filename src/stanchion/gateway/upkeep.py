@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from stanchion.core.clock import Clock
 from stanchion.gateway.approval_notices import tell_people
-from stanchion.gateway.approvals import ApprovalQueue
+from stanchion.gateway.approvals import ApprovalQueue, Notices
 from stanchion.gateway.limits import Limiter
 from stanchion.gateway.live import Parts
 from stanchion.gateway.rollout import WeightedRollout
@@ -25,8 +25,17 @@ _FEEDBACK_EVERY_S = 5.0
 class Upkeep:
     """The turns of one process. `parts` gives what is configured now, so that a reload is followed."""
 
-    def __init__(self, parts: Callable[[], Parts], *, clock: Clock, every_s: float = _EVERY_S) -> None:
+    def __init__(
+        self,
+        parts: Callable[[], Parts],
+        *,
+        clock: Clock,
+        every_s: float = _EVERY_S,
+        notices: Notices | None = None,
+    ) -> None:
+        """`notices` is how clients that wait for a person hear of the decision."""
         self._parts = parts
+        self._notices = notices
         self._clock = clock
         self._every_s = every_s
         self._next: dict[str, float] = {}
@@ -54,6 +63,8 @@ class Upkeep:
             turns.append(("feedback", _FEEDBACK_EVERY_S, parts.feedback.tick))
         if isinstance(parts.approvals, ApprovalQueue):
             queue = parts.approvals
+            if self._notices is not None:
+                queue.tell(self._notices)
             turns.append(("approvals", 0.0, lambda: self._approvals(queue)))
         for name, every_s, turn in turns:
             await self._turn(name, every_s, turn)

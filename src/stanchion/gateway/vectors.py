@@ -40,7 +40,7 @@ async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None
             message=f"a text was stopped by policy. Reference: {exchange.reference}.",
         )
     exchange.stage = Stage.UPSTREAM
-    reply = await _asked(exchange, codec, prepared, route)
+    reply = await _asked(exchange, prepared, route)
     await _sent(exchange, codec, reply, answer, route=route)
 
 
@@ -54,16 +54,14 @@ async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> N
         await send_reply(exchange, codec, reply, answer)
         return
     exchange.stage = Stage.UPSTREAM
-    reply = await _asked(exchange, codec, prepared, route)
+    reply = await _asked(exchange, prepared, route)
     await _sent(exchange, codec, reply, answer, route=route)
 
 
-async def _asked(
-    exchange: Exchange, codec: SurfaceCodec, prepared: PreparedInteraction, route: Route
-) -> Reply:
+async def _asked(exchange: Exchange, prepared: PreparedInteraction, route: Route) -> Reply:
     """The provider's answer; words of ours or of a person are none here."""
     try:
-        reply = await ask(exchange, route, question_of(exchange, codec, route, prepared))
+        reply = await ask(exchange, route, question_of(exchange, route, prepared))
     except HandedOver:
         reply = None
     if reply is None or (exchange.tries and exchange.tries[-1].provider == "canned"):

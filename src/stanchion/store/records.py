@@ -23,6 +23,7 @@ class Traffic(StrEnum):
     LIVE = "live"
     SENTINEL = "sentinel"
     DRILL = "drill"
+    SHADOW = "shadow"
 
 
 class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 ARGS   ?=
 
-.PHONY: help demo test test-plugins check audit bench soak docs lock clean
+.PHONY: help demo test test-plugins test-integrations check audit bench soak docs lock clean
 
 help: ## List what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,16 @@ $(VENV)-plugins/.plugins: pyproject.toml requirements/plugins.txt requirements/p
 test-plugins: $(VENV)-plugins/.plugins ## Run the tests of the detectors on Presidio and spaCy, in an environment of their own
 	@STANCHION_REQUIRE_PLUGINS=1 $(VENV)-plugins/bin/python -m pytest -n0 tests/detectors/test_entity_plugins.py $(ARGS)
 
+$(VENV)-integrations/.integrations: pyproject.toml requirements/integrations.txt
+	@$(PYTHON) -m venv $(VENV)-integrations
+	@echo "Installing LiteLLM, the Agents SDK, LangChain, PydanticAI and Semantic Kernel (hash-pinned) into $(VENV)-integrations ..."
+	@$(VENV)-integrations/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/integrations.txt
+	@$(VENV)-integrations/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation --no-deps -e .
+	@touch $@
+
+test-integrations: $(VENV)-integrations/.integrations ## Run the tests of the integrations with other frameworks, in an environment of their own
+	@STANCHION_REQUIRE_INTEGRATIONS=1 $(VENV)-integrations/bin/python -m pytest -n0 $(foreach name,litellm agents_sdk langchain pydantic_ai semantic_kernel,tests/integrations/test_$(name).py) $(ARGS)
+
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
 
@@ -76,5 +86,5 @@ lock: $(VENV)/.dev ## Write the hash-pinned locks anew
 	@PATH="$(abspath $(BIN)):$$PATH" requirements/lock.sh
 
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) $(VENV)-plugins build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .stanchion reports
+	rm -rf $(VENV) $(VENV)-plugins $(VENV)-integrations build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .stanchion reports
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,8 @@ compile -o requirements/dev.txt --extra fast --extra flags --extra local --extra
 compile -o deploy/requirements.txt --extra fast --extra flags --extra ml --extra otel --extra postgres --extra redis \
   --extra vault -c requirements/dev.txt pyproject.toml requirements/build.in
 compile -o requirements/plugins.txt -c requirements/dev.txt pyproject.toml requirements/plugins.in
+# Not tied to dev.txt: these frameworks want older versions of what they share.
+compile -o requirements/integrations.txt pyproject.toml requirements/integrations.in
 compile -o requirements/docs.txt requirements/docs.in
 python - <<'PY'
 # The model package is installed without its dependencies, so its lock holds one line of its own.

@@ -26,8 +26,8 @@ SETTINGS_FILE = "stanchion.yaml"
 ENVIRONMENT_PREFIX = "STANCHION_"
 FILE_VARIABLE = "STANCHION_CONFIG"
 OTHER_VARIABLES = frozenset(
-    {FILE_VARIABLE, "STANCHION_REQUIRE_SERVERS"}
-)  # the second is of the project's tests
+    {FILE_VARIABLE, "STANCHION_REQUIRE_INTEGRATIONS", "STANCHION_REQUIRE_SERVERS"}
+)  # the others are of the project's tests
 # Variables of other tools that are read when the STANCHION_ one is not set.
 FOREIGN_VARIABLES = MappingProxyType(
     {

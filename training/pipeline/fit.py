@@ -15,6 +15,7 @@ from pipeline.rows import Row
 
 LIBRARY = 6.0
 OTHER_LANGUAGES = {"coding": 0.8, "pair": 0.8, "order": 0.8}
+ALIKE = 0.5  # long roles and requests for programs in other languages, of which there are many
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def emphasis(row: Row) -> float:
         return LIBRARY
     if row.source.startswith(("made:en:", "made:prose:")):
         return 2.0
+    if row.source.startswith(("made:role:", "made:request:")):
+        return 1.0 if row.language == "en" else ALIKE
     if row.source != f"made:{row.language}":
         return 1.0
     return OTHER_LANGUAGES.get(row.kind, 0.4)

@@ -15,7 +15,7 @@ from stanchion.detectors.classifier import LinearManifest, LinearModel, open_lin
 from stanchion.detectors.hashing import FEATURE_VERSION
 
 NAME = "injection-linear"
-VERSION = "4"
+VERSION = "5"
 CLIPPED = 99.99  # percentile of the absolute weights that becomes 127
 
 

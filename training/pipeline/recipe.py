@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.characters import requests, roles
 from pipeline.duplicates import keepers
 from pipeline.mutators import augmented
 from pipeline.rows import DATA, Row, SourceFile, read, read_all
@@ -93,6 +94,7 @@ JAILBREAK_SOURCES = frozenset(
         "made:en:role",
         "made:en:persona",
         "made:en:fiction",
+        *(f"made:role:{language}" for language in ("en", "de", "fr", "es", "pt", "ru", "zh")),
     }
 )
 
@@ -134,6 +136,7 @@ def corpus(*, data: Path = DATA, scale: float = 1.0) -> Corpus:
         *carried(attacks, harmless, rng, count=int(3000 * scale)),
         *wrapped_benign(harmless, rng, count=int(2000 * scale)),
         *augmented(everything, rng, pairs=int(3000 * scale)),
+        *_unique(_alike(random.Random(SEED + 1), scale)),
     ]
     return Corpus(rows, files + clean_files + other_files, len(rows) - len(unique), len(base) - len(unique))
 
@@ -175,6 +178,11 @@ def _templates(rng: random.Random, scale: float) -> list[Row]:
     made = english(rng, attacks=int(5000 * scale), benign=int(9000 * scale))
     made += families(rng, attacks=int(20_000 * scale), benign=int(27_000 * scale))
     return made + other_languages(rng, attacks=int(180 * scale), benign=int(260 * scale))
+
+
+def _alike(rng: random.Random, scale: float) -> list[Row]:
+    made = roles(rng, english=int(1500 * scale), others=int(220 * scale))
+    return made + requests(rng, benign=int(400 * scale), attacks=int(60 * scale))
 
 
 def _unique(rows: Sequence[Row]) -> list[Row]:

@@ -32,7 +32,7 @@ MAX_FINDINGS = 16
 
 _INDIRECT, _DIRECT, _JAILBREAK = "injection.indirect", "injection.direct", "injection.jailbreak"
 _COMPAT, _UNMARKED = "compat", "unmarked"
-DOUBLING, LARGEST_ALLOWANCE = 0.7, 3.0
+DOUBLING, LARGEST_ALLOWANCE = 0.9, 3.5
 _SOME = 0.05  # of a reading: so much of it in code is not wording, and a later reading has it in clear
 _MUCH = 0.5
 _NEEDS_SKELETON = frozenset({"confusables", "marks"})

@@ -4,8 +4,8 @@
 
 `wrk` asks in slices; after each the resident memory of the gateway's process tree is read. The first fifth of
 `wrk` asks in slices; after each the resident memory of the gateway's processes is read. The first fifth of
-between the medians of its first and its last quarter are told. Memory is flat when the slope is at most
-`MOST_BYTES` bytes for each request and the growth at most `MOST_GROWTH_KB`; the exit status says so.
+between the medians of its first and its last quarter are told. Memory is flat when the growth is at most
+`MOST_GROWTH_KB`, whatever the number of requests; the exit status says so.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ import overhead
 import servers
 
 WARM_UP = 0.2
-MOST_BYTES = 64.0  # for each request, in the short form; a kept record or exchange has thousands
-MOST_GROWTH_KB = 16 * 1024
+MOST_GROWTH_KB = 16 * 1024  # what pools and batches may add; 50,000 kept records would be some 200 MiB
 
 
 @dataclass
@@ -61,7 +60,7 @@ class Soaked:
     @property
     def is_flat(self) -> bool:
         """Whether nothing grows with the requests."""
-        return self.bytes_each <= MOST_BYTES and self.growth_kb <= MOST_GROWTH_KB
+        return self.growth_kb <= MOST_GROWTH_KB
 
 
 def soak(*, requests: int, policy: str = "default", crowd: int = 2000, slices: int = 25) -> Soaked:

@@ -42,6 +42,7 @@ async def ask(app, *, number):
 
     scope = {
         "type": "http",
+        "http_version": "1.1",
         "path": "/v1/chat/completions",
         "method": "POST",
         "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],

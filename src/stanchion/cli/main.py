@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "detectors": ("stanchion.cli.detectors:app", "List, show and test detectors."),
     "eval": ("stanchion.cli.eval:app", "Run suites, look at runs, compare them."),
+    "feedback": ("stanchion.cli.feedback:app", "Show what users said of answers."),
     "gate": ("stanchion.cli.gate:gate", "Judge runs by their criteria."),
     "init": ("stanchion.cli.init:init", "Write a safety folder that passes `stanchion check`."),
     "keys": ("stanchion.cli.keys:app", "Make and show signing keys."),

@@ -154,7 +154,9 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
         if isinstance(instead, Reply):
             await send(exchange, codec, instead, answer)
             return
-        route, prepared = instead, msgspec.structs.replace(prepared, blocked=None)
+        # what was decided is recorded, and has had its effect: the answer is decided on for itself
+        exchange.beside += prepared.decisions
+        route, prepared = instead, msgspec.structs.replace(prepared, blocked=None, decisions=())
     exchange.stage = Stage.UPSTREAM
     try:
         await _answered(exchange, codec, prepared, answer, route=route)

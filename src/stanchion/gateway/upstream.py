@@ -70,14 +70,14 @@ class ClientUpstream:
 
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
-        answered = await self._client.invoke(question.interaction)
+        answered = await self._client.invoke(_under_its_name(question))
         if answered.reply is None:
             raise ValueError("a model client answered without a reply")
         return answered.reply
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
-        events = self._client.stream(question.interaction)
+        events = self._client.stream(_under_its_name(question))
         try:
             async for event in events:
                 yield (event,)
@@ -89,6 +89,12 @@ class ClientUpstream:
     async def aclose(self) -> None:
         """See `Upstream.aclose`."""
         await self._client.aclose()
+
+
+def _under_its_name(question: Question) -> Interaction:
+    """The exchange with the model's name at the provider, which clients may know by another."""
+    asked = question.interaction
+    return asked if asked.model == question.model else msgspec.structs.replace(asked, model=question.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 
-class Span(Protocol):
+class Place(Protocol):
     """Something found at a place of the original, half-open."""
 
     @property
@@ -25,7 +25,7 @@ class Span(Protocol):
         ...
 
 
-S = TypeVar("S", bound=Span)
+S = TypeVar("S", bound=Place)
 
 
 def worst_apart_of(
@@ -43,7 +43,7 @@ def worst_apart_of(
     return kept, left
 
 
-def covering(spans: Sequence[Span]) -> tuple[int, int]:
+def covering(spans: Sequence[Place]) -> tuple[int, int]:
     """From the first of the spans to the end of the last; `spans` is not empty."""
     return min(span.start for span in spans), max(span.end for span in spans)
 

@@ -180,7 +180,9 @@ class Examiner:
         outcome, failures = _failures(checks, records)
         gathered.grounds.extend(failures)
         gathered.grounds.sort(key=_strictest_first)
-        decision = self._decision(surface, gathered, records, examined, outcome, started_ns)
+        decision = self._decision(
+            surface, gathered, records, examined, outcome=outcome, started_ns=started_ns
+        )
         return SurfaceOutcome(
             decision=decision,
             ground=gathered.grounds[0] if gathered.grounds else None,
@@ -193,6 +195,7 @@ class Examiner:
         gathered: _Gathered,
         records: tuple[CheckRecord, ...],
         examined: Sequence[Examined],
+        *,
         outcome: OnFailure | None,
         started_ns: int,
     ) -> Decision:

@@ -69,6 +69,12 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     needs_approval: bool = False
 
 
+class BatchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer for each interaction, in their order."""
+
+    results: tuple[CheckAnswer, ...]
+
+
 class OwnApi:
     """What both APIs have in common: no streams, errors as the OpenAI APIs say them."""
 
@@ -148,7 +154,7 @@ async def answer_check(exchange: Exchange, codec: SurfaceCodec, answer: Answer) 
     elif read.interaction is not None:
         body = await _checked(exchange, read.interaction)
     else:
-        body = {"results": [await _checked(exchange, one) for one in read.interactions]}
+        body = BatchAnswer(results=tuple([await _checked(exchange, one) for one in read.interactions]))
     exchange.guard_ns += exchange.live.clock.monotonic_ns() - began_ns
     exchange.outcome, exchange.stage, exchange.status = outcome_of(exchange.decisions), Stage.DONE, 200
     if exchange.before_end is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stanchion.gateway.app import Gateway, Page
+from stanchion.gateway.check_openapi import check_openapi
 from stanchion.gateway.gateway_file import is_loopback
 from stanchion.gateway.http_io import Scope
 from stanchion.gateway.live import Live
@@ -49,6 +50,7 @@ def make_pages(
         "/readyz": ready,
         "/metrics": _metrics(metrics),
         "/v1/models": models,
+        "/openapi.json": lambda live, scope: (200, check_openapi()),
     }
     return pages
 

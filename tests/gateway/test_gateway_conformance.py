@@ -179,6 +179,7 @@ class Cells:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
             "scheme": "http",
+            "http_version": "1.1",
         }
         await self.app(scope, receive, send)
         gone.set()

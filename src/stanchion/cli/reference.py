@@ -18,6 +18,7 @@ from stanchion.cli.output import note
 from stanchion.config import FOREIGN_VARIABLES, SETTINGS_FILE, Settings, variable_of
 from stanchion.core.errors import ExitCode
 from stanchion.files.references import Secret
+from stanchion.telemetry.metrics import MAX_LABEL_VALUES, METRICS, OTHER
 
 _MADE = "<!-- Made by `python -m stanchion.cli.reference docs`; do not edit. -->"
 _NO_DEFAULT = (None, (), "", False)
@@ -25,7 +26,30 @@ _NO_DEFAULT = (None, (), "", False)
 
 def pages() -> dict[str, str]:
     """The generated pages by their path below `docs/`."""
-    return {"reference/cli.md": cli_page(), "reference/configuration.md": configuration_page()}
+    return {
+        "reference/cli.md": cli_page(),
+        "reference/configuration.md": configuration_page(),
+        "reference/metrics.md": metrics_page(),
+    }
+
+
+def metrics_page() -> str:
+    """The page of all metrics."""
+    lines = [
+        _MADE,
+        "",
+        "# Metrics",
+        "",
+        "What `/metrics` of the gateway shows, in Prometheus's text format. Labels hold ids and words of",
+        f"fixed lists; a label with more than {MAX_LABEL_VALUES} values says `{OTHER}` from then on.",
+        "",
+        "| metric | kind | labels | what it is |",
+        "|---|---|---|---|",
+    ]
+    for one in METRICS:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.help} |")
+    return "\n".join([*lines, ""])
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stanchion.guard.pipeline import Guard
     from stanchion.guard.policy import LoadedPolicy
     from stanchion.guard.policy_cases import CaseOutcome
+    from stanchion.guard.preview import Message
 
 app = typer.Typer(help="Show, test and compare guard policies.", rich_markup_mode=None, add_completion=False)
 _CLOSING_S = 5.0
@@ -136,6 +137,66 @@ def diff(
         typer.echo(f"{looser} looser, {len(found) - looser} tighter")
     if fail_on_looser and any(change.direction == "looser" for change in found):
         raise typer.Exit(ExitCode.FOUND)
+
+
+@app.command()
+def preview(
+    ctx: typer.Context,
+    name: PolicyArgument = "default",
+    language: Annotated[
+        str, typer.Option("--language", help="Two letters; default: every language there is.")
+    ] = "",
+    every_style: Annotated[
+        bool, typer.Option("--every-style", help="Also the styles that this policy does not use.")
+    ] = False,
+    output_format: FormatOption = OutputFormat.TEXT,
+) -> None:
+    """Print every message that users can read under a policy, filled in, for a review of the words.
+
+    Example:
+        stanchion policy preview default --language de
+    """
+    from stanchion.guard.preview import preview as every_message
+
+    found = [*every_message(_loaded(ctx, name).policy, language=language), *_errors(language)]
+    shown = [one for one in found if one.is_used or every_style]
+    if output_format is OutputFormat.JSON:
+        print_json(shown)
+        return
+    heading = ""
+    for one in shown:
+        if (now := f"{one.language}: {one.kind}, read by the {one.reader}") != heading:
+            heading = now
+            typer.echo(f"\n{heading}")
+        style = f" ({one.style})" if every_style and one.style else ""
+        typer.echo(f"  {one.name + style:<28} {one.text}")
+
+
+def _errors(language: str) -> list[Message]:
+    """Errors of the gateway's API. They are for developers, and in English only."""
+    from stanchion.gateway.enforcement import switched_off
+    from stanchion.gateway.limits import limit_reached
+    from stanchion.gateway.limits_file import LimitRule
+    from stanchion.gateway.ports import Engaged
+    from stanchion.guard.preview import Message
+
+    if language not in ("", "en"):
+        return []
+    rule = LimitRule(id="burst", requests=60, every="1m")
+    refusals = [
+        limit_reached(rule, 30.0),
+        switched_off(Engaged(switch_id="sw", level="feature", name="shop", version=1)),
+    ]
+    return [
+        Message(
+            language="en",
+            kind="error",
+            name=refused.code,
+            reader="developer",
+            text=f"{refused.message} {refused.hint}",
+        )
+        for refused in refusals
+    ]
 
 
 def _loaded(ctx: typer.Context, name: str) -> LoadedPolicy:

@@ -261,7 +261,7 @@ class Limiter:
             answer = await self._hold_shared(held, charges)
         if isinstance(answer, Refusal):
             held.ledger = None
-            raise _refused(held.windows[answer.index].rule, answer.retry_after_s)
+            raise limit_reached(held.windows[answer.index].rule, answer.retry_after_s)
         held.slots = answer
 
     async def _hold_shared(self, held: _Held, charges: Sequence[Charge]) -> Refusal | tuple[int, ...]:
@@ -308,7 +308,7 @@ class Limiter:
             raise _unavailable() from None
         if not is_taken:
             _, end = period_of(self._clock.now(), one.rule.window.period)
-            raise _refused(one.rule, (end - self._clock.now()).total_seconds())
+            raise limit_reached(one.rule, (end - self._clock.now()).total_seconds())
         held.budgets.append(one)
 
     async def _renew(self) -> None:
@@ -387,7 +387,8 @@ def _scope(rule: LimitRule, facts: RequestFacts) -> str:
     return "|".join([f"{len(value)}:{value}" for value in values])
 
 
-def _refused(rule: LimitRule, retry_after_s: float | None) -> Refused:
+def limit_reached(rule: LimitRule, retry_after_s: float | None) -> Refused:
+    """The refusal of a request that a limit has no room for; without a time it never fits."""
     what = {"requests": "requests", "concurrency": "requests at the same time"}.get(rule.kind, rule.kind)
     if retry_after_s is None:
         hint = "This request alone asks for more than the limit: ask for a shorter answer, or send less text."

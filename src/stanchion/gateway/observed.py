@@ -7,7 +7,6 @@ categories; no word of a request is in any of it.
 from __future__ import annotations
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
@@ -80,22 +79,23 @@ class MetricsObserver:
         for one in record.tries:
             metrics.observe("stanchion_upstream_seconds", one.latency_ms / 1000, one.provider)
             metrics.add("stanchion_upstream_tries_total", 1, one.provider, one.status)
-        checks: Counter[CheckStatus] = Counter()
+        checks: dict[CheckStatus, int] = {}
         for decision in record.decisions:
-            self._count(decision)
-            here = Counter(check.status for check in decision.checks)
-            if here[CheckStatus.TIMED_OUT]:
-                metrics.add("stanchion_deadline_total", here[CheckStatus.TIMED_OUT], decision.surface.value)
-            checks += here
+            self._count(decision, checks)
         for status, count in checks.items():
-            metrics.add("stanchion_checks_total", count, status.value)
+            metrics.add("stanchion_checks_total", count, status)
         self._count_states(record)
 
-    def _count(self, decision: Decision) -> None:
-        metrics, surface = self._metrics, decision.surface.value
-        metrics.add("stanchion_decisions_total", 1, surface, decision.effect.value, decision.mode.value)
+    def _count(self, decision: Decision, checks: dict[CheckStatus, int]) -> None:
+        metrics, surface = self._metrics, decision.surface
+        metrics.add("stanchion_decisions_total", 1, surface, decision.effect, decision.mode)
         for finding in decision.findings:
             metrics.add("stanchion_findings_total", 1, finding.category)
+        for check in decision.checks:
+            status = check.status
+            checks[status] = checks.get(status, 0) + 1
+            if status is CheckStatus.TIMED_OUT:
+                metrics.add("stanchion_deadline_total", 1, surface)
         if decision.outcome is OnFailure.OPEN:
             metrics.add("stanchion_fail_open_total", 1, surface)
 

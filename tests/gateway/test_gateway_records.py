@@ -258,3 +258,13 @@ def test_a_disk_that_cannot_be_written_loses_nothing_that_fits_in_memory(make, t
     assert (health.waiting, health.spilled, health.lost) == (20, 0, 0)
     sink.error = None
     until(lambda: len(sink.ids) == 20)
+
+
+def test_a_batch_that_does_not_fit_leaves_no_file_behind(make, tmp_path):
+    sink = Sink()
+    sink.error = UnavailableError("full.")
+    recorder = make(sink, spill_bytes=10)
+    recorder.put(record(1))
+    until(lambda: recorder.health().failures > 1)
+    assert (recorder.health().waiting, recorder.health().spilled) == (1, 0)
+    assert not (tmp_path / "spill.jsonl").exists()

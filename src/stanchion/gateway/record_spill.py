@@ -34,9 +34,13 @@ class Spill:
         except OSError:
             return 0
         try:
-            return self._add(handle, records)
+            kept = self._add(handle, records)
+            is_empty = os.fstat(handle).st_size == 0
         finally:
             os.close(handle)
+        if is_empty:
+            self.clear()
+        return kept
 
     def _add(self, handle: int, records: Sequence[ExchangeRecord]) -> int:
         size = os.fstat(handle).st_size

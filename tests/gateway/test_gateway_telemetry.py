@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from requests_raw import JSON, request
 
 from stanchion.bootstrap_gateway import GatewayProcess, GatewaySources, make_gateway
-from stanchion.config import load_settings
+from stanchion.config import cache_dir, load_settings
 from stanchion.core.errors import FilesError, MissingExtraError
 from stanchion.files.schema import FieldError
 from stanchion.gateway.pages import is_from_here
@@ -120,7 +120,8 @@ def outside() -> Iterator[Outside]:
 def make(folder: Path, outside: Outside, telemetry: str, **env: str) -> GatewayProcess:
     file = folder / "gateway.yaml"
     file.write_text(FILE.format(url=outside.url, telemetry=telemetry))
-    settings = load_settings(environ={"XDG_STATE_HOME": str(folder), "HOME": str(folder), **env})
+    here = {"XDG_STATE_HOME": str(folder), "HOME": str(folder), "STANCHION_CACHE_DIR": str(cache_dir())}
+    settings = load_settings(environ={**here, **env})
     return make_gateway(GatewaySources(settings=settings, file=file))
 
 
@@ -301,3 +302,24 @@ def test_a_wrong_section_is_told_with_its_line(tmp_path: Path, outside: Outside)
         make(tmp_path, outside, "metrics: everybody")
     (problem,) = caught.value.problems
     assert problem.line == 7
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/chat/completions", "OpenAI client ends in /v1"),
+        ("/v1/v1/messages", "Anthropic client does not end in /v1"),
+        ("/nowhere", "nothing at this path."),
+    ],
+)
+def test_a_base_url_that_is_a_little_wrong_is_told(
+    tmp_path: Path, outside: Outside, path: str, words: str
+) -> None:
+    process = make(tmp_path, outside, "metrics: off")
+    try:
+        with running(process) as served:
+            answered = post(served.url, path, ASKED)
+    finally:
+        process.close()
+    assert answered.status == 404
+    assert words in json.loads(answered.body)["error"]["message"]

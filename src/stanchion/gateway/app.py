@@ -111,6 +111,14 @@ class Gateway:
             return
         await self._page(scope, path, send, is_known=served is not None)
 
+    def _where_else(self, path: str) -> str:
+        """What is told somebody at a path that is none: mostly the base URL is a little wrong."""
+        if f"/v1{path}" in self._codecs:
+            return "there is nothing at this path. The base_url of an OpenAI client ends in /v1."
+        if path.startswith("/v1/v1/") and path[3:] in self._codecs:
+            return "there is nothing at this path. The base_url of an Anthropic client does not end in /v1."
+        return "there is nothing at this path."
+
     async def _page(self, scope: Scope, path: str, send: Send, *, is_known: bool) -> None:
         page = self.pages.get(path)
         if page is not None and scope["method"] in ("GET", "HEAD"):
@@ -118,7 +126,7 @@ class Gateway:
         elif page is not None or is_known:
             status, value = 405, _plain_error("method_not_allowed", "this path is asked in another way.")
         else:
-            status, value = 404, _plain_error("not_found", "there is nothing at this path.")
+            status, value = 404, _plain_error("not_found", self._where_else(path))
         body = value if isinstance(value, bytes) else encode_json(value)
         kind = b"text/plain; charset=utf-8" if isinstance(value, bytes) else b"application/json"
         await Answer(send).whole(status, [(b"content-type", kind)], body)

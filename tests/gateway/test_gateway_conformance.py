@@ -489,5 +489,5 @@ def test_the_pieces_of_this_suite_amount_to_the_answer() -> None:
     provider = Piecewise()
     for parts in answers("one two three").values():
         provider.parts = parts
-        whole = asyncio.run(provider.ask(Question(interaction=None, model="m")))  # type: ignore[arg-type]
+        whole = asyncio.run(provider.ask(Question(request=None, surface="openai.chat", model="m")))  # type: ignore[arg-type]
         assert list(events_of(whole))[-1] == End(finish_reason=provider.finish, model="m")

@@ -71,6 +71,7 @@ features:
   canary: {policy: default}
   shadowed: {policy: default}
   limited: {policy: default}
+  open: {policy: default, notices: {disclosure: first}}
 approvals: {poll_s: 0.2}
 prompts: {}
 limits:

@@ -89,6 +89,7 @@ def test_every_key_is_in_the_reference():
         "ModelModel",
         "FallbackModel",
         "FeatureModel",
+        "NoticesModel",
         "RecordsModel",
         "TelemetrySection",
     ):

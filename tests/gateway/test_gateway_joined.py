@@ -372,5 +372,30 @@ def answers(api):
         return None
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_first_answer_says_that_a_machine_speaks(fleet, stream):
+    notice = "You are talking to an AI system."
+    whole = "You can return anything within thirty days."
+    earlier = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello."}]
+    with client(fleet, "open") as api:
+
+        def words(**more):
+            asked = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}], **more}
+            answer = api.chat.completions.create(stream=stream, **asked)
+            return said(answer)[0] if stream else answer.choices[0].message.content
+
+        assert words() == f"{whole}\n\n{notice}"
+        assert words(messages=[*earlier, {"role": "user", "content": "And?"}]) == whole
+        assert words(response_format={"type": "json_object"}) == whole
+    with claude(fleet, "open") as api:
+        asked = {"model": "demo", "max_tokens": 99, "messages": earlier[:1]}
+        if stream:
+            with api.messages.stream(**asked) as events:
+                message = events.get_final_message()
+        else:
+            message = api.messages.create(**asked)
+        assert "".join(block.text for block in message.content) == f"{whole}\n\n{notice}"
+
+
 def test_no_secret_reaches_the_terminal(fleet):
     assert "sk-" not in fleet.said()

@@ -134,6 +134,7 @@ def make_feature(name: str, model: FeatureModel, guard: Guard) -> Feature:
         deadline_s=model.deadline_s,
         max_body_bytes=model.max_body_bytes,
         approval_wait_s=model.approval_wait_s,
+        notices=model.notices,
         on_route=None if model.route is None else _fallback(model.route),
         records_first=model.records == "first",
     )

@@ -39,6 +39,7 @@ from stanchion.gateway.tool_calls import (
     strictest_of,
     ticket_outcome,
 )
+from stanchion.gateway.transparency import with_notices
 from stanchion.gateway.upstream import Question, Route
 from stanchion.guard.exchange import PreparedInteraction, restored
 from stanchion.models.surface import SurfaceCodec
@@ -199,7 +200,8 @@ async def _answered(
     exchange.decisions = (*checked.reply.decisions, *exchange.beside)
     exchange.shown = exchange.said = reply
     said = msgspec.structs.replace(reply, message=restored(reply.message, prepared.vault))
-    await send(exchange, codec, await decided_answer(exchange, said, checked.reply), answer)
+    shown = with_notices(exchange, await decided_answer(exchange, said, checked.reply))
+    await send(exchange, codec, shown, answer)
 
 
 def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction) -> Question:

@@ -21,6 +21,7 @@ from stanchion.gateway.breaker import BreakerSection
 from stanchion.gateway.clouds import AzureSection, BedrockSection, CloudSection, VertexSection
 from stanchion.gateway.feedback import FeedbackSection
 from stanchion.gateway.limits_file import LimitsSection
+from stanchion.gateway.notices_file import NoticesModel
 from stanchion.gateway.prompts_registry import PromptsSection
 from stanchion.gateway.rollout_file import RolloutSection
 from stanchion.gateway.telemetry_file import TelemetrySection
@@ -152,6 +153,9 @@ class FeatureModel(FileModel):
     route: FallbackModel | None = pydantic.Field(
         default=None,
         description="What a rule's effect `route` does; default: the policy's words, handing over.",
+    )
+    notices: NoticesModel | None = pydantic.Field(
+        default=None, description="What is added to answers: AI disclosure, sources, uncertainty."
     )
     approval_wait_s: float = pydantic.Field(
         default=0.0,

@@ -24,6 +24,7 @@ from stanchion.gateway.ports import (
 
 if TYPE_CHECKING:
     from stanchion.gateway.feedback import FeedbackDesk
+    from stanchion.gateway.notices_file import NoticesModel
     from stanchion.gateway.prompts_registry import PromptRegistry
     from stanchion.gateway.record import Recorder
     from stanchion.gateway.upstream import Fallback, Models
@@ -50,6 +51,7 @@ class Feature:
     max_body_bytes: int = 4 * 1024 * 1024
     approval_wait_s: float = 0.0
     on_route: Fallback | None = None
+    notices: NoticesModel | None = None
     records_first: bool = False
 
 

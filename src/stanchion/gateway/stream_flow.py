@@ -34,6 +34,7 @@ from stanchion.gateway.tool_calls import (
     ticket_outcome,
     tool_switch,
 )
+from stanchion.gateway.transparency import notices
 from stanchion.gateway.upstream import Question, Route
 from stanchion.guard.exchange import PreparedInteraction, restored
 from stanchion.models.events import Assembler, events_of, merged_usage
@@ -125,7 +126,7 @@ class StreamFlow:
                 continue
             if self._keeps:
                 self._sent += [one.text for one in shown if isinstance(one, TextDelta)]
-            for one in self._allowed(shown) if shown else ():
+            for one in self._noticed(self._allowed(shown)) if shown else ():
                 out += self.encoder.feed(one)
             if self._guard.is_over:
                 break
@@ -151,6 +152,14 @@ class StreamFlow:
             ]
             exchange.finish_reason = FinishReason.CONTENT_FILTER
         return kept
+
+    def _noticed(self, events: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
+        """The events, with the notices of the feature before an end that came of itself."""
+        if self._exchange.held_to.notices is None or not events or not isinstance(events[-1], End):
+            return events
+        self._take_decisions()
+        words = notices(self._exchange) if events[-1].finish_reason is FinishReason.STOP else ""
+        return [*events[:-1], TextDelta(text=words, index=_NOTICE), events[-1]] if words else events
 
     def _keep(self, event: StreamEvent) -> None:
         """Remember what the model says, up to a limit: for a person to decide on, or for shadows."""

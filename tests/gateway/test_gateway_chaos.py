@@ -113,7 +113,7 @@ BRIEF = (
     ("ids", "rounds"),
     [
         pytest.param(BRIEF, 2, id="brief"),
-        pytest.param((), 40, id="long", marks=pytest.mark.soak),
+        pytest.param((), 20, id="long", marks=pytest.mark.soak),
     ],
 )
 def test_no_fault_leaves_a_connection_a_task_or_a_descriptor_behind(chaos, ids, rounds):

@@ -64,7 +64,6 @@ class GatewayProcess:
     metrics: MetricsObserver
     gauges: Gauges
     tracing: TracingObserver | None
-    secrets: UpstreamSecrets
 
     def admin_app(self, reload: Callable[[], str]) -> Any:
         """The admin API of this process."""
@@ -82,7 +81,7 @@ class GatewayProcess:
     def close(self) -> None:
         """Write what is left of the records, and let go of the database."""
         self.replica.watch.stop()
-        self.secrets.stop()
+        self.maker.secrets.stop()
         self.recorder.close()
         self.database.close()
         if self.tracing is not None:
@@ -115,7 +114,7 @@ class LiveMaker:
         self._observers = observers
         self._database = database
         self._replica = replica
-        self._secrets = secrets
+        self.secrets = secrets
         self._kept: dict[str, tuple[Any, Any]] = {}
         self._scrub: Callable[[str], str] | None = None
         self._guards = GuardMaker(
@@ -159,7 +158,7 @@ class LiveMaker:
                 folder=folder,
                 clock=self._clock,
                 local_model=_local_model,
-                track=self._secrets.track,
+                track=self.secrets.track,
             ),
             clock=self._clock,
             ids=self._ids,
@@ -323,11 +322,8 @@ def make_gateway(
         UnavailableError: when the records cannot be opened.
     """
     from stanchion.bootstrap_control import make_replica_plane, make_upstream_secrets
-    from stanchion.gateway.app import Gateway
     from stanchion.gateway.gateway_file import is_loopback, split_address
     from stanchion.gateway.pages import make_pages
-    from stanchion.gateway.paths import served_paths
-    from stanchion.models.surfaces import SURFACES
     from stanchion.store.database import open_database
 
     settings, clock = sources.settings, clock or SystemClock()
@@ -342,7 +338,6 @@ def make_gateway(
         replica = make_replica_plane(settings, is_loopback=is_local, clock=clock)
         replica.watch.start()
         undo.callback(replica.watch.stop)
-        upstream_secrets = make_upstream_secrets(settings, renew_s=model.secrets_renew_s)
         maker = LiveMaker(
             sources,
             clock=clock,
@@ -351,16 +346,15 @@ def make_gateway(
             observers=(*observers, metrics, *(() if tracing is None else (tracing,))),
             database=database,
             replica=replica,
-            secrets=upstream_secrets,
+            secrets=make_upstream_secrets(settings, renew_s=model.secrets_renew_s),
         )
-        gateway = Gateway(maker.make(), served_paths(SURFACES))
+        gateway = _application(maker.make())
         undo.pop_all()
     gauges = metrics.gauges = _gauges(gateway, recorder, replica, clock=clock)
     gateway.pages.update(make_pages(gateway, recorder, metrics=metrics.exposition))
     recorder.start()
-    upstream_secrets.start()
+    maker.secrets.start()
     return GatewayProcess(
-        secrets=upstream_secrets,
         gateway=gateway,
         recorder=recorder,
         database=database,
@@ -373,6 +367,14 @@ def make_gateway(
         gauges=gauges,
         tracing=tracing,
     )
+
+
+def _application(live: Live) -> Gateway:
+    from stanchion.gateway.app import Gateway
+    from stanchion.gateway.paths import served_paths
+    from stanchion.models.surfaces import SURFACES
+
+    return Gateway(live, served_paths(SURFACES))
 
 
 def _telemetry(

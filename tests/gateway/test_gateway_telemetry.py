@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -272,7 +273,9 @@ def test_the_variables_of_opentelemetry_are_read(tmp_path: Path, outside: Outsid
 
 
 def test_without_the_extra_only_an_endpoint_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stanchion.telemetry.tracing.is_installed", lambda: False)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)  # as where it was never installed
+    for name in [one for one in sys.modules if one.startswith("opentelemetry.")]:
+        monkeypatch.delitem(sys.modules, name)
     assert make_tracing(TelemetrySection()) is None
     with pytest.raises(MissingExtraError, match="sending spans needs the extra 'otel'"):
         make_tracing(TelemetrySection(), endpoint="http://127.0.0.1:4318")

@@ -56,7 +56,10 @@ class SpanRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_installed() -> bool:
     """Whether the extra `otel` is there."""
-    return importlib.util.find_spec("opentelemetry.sdk") is not None
+    try:
+        return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # a package above it is not there
+        return False
 
 
 class Tracing:

@@ -397,5 +397,12 @@ def test_the_first_answer_says_that_a_machine_speaks(fleet, stream):
         assert "".join(block.text for block in message.content) == f"{whole}\n\n{notice}"
 
 
+def test_readiness_tells_how_the_parts_do(fleet):
+    said = json.loads(requests_raw.request("GET", fleet.url, "/readyz")[2])
+    assert (said["status"], said["limits"]["state"]) == ("ready", "ok")
+    assert said["shadows"]["dropped"] == 0
+    assert (said["rollout"]["failures"], said["prompts_refused"], said["unprotected_features"]) == (0, [], [])
+
+
 def test_no_secret_reaches_the_terminal(fleet):
     assert "sk-" not in fleet.said()

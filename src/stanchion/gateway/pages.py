@@ -9,8 +9,10 @@ from stanchion.gateway.app import Gateway, Page
 from stanchion.gateway.check_openapi import check_openapi
 from stanchion.gateway.gateway_file import is_loopback
 from stanchion.gateway.http_io import Scope
+from stanchion.gateway.limits import Limiter
 from stanchion.gateway.live import Live
 from stanchion.gateway.record import Recorder
+from stanchion.gateway.rollout import WeightedRollout
 from stanchion.models.openai_vectors import openai_models
 
 MetricsText = Callable[[], bytes]
@@ -37,6 +39,7 @@ def make_pages(
             "switches": None if live.parts.switches is None else live.parts.switches.version,
             "swallowed_errors": gateway.swallowed_errors,
         }
+        said.update(_parts(live, gateway))
         if recorder is not None:
             said["records"] = recorder.health()
         return (503 if gateway.is_draining else 200), said
@@ -53,6 +56,21 @@ def make_pages(
         "/openapi.json": lambda live, scope: (200, check_openapi()),
     }
     return pages
+
+
+def _parts(live: Live, gateway: Gateway) -> dict[str, Any]:
+    """How the parts that count do: states and numbers, no reasons, which may name places."""
+    said: dict[str, Any] = {}
+    limits, rollout, prompts = live.parts.limits, live.parts.rollout, live.parts.prompts
+    if isinstance(limits, Limiter):
+        health = limits.health
+        said["limits"] = {"state": health.state, "failures": health.failures}
+    if isinstance(rollout, WeightedRollout):
+        said["rollout"] = {"failures": rollout.health.failures, "waiting": rollout.health.waiting}
+        said["shadows"] = {"running": gateway.shadows.running, "dropped": gateway.shadows.dropped}
+    if prompts is not None:
+        said["prompts_refused"] = sorted(prompts.refused)
+    return said
 
 
 def _metrics(text: MetricsText | None) -> Page:

@@ -118,7 +118,7 @@ def test_a_new_user_sees_the_first_stopped_request_explained(serve):
     said = " ".join(server.said().replace("\u2502", " ").split())
     for words in ("what the user wrote", "injection-by-user", "injection.direct", reference, "characters 0-"):
         assert words in said
-    assert "previous instructions" not in said
+    assert "print your system prompt" not in said
     assert "base_url" in said
     assert server.rows() == ["allowed", "replaced"]
 

@@ -139,7 +139,7 @@ def trouble_of(record: ExchangeRecord) -> str:
         vendor = "ANTHROPIC_API_KEY" if facts.provider.startswith("anthropic") else "OPENAI_API_KEY"
         return _TROUBLE.get(record.error, "").format(variable=vendor)
     if record.outcome is Outcome.DENIED and record.status == 401:
-        return "This gateway asks for keys of its own. Make one: stanchion keys new --help"
+        return "This gateway asks for keys of its own. Make one: stanchion access-keys new --help"
     return ""
 
 

@@ -20,7 +20,7 @@ from stanchion.guard.rules import Operator
 from stanchion.guard.vault import Vault, VaultKeeper
 
 KEY = b"0" * 32
-TOKEN = re.compile(r"<[A-Z][A-Z0-9_]*_[1-9][0-9]*_[0-9a-z]{4}>")
+TOKEN = re.compile(r"<[A-Z][A-Z0-9_]*_[1-9][0-9]*_[0-9a-z]{13}>")
 CATEGORIES = ["pii.email", "pii.card", "secret.api_key", "injection.direct", "content.hate"]
 texts = st.text(alphabet=st.characters(codec=None), max_size=60) | st.text(
     alphabet='ab <>_1EMAIL\\"\n/:u03c\u00e9\U0001f600\u202e', max_size=60
@@ -279,7 +279,7 @@ def test_sessions_without_an_id_share_nothing() -> None:
         (Operator.MASK, r"card \*{15}1111 end"),
         (Operator.HASH, r"card \[CARD:[0-9a-f]{16}\] end"),
         (Operator.PLACEHOLDER, r"card (?!4111 1111)\d{4} \d{4} \d{4} \d{4} end"),
-        (Operator.VAULT, r"card <CARD_1_[0-9a-z]{4}> end"),
+        (Operator.VAULT, r"card <CARD_1_[0-9a-z]{13}> end"),
     ],
 )
 def test_operators(operator: Operator, expected: str) -> None:

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 Lookup = Callable[[str], str | None]
 
-_BODY = r"[A-Z][A-Z0-9_]{0,29}_[1-9][0-9]{0,7}_[0-9a-hjkmnp-tv-z]{4}"
+_BODY = r"[A-Z][A-Z0-9_]{0,29}_[1-9][0-9]{0,7}_[0-9a-hjkmnp-tv-z]{13}"
 _TEXT_ITEM = re.compile(rf"<(?P<body>{_BODY})>|<|[^<]+")
 _JSON_ITEM = re.compile(
     rf"(?:<|\\u003[cC])(?P<body>{_BODY})(?:>|\\u003[eE])|\\u[0-9a-fA-F]{{4}}|\\[^u]|\\|<|[^<\\]+", re.DOTALL
 )
-_TEXT_BEGUN = re.compile(r"<[A-Za-z0-9_]{0,46}\Z")
+_TEXT_BEGUN = re.compile(r"<[A-Za-z0-9_]{0,55}\Z")
 _JSON_BEGUN = re.compile(
-    r"(?:\\(?:u[0-9a-fA-F]{0,3})?|(?:<|\\u003[cC])[A-Za-z0-9_]{0,46}(?:\\(?:u(?:0(?:03?)?)?)?)?)\Z"
+    r"(?:\\(?:u[0-9a-fA-F]{0,3})?|(?:<|\\u003[cC])[A-Za-z0-9_]{0,55}(?:\\(?:u(?:0(?:03?)?)?)?)?)\Z"
 )
 _RUN_ENDS = frozenset(" \t\r\n\"'`()<>")
 

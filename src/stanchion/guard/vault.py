@@ -1,7 +1,7 @@
 """A reversible vault: the model sees `<EMAIL_1_k3f9>`, the user gets the address back.
 
 Values are kept under AES-256-GCM with a key of their own session, derived (HKDF-SHA-256) from the keeper's
-master key and a random salt. A token carries a short tag made with that key: the same value gives the same
+master key and a random salt. A token carries a tag made with that key: the same value gives the same
 token within a session, tokens of two sessions cannot be linked, and whoever writes a token without having
 seen it (a poisoned document) has to guess the tag. What is no token of this vault is left as it is.
 """
@@ -24,6 +24,7 @@ from stanchion.core.errors import IntegrityError
 from stanchion.guard.restore import Restorer, restore_json, restore_text
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32, lower case
+_TAG_LETTERS = 13  # of 5 bits: 65 bits, too many to try in all the answers of a session
 _NONCE_BYTES = 12
 _MAX_SESSIONS = 10_000
 
@@ -168,10 +169,10 @@ class Vault:
     def _new_token(self, kind: str) -> str:
         number = self._counts.get(kind, 0) + 1
         self._counts[kind] = number
-        tag = int.from_bytes(
-            hmac.digest(self._keys.for_tags, f"{kind}|{number}".encode(), "sha256")[:4], "big"
-        )
-        return f"<{kind}_{number}_{''.join(_ALPHABET[(tag >> shift) & 31] for shift in (15, 10, 5, 0))}>"
+        made = hmac.digest(self._keys.for_tags, f"{kind}|{number}".encode(), "sha256")
+        tag = int.from_bytes(made[:9], "big")
+        letters = [_ALPHABET[(tag >> 5 * place) & 31] for place in range(_TAG_LETTERS)]
+        return f"<{kind}_{number}_{''.join(letters)}>"
 
 
 class VaultKeeper:

@@ -28,7 +28,6 @@ from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, variant_name
 from stanchion.gateway.manifest import outcome_of
-from stanchion.gateway.parameters import check_parameters
 from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.stream_flow import stream_answer
 from stanchion.gateway.tool_calls import (
@@ -208,7 +207,9 @@ def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction)
     """What the model is asked, in the words of the client's API."""
     request = exchange.asked
     if not prepared.is_unchanged:
-        request = msgspec.structs.replace(request, interaction=prepared.interaction)
+        request = msgspec.structs.replace(
+            request, interaction=prepared.interaction, extras=dict(prepared.parameters)
+        )
     return Question(
         request=request,
         surface=exchange.surface.value,
@@ -368,13 +369,11 @@ async def prepare(exchange: Exchange, interaction: Interaction) -> PreparedInter
     exchange.stage = Stage.INPUT
     began_ns = clock.monotonic_ns()
     try:
-        prepared = await feature.guard.aprepare(interaction)
+        prepared = await feature.guard.aprepare(interaction, parameters=exchange.asked.extras)
     except UsageError as error:
         raise invalid("not_checkable", error.message, error.hint or "") from None
     exchange.guard_ns += clock.monotonic_ns() - began_ns
     exchange.decisions = prepared.decisions
-    if prepared.blocked is None:
-        await check_parameters(exchange)
     return prepared
 
 

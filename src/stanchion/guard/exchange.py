@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import msgspec
 
@@ -34,9 +36,11 @@ from stanchion.guard.fields import (
     rewrite_request,
 )
 from stanchion.guard.media import MediaReader, TextExtractor
+from stanchion.guard.parameters import parameter_fields, rewrite_parameters
 from stanchion.guard.policy_model import MarkingStyle, Policy
 from stanchion.guard.prompts import mark_interaction, request_seed
 from stanchion.guard.redaction import Mark, Redactor
+from stanchion.guard.restore import Restorer
 from stanchion.guard.rules import Operator
 from stanchion.guard.vault import Vault, VaultKeeper
 from stanchion.guard.workers import Door
@@ -44,6 +48,7 @@ from stanchion.guard.workers import Door
 # Where the user's own words stand: only those come back out of the vault. What the operator, a document or a
 # tool brought in is redacted for good, or an answer would give it to whoever asks.
 _REVERSIBLE = frozenset({Surface.INPUT})
+_FOR_PEOPLE = (Effect.REQUIRE_APPROVAL, Effect.ROUTE)
 Outcomes = Mapping[Surface, SurfaceOutcome]
 Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]
 
@@ -61,11 +66,14 @@ class PreparedInteraction(msgspec.Struct, frozen=True, kw_only=True):
     decisions: tuple[Decision, ...]
     blocked: Reply | None
     vault: Vault
+    parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    has_other_parameters: bool = False
 
     @property
     def is_unchanged(self) -> bool:
         """Whether the model would be asked exactly what the unguarded feature asks."""
-        return self.blocked is None and self.interaction is self.original
+        is_same = self.interaction is self.original and not self.has_other_parameters
+        return self.blocked is None and is_same
 
 
 class Exchange:
@@ -90,12 +98,17 @@ class Exchange:
         self._fallback = Fallback(policy.safe_completions)
 
     async def prepare(
-        self, door: Door, interaction: Interaction, context: Mapping[str, tuple[str, ...]]
+        self,
+        door: Door,
+        interaction: Interaction,
+        context: Mapping[str, tuple[str, ...]],
+        parameters: Mapping[str, Any],
     ) -> PreparedInteraction:
-        """Check everything that the model would read."""
+        """Check everything that would leave for the provider."""
         subject = subject_of(interaction, context)
         calls = [part for message in interaction.messages for part in message.tool_calls]
-        fields = await self._media.read(door, request_fields(interaction))
+        texts = chain(request_fields(interaction), parameter_fields(interaction, parameters))
+        fields = await self._media.read(door, texts)
         grounds = {
             Surface.INPUT: list(self._too_deep(calls)),
             Surface.RETRIEVED: list(self._quarantined(interaction)),
@@ -105,12 +118,19 @@ class Exchange:
         decisions = tuple(outcome.decision for outcome in outcomes.values())
         stop = _stopping(outcomes)
         blocked = None if stop is None else self._refusal(stop, subject, decisions)
-        prepared = interaction
+        prepared, sent = interaction, parameters
         if stop is None or stop.decision.enforced_effect is Effect.ROUTE:  # it may go to another model
-            prepared = rewrite_request(interaction, self.rewrites(outcomes, vault, subject))
-            prepared = self._marked(prepared)
+            rewrites = self.rewrites(outcomes, vault, subject)
+            prepared = self._marked(rewrite_request(interaction, rewrites))
+            sent = rewrite_parameters(parameters, rewrites)
         return PreparedInteraction(
-            original=interaction, interaction=prepared, decisions=decisions, blocked=blocked, vault=vault
+            original=interaction,
+            interaction=prepared,
+            decisions=decisions,
+            blocked=blocked,
+            vault=vault,
+            parameters=sent,
+            has_other_parameters=sent is not parameters,
         )
 
     async def finish(
@@ -149,6 +169,21 @@ class Exchange:
             )
         return msgspec.structs.replace(original, reply=shown)
 
+    async def redacted(self, door: Door, prepared: PreparedInteraction, reply: Reply) -> Message | None:
+        """What a person may release of a reply that waits for one: all that is redacted stays redacted.
+
+        None when, looked at again, it is to be blocked, or a check failed that fails closed.
+        """
+        subject = subject_of(prepared.original, {})
+        grounds = {Surface.TOOL_CALL: list(self._calls(prepared.original, reply))}
+        fields = await self._media.read(door, reply_fields(reply.message))
+        outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds)
+        stop = _stopping(outcomes)
+        if stop is not None and stop.decision.enforced_effect not in _FOR_PEOPLE:
+            return None
+        message = rewrite_reply(reply.message, self.rewrites(outcomes, prepared.vault, subject))
+        return restored(message, prepared.vault)
+
     async def examine(
         self, door: Door, fields: Iterable[Field], subject: Subject, *, grounds: Grounds | None = None
     ) -> Outcomes:
@@ -161,20 +196,37 @@ class Exchange:
         for surface, outcome in outcomes.items():
             if outcome.decision.mode is Mode.SHADOW:
                 continue
+            kept = vault if surface in _REVERSIBLE else None
+            over = _marks_over([one for one in outcome.examined if one.field.pieces], self)
             for one in outcome.examined:
-                text = self._rewritten(one, outcome, vault if surface in _REVERSIBLE else None, subject)
+                if one.field.pieces:
+                    continue
+                text = self._rewritten(one, outcome, kept, subject, also=over.get(one.field.field, ()))
                 if text != one.field.text:
                     texts[one.field.field] = text
+            for one in outcome.examined:
+                if one.field.pieces and one.effect is Effect.REPLACE and one.field.surface in TAKEN_OUT:
+                    texts |= _taken_out_of(one, self._rewritten(one, outcome, kept, subject))
         return texts
 
     def _rewritten(
-        self, one: Examined, outcome: SurfaceOutcome, vault: Vault | None, subject: Subject
+        self,
+        one: Examined,
+        outcome: SurfaceOutcome,
+        vault: Vault | None,
+        subject: Subject,
+        *,
+        also: Sequence[Mark] = (),
     ) -> str:
         if one.effect is Effect.REPLACE and one.field.surface in TAKEN_OUT:
             reference = outcome.decision.reference
             return self._fallback.notice(one.field.surface, reference=reference, language=subject.locale[:2])
-        marks = [self.mark(hit.found.finding, hit.rule.operator) for hit in one.ruling.redactions()]
+        marks = [*self.marks_of(one), *also]
         return self.redactor.redact(one.field.text, marks, vault=vault) if marks else one.field.text
+
+    def marks_of(self, one: Examined) -> list[Mark]:
+        """The stretches of a field that the rules rewrite."""
+        return [self.mark(hit.found.finding, hit.rule.operator) for hit in one.ruling.redactions()]
 
     def mark(self, finding: Finding, operator: Operator | None) -> Mark:
         """The stretch of text that a finding asks to rewrite, and how."""
@@ -262,6 +314,31 @@ class Exchange:
             counts[call.name] = before + 1
 
 
+def _marks_over(joined: Iterable[Examined], exchange: Exchange) -> dict[str, list[Mark]]:
+    """The marks of texts over several parts, cut into those parts."""
+    cut: dict[str, list[Mark]] = {}
+    for one in joined:
+        for mark in exchange.marks_of(one):
+            at = 0
+            for field, length in one.field.pieces:
+                start, end = max(mark.start - at, 0), min(mark.end - at, length)
+                if start < end:
+                    cut.setdefault(field, []).append(msgspec.structs.replace(mark, start=start, end=end))
+                at += length
+    return cut
+
+
+def _taken_out_of(one: Examined, notice: str) -> dict[str, str]:
+    """What stands in the parts of a text that was taken out: one notice, where the reason for it began."""
+    first = min((hit.found.finding.location.start for hit in one.ruling.hits), default=0)
+    texts, at, is_told = {}, 0, False
+    for field, length in one.field.pieces:
+        at += length
+        is_here = not is_told and (first < at or field == one.field.pieces[-1][0])
+        texts[field], is_told = notice if is_here else "", is_told or is_here
+    return texts
+
+
 def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]]) -> Subject:
     """What detectors may read beside the text: system prompt, documents, question, the caller's `context`."""
     texts = [
@@ -293,16 +370,18 @@ def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]])
 
 
 def restored(message: Message, vault: Vault) -> Message:
-    """The message with the vault's values back in words and tool calls, but in no URL."""
+    """The message with the vault's values back in words and tool calls, but in no URL, over all its parts."""
     if not len(vault):
         return message
-    return msgspec.structs.replace(message, parts=tuple(_restored(part, vault) for part in message.parts))
+    words = vault.restorer()
+    parts = tuple(_restored(part, vault, words) for part in message.parts)
+    return msgspec.structs.replace(message, parts=parts)
 
 
-def _restored(part: Part, vault: Vault) -> Part:
+def _restored(part: Part, vault: Vault, words: Restorer) -> Part:
     match part:
         case Text() | Refusal():
-            return msgspec.structs.replace(part, text=vault.restore(part.text))
+            return msgspec.structs.replace(part, text=words.feed(part.text) + words.finish())
         case ToolCall():
             raw = part.raw_arguments
             return msgspec.structs.replace(

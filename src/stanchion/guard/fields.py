@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ from stanchion.core.interaction import (
     Part,
     Reasoning,
     Refusal,
+    Sampling,
     Text,
     ToolCall,
     ToolDefinition,
@@ -45,13 +46,18 @@ _MAX_DEPTH = 200
 
 
 class TextField(msgspec.Struct, frozen=True, kw_only=True):
-    """A text and its place. One that cannot be rewritten is blocked where another would be redacted."""
+    """A text and its place. One that cannot be rewritten is blocked where another would be redacted.
+
+    A text that runs over several parts names them, with the length of each, in `pieces`: its parts are
+    checked one by one as well, and what is rewritten of it is rewritten in them.
+    """
 
     field: str
     surface: Surface
     origin: Origin
     text: str
     is_rewritable: bool = True
+    pieces: tuple[tuple[str, int], ...] = ()
 
 
 class UncheckedPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +85,8 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
             yield TextField(
                 field=f"{place}.name", surface=Surface.INPUT, origin=Origin.UNKNOWN, text=message.name
             )
-        for index, part in enumerate(message.parts):
-            yield from _said(part, f"{place}.parts[{index}]")
+        said = [_said(part, f"{place}.parts[{index}]") for index, part in enumerate(message.parts)]
+        yield from _with_joined(message.parts, said, place)
     for number, document in enumerate(interaction.documents):
         yield TextField(
             field=f"documents[{number}]",
@@ -94,24 +100,70 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
 
 def reply_fields(message: Message) -> Iterator[Field]:
     """Everything the model says: words, thoughts and tool calls."""
-    for index, part in enumerate(message.parts):
-        place = f"reply.parts[{index}]"
-        match part:
-            case ToolCall():
-                yield from call_fields(part, place, Surface.TOOL_CALL)
-            case Reasoning():
-                yield from _reasoning(part, place, Surface.REASONING)
-            case Text() | Refusal():
-                yield TextField(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, text=part.text)
-            case ToolResult():
-                yield TextField(field=place, surface=Surface.OUTPUT, origin=part.origin, text=part.text)
-            case Media():
-                yield from _media(part, place, Surface.OUTPUT)
-            case Opaque(kind="citation"):
-                words = citation_words(part.payload)
-                yield TextField(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, text=words)
-            case Opaque():
-                yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, kind="opaque")
+    said = [_answered(part, f"reply.parts[{index}]") for index, part in enumerate(message.parts)]
+    yield from _with_joined(message.parts, said, "reply")
+
+
+def joined_name(place: str, kind: str) -> str:
+    """The field of a text that runs over several parts: `reply.words`, `messages[0].reasoning`."""
+    return f"{place}.{kind}"
+
+
+def _with_joined(parts: Sequence[Part], said: Sequence[Iterator[Field]], place: str) -> Iterator[Field]:
+    """The fields of all parts, then those texts that a reader, or the model, reads over several of them.
+
+    What stands between two texts (a call, a picture) does not keep them apart: others leave it out.
+    """
+    groups: dict[tuple[str, Surface, Origin], list[TextField]] = {}
+    for part, fields in zip(parts, said, strict=True):
+        for field in fields:
+            yield field
+            kind = _reading(part)
+            if kind and isinstance(field, TextField):
+                groups.setdefault((kind, field.surface, field.origin), []).append(field)
+    for (kind, surface, origin), texts in groups.items():
+        if len(texts) > 1:
+            named = kind if place == "reply" else f"{kind}.{origin.value}"
+            yield TextField(
+                field=joined_name(place, named),
+                surface=surface,
+                origin=origin,
+                text="".join([one.text for one in texts]),
+                is_rewritable=all(one.is_rewritable for one in texts),
+                pieces=tuple((one.field, len(one.text)) for one in texts),
+            )
+
+
+def _reading(part: Part) -> str:
+    """What a reader takes for one text with others of its kind; empty for a part that stands alone."""
+    match part:
+        case Text() | Refusal():
+            return "words"
+        case Reasoning():
+            return "reasoning"
+        case ToolResult():
+            return "results"
+        case _:
+            return ""
+
+
+def _answered(part: Part, place: str) -> Iterator[Field]:
+    match part:
+        case ToolCall():
+            yield from call_fields(part, place, Surface.TOOL_CALL)
+        case Reasoning():
+            yield from _reasoning(part, place, Surface.REASONING)
+        case Text() | Refusal():
+            yield TextField(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, text=part.text)
+        case ToolResult():
+            yield TextField(field=place, surface=Surface.OUTPUT, origin=part.origin, text=part.text)
+        case Media():
+            yield from _media(part, place, Surface.OUTPUT)
+        case Opaque(kind="citation"):
+            words = citation_words(part.payload)
+            yield TextField(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, text=words)
+        case Opaque():
+            yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, kind="opaque")
 
 
 def _said(part: Part, place: str) -> Iterator[Field]:
@@ -251,6 +303,7 @@ def rewrite_request(interaction: Interaction, texts: Mapping[str, str]) -> Inter
             else document
             for i, document in enumerate(interaction.documents)
         ),
+        sampling=_rewrite_sampling(interaction.sampling, texts),
         tools=tuple(
             msgspec.structs.replace(
                 tool,
@@ -260,6 +313,14 @@ def rewrite_request(interaction: Interaction, texts: Mapping[str, str]) -> Inter
             for i, tool in enumerate(interaction.tools)
         ),
     )
+
+
+def _rewrite_sampling(sampling: Sampling, texts: Mapping[str, str]) -> Sampling:
+    place = "sampling.response_schema"
+    if sampling.response_schema is None or not any(field.startswith(place) for field in texts):
+        return sampling
+    schema = rewrite_json(sampling.response_schema, place, texts)
+    return msgspec.structs.replace(sampling, response_schema=schema)
 
 
 def rewrite_reply(message: Message, texts: Mapping[str, str]) -> Message:

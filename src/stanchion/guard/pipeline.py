@@ -23,7 +23,7 @@ from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision, Effect, Mode, Surface
 from stanchion.core.errors import UsageError
 from stanchion.core.finding import ViewSet
-from stanchion.core.interaction import Interaction, Reply, ToolCall, ToolDefinition
+from stanchion.core.interaction import Interaction, Message, Reply, ToolCall, ToolDefinition
 from stanchion.core.origin import Origin
 from stanchion.core.target import Target
 from stanchion.guard.answers import Checked, CheckedCall, CheckedInteraction, CheckedValue, GuardState
@@ -37,7 +37,7 @@ from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.media import TextExtractor, offered_extractors
 from stanchion.guard.packs import with_packs
 from stanchion.guard.passing_answer import PassingAnswer
-from stanchion.guard.plan import Plan, make_plan, silent_rules
+from stanchion.guard.plan import Plan, complete_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Redaction
 from stanchion.guard.redaction import Redactor
@@ -52,6 +52,7 @@ from stanchion.guard.workers import AsyncDoor, Door, SyncDoor, WorkerPool, run
 _log = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
 _NOTHING = Redaction()
+_NO_PARAMETERS: Mapping[str, Any] = {}
 
 
 class Guard:
@@ -99,7 +100,7 @@ class Guard:
         if policy is None:
             _log.warning("UNPROTECTED: this guard has no policy, so nothing is checked.")
             return
-        self._plan = _complete_plan(policy, detectors, prepare=prepare)
+        self._plan = complete_plan(policy, detectors, prepare=prepare)
         self._silent_rules = silent_rules(policy, detectors)
         for rule_id in self._silent_rules:
             _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
@@ -247,10 +248,18 @@ class Guard:
         return run(self._prepare(SyncDoor(), interaction, context or {}))
 
     async def aprepare(
-        self, interaction: Interaction, *, context: Mapping[str, tuple[str, ...]] | None = None
+        self,
+        interaction: Interaction,
+        *,
+        context: Mapping[str, tuple[str, ...]] | None = None,
+        parameters: Mapping[str, Any] | None = None,
     ) -> PreparedInteraction:
-        """Check a request and make what may be sent to the model."""
-        return await self._prepare(AsyncDoor(), interaction, context or {})
+        """Check a request and make what may be sent to the model.
+
+        `parameters` are what the request says beside the interaction, as JSON; what may be sent of them is in
+        the `parameters` of the answer.
+        """
+        return await self._prepare(AsyncDoor(), interaction, context or {}, parameters or {})
 
     def finish(
         self,
@@ -271,6 +280,12 @@ class Guard:
     ) -> Interaction:
         """The original interaction with the checked reply; a reply to a blocked request is not looked at."""
         return await self._finish(AsyncDoor(), prepared, reply, context or {})
+
+    async def aredacted(self, prepared: PreparedInteraction, reply: Reply) -> Message | None:
+        """What a person may release of a reply that waits for one; see `Exchange.redacted`."""
+        if self._exchange is None:
+            return None
+        return await self._exchange.redacted(AsyncDoor(), prepared, reply)
 
     def stream(
         self,
@@ -429,16 +444,21 @@ class Guard:
         )
 
     async def _prepare(
-        self, door: Door, interaction: Interaction, context: Mapping[str, tuple[str, ...]]
+        self,
+        door: Door,
+        interaction: Interaction,
+        context: Mapping[str, tuple[str, ...]],
+        parameters: Mapping[str, Any] = _NO_PARAMETERS,
     ) -> PreparedInteraction:
         if self._exchange is not None:
-            return await self._exchange.prepare(door, interaction, context)
+            return await self._exchange.prepare(door, interaction, context, parameters)
         return PreparedInteraction(
             original=interaction,
             interaction=interaction,
             decisions=(self._unprotected(Surface.INPUT),),
             blocked=None,
             vault=self._keeper.open(interaction.session_id),
+            parameters=parameters,
         )
 
     async def _finish(
@@ -464,19 +484,6 @@ class Guard:
             reference=self._ids.new("dec"),
             is_protected=False,
         )
-
-
-def _complete_plan(policy: Policy, detectors: Mapping[str, Any], *, prepare: bool) -> Plan:
-    missing = [name for name in policy.enabled_detectors if name not in detectors]
-    if missing or not policy.enabled_detectors:
-        what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
-        raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
-    plan = make_plan(policy, detectors)
-    if prepare:
-        plan.prepare()
-    for name in plan.idle:
-        _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
-    return plan
 
 
 def stretched_key(words: str) -> bytes:

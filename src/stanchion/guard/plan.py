@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from stanchion.core.decision import OnFailure, Surface
+from stanchion.core.errors import UsageError
 from stanchion.core.finding import Cost
 from stanchion.guard.checks import Check
 from stanchion.guard.policy_model import DetectorSettings, Policy
 
+_log = logging.getLogger(__name__)
 _COST_ORDER = {Cost.MICROSECONDS: 0, Cost.MILLISECONDS: 1, Cost.REMOTE: 2}
 
 
@@ -80,3 +83,21 @@ def silent_rules(policy: Policy, detectors: Mapping[str, Any]) -> tuple[str, ...
             for name, category in reported
         )
     )
+
+
+def complete_plan(policy: Policy, detectors: Mapping[str, Any], *, prepare: bool) -> Plan:
+    """The plan of a policy, ready to run.
+
+    Raises:
+        UsageError: when a detector that the policy enables is missing, or none is enabled.
+    """
+    missing = [name for name in policy.enabled_detectors if name not in detectors]
+    if missing or not policy.enabled_detectors:
+        what = f"detectors are missing: {', '.join(missing)}." if missing else "no detector is enabled."
+        raise UsageError(f"policy {policy.name!r}: {what}", hint="Use Guard.load, which makes them.")
+    plan = make_plan(policy, detectors)
+    if prepare:
+        plan.prepare()
+    for name in plan.idle:
+        _log.warning("policy %r: detector %r runs nowhere, no rule speaks of it.", policy.name, name)
+    return plan

@@ -15,7 +15,10 @@ from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
 from stanchion.core.errors import StanchionError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
     from starlette.applications import Starlette
 
     from stanchion.config import Settings
@@ -125,7 +128,6 @@ def make_admin_plane(
     """
     from stanchion.gateway.control_announce import InProcess, RedisWay, ThisHost, announcer
     from stanchion.gateway.control_disk import ControlDisk
-    from stanchion.gateway.control_keys import load_signing_key
     from stanchion.gateway.control_store import ControlStore
     from stanchion.gateway.key_acts import KeyActs
     from stanchion.gateway.replicas import Replicas
@@ -140,7 +142,7 @@ def make_admin_plane(
         opened,
         clock=the_clock,
         trusted=lambda: trusted_of(settings),
-        key=lambda: load_signing_key(settings.state_dir, create=creates_key),
+        key=lambda: signing_key_of(settings, create=creates_key),
         disk=disk,
     )
     ways: list[Way] = [] if reader is None else [InProcess(reader)]
@@ -191,7 +193,6 @@ def make_replica_plane(
     from stanchion.gateway.control_reader import ControlReader
     from stanchion.gateway.control_store import ControlStore
     from stanchion.gateway.control_watch import ControlWatch, WatchSources
-    from stanchion.gateway.key_state import load_pepper
     from stanchion.gateway.switches import SwitchBoard
     from stanchion.store.database import open_database
 
@@ -209,7 +210,7 @@ def make_replica_plane(
     board = SwitchBoard(reader, clock=the_clock)
     access = KeyAccess(
         reader,
-        pepper=lambda: load_pepper(settings.state_dir, create=False),
+        pepper=lambda: pepper_of(settings, create=False),
         clock=the_clock,
         is_loopback=is_loopback,
     )
@@ -285,15 +286,50 @@ def make_upstream_secrets(settings: Settings, *, renew_s: float | None = None) -
 
 
 def trusted_of(settings: Settings) -> dict[str, Ed25519PublicKey]:
-    """The public keys that this host trusts."""
+    """The public keys that this host trusts: a fleet's folder pins them, and nothing else counts then."""
     from stanchion.gateway.control_keys import trusted_folder, trusted_keys
 
+    if settings.fleet_dir is not None:
+        return trusted_keys((settings.fleet_dir,))
     return trusted_keys((trusted_folder(settings.state_dir),))
 
 
-def _pepper(settings: Settings) -> Pepper:
+def signing_key_of(settings: Settings, *, create: bool = True) -> Ed25519PrivateKey:
+    """The private key of this host's admin plane; in a fleet only one whose public key all replicas trust.
+
+    Raises:
+        UsageError: when there is none, or the fleet does not trust it: signing would stop every replica.
+    """
+    from stanchion.core.errors import UsageError
+    from stanchion.core.signatures import key_id
+    from stanchion.gateway.control_keys import load_signing_key
+
+    if settings.fleet_dir is None:
+        return load_signing_key(settings.state_dir, create=create)
+    key = load_signing_key(settings.state_dir, create=False)
+    if key_id(key.public_key()) not in trusted_of(settings):
+        raise UsageError(
+            f"the fleet in {settings.fleet_dir} does not trust this host's signing key.",
+            hint="Act where its admin plane runs, or export the key: stanchion switch keys --export FOLDER",
+        )
+    return key
+
+
+def pepper_of(settings: Settings, *, create: bool) -> Pepper | None:
+    """The pepper of virtual keys: the fleet's, else this host's own, made when wanted.
+
+    Raises:
+        UsageError: when it cannot be read, or others can read it.
+    """
+    from stanchion.gateway.fleet_keys import fleet_pepper
     from stanchion.gateway.key_state import load_pepper
 
-    pepper = load_pepper(settings.state_dir, create=True)
+    if settings.fleet_dir is not None:
+        return fleet_pepper(settings.fleet_dir)
+    return load_pepper(settings.state_dir, create=create)
+
+
+def _pepper(settings: Settings) -> Pepper:
+    pepper = pepper_of(settings, create=True)
     assert pepper is not None  # noqa: S101 - made when it was not there
     return pepper

@@ -262,7 +262,7 @@ class LiveMaker:
             self._database,
             clock=self._clock,
             ids=self._ids,
-            key=sealing_key(self._sources.settings.state_dir),
+            key=sealing_key(secrets_folder(self._sources.settings)),
             id_keys=self._id_keys,
         )
 
@@ -341,7 +341,7 @@ def make_gateway(
         maker = LiveMaker(
             sources,
             clock=clock,
-            id_keys=open_id_keys(settings.state_dir),
+            id_keys=id_keys_of(settings),
             recorder=recorder,
             observers=(*observers, metrics, *(() if tracing is None else (tracing,))),
             database=database,
@@ -426,6 +426,23 @@ def _recorder(
     )
 
 
+def id_keys_of(settings: Settings) -> IdKeys:
+    """The secret of keyed ids: the fleet's, else this host's own.
+
+    Raises:
+        UsageError: when it can neither be read nor made.
+    """
+    from stanchion.gateway.fleet_keys import read_secret
+    from stanchion.store.identity import IdKeys
+
+    if settings.fleet_dir is None:
+        return open_id_keys(settings.state_dir)
+    try:
+        return IdKeys(bytes.fromhex(read_secret(settings.fleet_dir / IDS_KEY_FILE).decode("ascii").strip()))
+    except ValueError as error:
+        raise UsageError(f"the secret of ids in {settings.fleet_dir} is no hexadecimal number.") from error
+
+
 def open_id_keys(state_dir: Path) -> IdKeys:
     """The key that turns ids of the outside into keyed ones; made on first use, readable by its owner only.
 
@@ -452,9 +469,14 @@ def open_id_keys(state_dir: Path) -> IdKeys:
         ) from error
 
 
-def sealing_key(state_dir: Path) -> bytes:
+def secrets_folder(settings: Settings) -> Path:
+    """Where the secret of ids is: the fleet's folder, else the state directory."""
+    return settings.fleet_dir or settings.state_dir
+
+
+def sealing_key(folder: Path) -> bytes:
     """The key that seals what waits for people: made from the key for ids, so that all workers have it."""
-    secret = (state_dir / IDS_KEY_FILE).read_bytes()
+    secret = (folder / IDS_KEY_FILE).read_bytes()
     return hashlib.sha256(b"stanchion.approvals\0" + secret).digest()
 
 

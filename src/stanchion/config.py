@@ -99,6 +99,12 @@ class Settings(FileModel):
         description="A Redis that the replicas of a gateway share: `redis://host:6379/0`. Switches reach "
         "other hosts through it at once. Masked in every output, because it may hold a password.",
     )
+    fleet_dir: Path | None = pydantic.Field(
+        None,
+        description="The read-only folder that the replicas of a fleet share: public keys, the pepper of "
+        "virtual keys, the secret of ids. `stanchion switch keys --export` makes it. Only its keys are "
+        "trusted then.",
+    )
     admin_key: Secret | None = pydantic.Field(
         None,
         description="The virtual key with a role by which the commands of the control plane know you. "

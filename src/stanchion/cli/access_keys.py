@@ -13,6 +13,7 @@ from stanchion.cli.acting import (
     DryRunOption,
     WaitOption,
     admin_plane,
+    keyed_tenant,
     parse_seconds,
     show_acknowledged,
     tell_acknowledged,
@@ -61,7 +62,9 @@ def new(
     surface: Annotated[
         list[str] | None, typer.Option("--surface", help="Only for this API, such as `openai.chat`.")
     ] = None,
-    tenant: Annotated[str, typer.Option("--tenant", help="The tenant's keyed id.")] = "",
+    tenant: Annotated[
+        str, typer.Option("--tenant", help="The tenant's name outside, which is kept only as a keyed id.")
+    ] = "",
     role: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,7 +96,7 @@ def new(
             name=name,
             person=owner,
             roles=tuple(role or ()),
-            tenant=tenant,
+            tenant=keyed_tenant(plane, tenant),
             features=tuple(feature or ()),
             models=tuple(model or ()),
             surfaces=tuple(surface or ()),

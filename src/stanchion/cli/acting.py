@@ -148,11 +148,22 @@ def parse_seconds(text: str) -> int:
     return int(parsed / timedelta(seconds=1))
 
 
+def keyed_tenant(plane: AdminPlane, name: str) -> str:
+    """The keyed id of a tenant; one that is keyed already stays."""
+    from stanchion.bootstrap_gateway import id_keys_of
+    from stanchion.store.identity import is_keyed
+
+    if not name or is_keyed("tenant", name):
+        return name
+    return id_keys_of(plane.settings).key("tenant", name)
+
+
 def _key_of(plane: AdminPlane, state: KeysState, secret: str) -> VirtualKey:
-    from stanchion.gateway.key_state import MAX_KEY_LENGTH, load_pepper
+    from stanchion.bootstrap_control import pepper_of
+    from stanchion.gateway.key_state import MAX_KEY_LENGTH
     from stanchion.store.times import to_us
 
-    pepper = load_pepper(plane.settings.state_dir, create=False)
+    pepper = pepper_of(plane.settings, create=False)
     now_us = to_us(plane.clock.now())
     hashed = "" if pepper is None else pepper.hash(secret.encode()[:MAX_KEY_LENGTH])
     for key in state.keys:

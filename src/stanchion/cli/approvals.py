@@ -156,14 +156,13 @@ def _decide(
 
 @contextmanager
 def _queue(ctx: typer.Context, url: str | None) -> Iterator[tuple[AdminPlane, ApprovalQueue]]:
-    from stanchion.bootstrap_gateway import open_id_keys, sealing_key
+    from stanchion.bootstrap_gateway import id_keys_of, sealing_key, secrets_folder
     from stanchion.core.clock import SortableIds
     from stanchion.gateway.approval_notices import RedisNotices
     from stanchion.gateway.approvals import ApprovalQueue, ApprovalsSection
 
     with admin_plane(ctx, url) as plane:
-        folder = plane.settings.state_dir
-        id_keys = open_id_keys(folder)
+        id_keys = id_keys_of(plane.settings)
         redis = plane.settings.redis_url
         yield (
             plane,
@@ -172,7 +171,7 @@ def _queue(ctx: typer.Context, url: str | None) -> Iterator[tuple[AdminPlane, Ap
                 plane.database,
                 clock=plane.clock,
                 ids=SortableIds(plane.clock),
-                key=sealing_key(folder),
+                key=sealing_key(secrets_folder(plane.settings)),
                 id_keys=id_keys,
                 notices=None if redis is None else RedisNotices(redis.reveal()),
             ),

@@ -350,11 +350,18 @@ def keys(
     trust: Annotated[
         Path | None, typer.Option("--trust", metavar="FILE", help="Trust this public key (PEM) on this host.")
     ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", metavar="FOLDER", help="Write what all replicas of a fleet share; see `fleet_dir`."
+        ),
+    ] = None,
     output_format: FormatOption = OutputFormat.TEXT,
 ) -> None:
     """Print the keys that switches are signed with: the private one of this host, and those it trusts.
 
-    A host without an admin plane needs the public key, and only that: copy its file and `--trust` it there.
+    Replicas on other hosts need the public key and the secrets of keys and ids, never the private key:
+    `--export` writes them to a folder, which every replica gets read-only as the setting `fleet_dir`.
 
     Example:
         stanchion switch keys
@@ -369,6 +376,11 @@ def keys(
         note(f"trusted: {control_keys.trust(folder, public_key(trust.read_bytes()))}")
     if new:
         control_keys.new_signing_key(folder)
+    if export is not None:
+        from stanchion.gateway.fleet_keys import export_fleet
+
+        for written in export_fleet(folder, export):
+            note(f"in the fleet's folder: {written}")
     path = control_keys.signing_key_path(folder)
     signing = key_id(control_keys.load_signing_key(folder).public_key()) if path.exists() else None
     trusted = sorted(trusted_of(load_settings(file=ctx.obj)))
@@ -376,8 +388,9 @@ def keys(
         print_json({"signing": signing, "signing_file": str(path), "trusted": trusted})
         return
     typer.echo(f"signs     {signing or 'no key yet; the first act makes one'}")
+    trusted_in = load_settings(file=ctx.obj).fleet_dir or control_keys.trusted_folder(folder)
     for each in trusted:
-        typer.echo(f"trusts    {each}  {control_keys.trusted_folder(folder) / f'{each}.pem'}")
+        typer.echo(f"trusts    {each}  {trusted_in / f'{each}.pem'}")
 
 
 class Said:

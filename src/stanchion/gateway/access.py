@@ -55,11 +55,8 @@ class KeyAccess:
 
     async def authenticate(self, headers: Mapping[bytes, bytes], *, surface: ApiSurface) -> Caller:
         """Whose key it is."""
-        if not self.needs_keys and self._is_loopback:
-            _check_local(headers)
-            return LOCAL_CALLER
-        key = self.key_of(presented(headers))
-        if key.surfaces and surface.value not in key.surfaces:
+        caller = self.identify(headers)
+        if caller.surfaces and surface.value not in caller.surfaces:
             raise Refused(
                 Outcome.DENIED,
                 status=403,
@@ -67,6 +64,14 @@ class KeyAccess:
                 message=f"This key may not be used for {surface.value}.",
                 hint="Ask for a key with this surface.",
             )
+        return caller
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Whose key it is, whatever it may be used for."""
+        if not self.needs_keys and self._is_loopback:
+            _check_local(headers)
+            return LOCAL_CALLER
+        key = self.key_of(presented(headers))
         return Caller(
             key_id=key.id,
             tenant=key.tenant,

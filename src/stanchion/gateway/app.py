@@ -393,9 +393,13 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _check_media_type(exchange: Exchange) -> None:
-    kind = exchange.headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
+    kind, _, parameters = exchange.headers.get(b"content-type", b"application/json").partition(b";")
+    if kind.strip().lower() != b"application/json":
         raise invalid("not_json", "the body is not declared as application/json.", status=415)
+    for parameter in parameters.lower().split(b";"):
+        name, _, value = parameter.partition(b"=")
+        if name.strip() == b"charset" and value.strip().strip(b'"') not in (b"utf-8", b"utf8"):
+            raise invalid("not_utf8", "the body is declared in another charset than UTF-8.", status=415)
 
 
 def _uncancel() -> None:

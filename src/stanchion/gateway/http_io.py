@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ _ONCE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"x-api-key"}
 )
 _CODINGS = (b"", b"identity")
+DRAIN_BYTES = 32 * 1024 * 1024
+DRAIN_PAUSE_S = 0.25
 
 
 class Connection(NamedTuple):
@@ -59,13 +63,16 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, max_byt
     """The whole body.
 
     Raises:
-        Refused: `invalid` with status 413 beyond the limit; what its length says is believed at once.
+        Refused: `invalid` with status 413 beyond the limit; what its length says is believed at once. Of the
+            rest a bounded part is read and dropped: a client that still writes could not read the refusal.
         ClientGone: when the client went away.
     """
     said = headers.get(b"content-length", b"")
     if said and (not said.isdigit() or len(said) > 18):
         raise invalid("bad_length", "the length of the body is no number.")
     if said and int(said) > max_bytes:
+        if int(said) <= max_bytes + DRAIN_BYTES and b"expect" not in headers:
+            await _drain(receive)
         raise _too_large(max_bytes)
     pieces: list[bytes] = []
     size = 0
@@ -76,10 +83,26 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, max_byt
         piece: bytes = message.get("body", b"")
         size += len(piece)
         if size > max_bytes:
+            if message.get("more_body", False):
+                await _drain(receive)
             raise _too_large(max_bytes)
         if not message.get("more_body", False):
             return piece if not pieces else b"".join([*pieces, piece])
         pieces.append(piece)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read and drop what still comes, up to a limit and until nothing comes for a moment."""
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        while size <= DRAIN_BYTES:
+            async with asyncio.timeout(DRAIN_PAUSE_S):
+                message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            size += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 def _too_large(limit: int) -> Refused:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from stanchion.gateway.access import presented
 from stanchion.gateway.app import Gateway, Page
 from stanchion.gateway.check_openapi import check_openapi
 from stanchion.gateway.gateway_file import is_loopback
 from stanchion.gateway.http_io import Scope
 from stanchion.gateway.limits import Limiter
 from stanchion.gateway.live import Live
+from stanchion.gateway.ports import Refused
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.rollout import WeightedRollout
 from stanchion.models.openai_vectors import openai_models
@@ -31,8 +33,13 @@ def make_pages(
         unprotected = sorted(
             name for name, feature in live.features.items() if feature.guard_state != "protecting"
         )
+        status, troubles = readiness(live, is_draining=gateway.is_draining, recorder=recorder)
+        code = 503 if status in ("draining", "unready") else 200
+        if not (is_from_here(scope) or is_known_caller(live, scope)):
+            return code, {"status": status}
         said: dict[str, Any] = {
-            "status": "draining" if gateway.is_draining else "ready",
+            "status": status,
+            "why": troubles,
             "configuration": live.digest,
             "in_flight": gateway.in_flight,
             "unprotected_features": unprotected,
@@ -42,11 +49,18 @@ def make_pages(
         said.update(_parts(live, gateway))
         if recorder is not None:
             said["records"] = recorder.health()
-        return (503 if gateway.is_draining else 200), said
+        return code, said
 
     def models(live: Live, scope: Scope) -> tuple[int, Any]:
+        names: Iterable[str] = live.models.names()
+        if live.parts.access is not None:
+            try:
+                allowed = live.parts.access.identify(_headers(scope)).models
+            except Refused as refused:
+                return refused.status, _error(refused.code, refused.message)
+            names = [name for name in names if not allowed or name in allowed]
         created = int(live.clock.now().timestamp())
-        return 200, openai_models(live.models.names(), created=created)
+        return 200, openai_models(names, created=created)
 
     pages: dict[str, Page] = {
         "/healthz": health,
@@ -77,14 +91,54 @@ def _metrics(text: MetricsText | None) -> Page:
     def page(live: Live, scope: Scope) -> tuple[int, Any]:
         if text is None or live.metrics == "off":
             return 404, _error("metrics_off", "metrics are switched off here.")
-        if live.metrics == "loopback" and not is_from_here(scope):
+        if live.metrics == "loopback" and not (is_from_here(scope) or is_known_caller(live, scope)):
             return 403, _error(
                 "metrics_not_open",
-                "metrics can be read from this machine only. `telemetry: {metrics: open}` lets others.",
+                "metrics can be read from this machine or with a key; `telemetry: {metrics: open}` "
+                "lets others.",
             )
         return 200, text()
 
     return page
+
+
+def readiness(live: Live, *, is_draining: bool, recorder: Recorder | None) -> tuple[str, list[str]]:
+    """What a probe is told, and why: `ready`, `degraded`, `unready` or `draining`.
+
+    Records that wait beside the store make it `degraded`, unless every feature answers only once its record
+    is written (`records: first`): then nothing could be answered, and it is `unready`.
+    """
+    if is_draining:
+        return "draining", []
+    troubles: list[str] = []
+    status = "ready"
+    if recorder is not None and not (health := recorder.health()).is_writing:
+        is_unready = all(feature.records_first for feature in live.features.values())
+        status = "unready" if is_unready else "degraded"
+        troubles.append(f"records wait beside the store: {health.trouble}")
+    switches = live.parts.switches
+    if switches is not None and switches.version < 0:
+        status = "unready"
+        troubles.append("the switches are not known, so everything is stopped")
+    return status, troubles
+
+
+def is_known_caller(live: Live, scope: Scope) -> bool:
+    """Whether a valid key was sent; nobody is known where no keys are asked for."""
+    access = live.parts.access
+    if access is None:
+        return False
+    headers = _headers(scope)
+    if not presented(headers):
+        return False
+    try:
+        return bool(access.identify(headers).key_id)
+    except Refused:
+        return False
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    return dict(reversed(scope["headers"]))
 
 
 def is_from_here(scope: Scope) -> bool:

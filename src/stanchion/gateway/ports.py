@@ -366,6 +366,10 @@ class Access(Protocol):
         """
         ...
 
+    def identify(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Whose key it is, for what is no call of a surface; raises like `authenticate`."""
+        ...
+
 
 # --- record -------------------------------------------------------------------------------------------------
 

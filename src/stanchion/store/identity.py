@@ -39,6 +39,11 @@ class IdKeys:
         return f"{kind}_{hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:32]}"
 
 
+def is_keyed(kind: str, value: str) -> bool:
+    """Whether a value has the form of a keyed id of this kind."""
+    return value.startswith(f"{kind}_") and bool(_KEYED.fullmatch(value))
+
+
 def check_keyed(name: str, value: str) -> None:
     """Raise UsageError unless a value is a keyed id or empty; the value is not repeated."""
     if value and not _KEYED.fullmatch(value):

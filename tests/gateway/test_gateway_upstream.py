@@ -1,6 +1,7 @@
 """Providers over HTTP: another gateway as the provider, and one that misbehaves on purpose."""
 
 import asyncio
+import dataclasses
 import json
 from contextlib import contextmanager
 
@@ -312,10 +313,11 @@ def test_a_client_key_goes_on_only_where_the_gateway_has_none_and_is_for_one_use
         assert stub.seen[0][1].get(b"authorization") == expected
 
 
-def test_parameters_that_nobody_knows_reach_the_same_vendor_only(both, misbehaving, stub):
-    served, _ = misbehaving
+def test_parameters_that_nobody_knows_reach_the_same_vendor_only(guard, stub):
     stub.set(WHOLE)
-    assert ask(served, brand_new_knob=7, stop=["x"])[0] == 200
+    open_one = dataclasses.replace(provider(f"{stub.url}/v1", "openai"), unknown_parameters="pass")
+    with in_front_of(guard, [open_one]) as (served, _):
+        assert ask(served, brand_new_knob=7, stop=["x"])[0] == 200
     sent = json.loads(stub.seen[0][2])
     assert (sent["brand_new_knob"], sent["stop"], sent["model"]) == (7, ["x"], "scripted")
 

@@ -174,9 +174,9 @@ def preview(
 
 def _errors(language: str) -> list[Message]:
     """Errors of the gateway's API. They are for developers, and in English only."""
-    from stanchion.gateway.enforcement import switched_off
     from stanchion.gateway.limits import limit_reached
     from stanchion.gateway.limits_file import LimitRule
+    from stanchion.gateway.permits import switched_off
     from stanchion.gateway.ports import Engaged
     from stanchion.guard.preview import Message
 

@@ -89,12 +89,15 @@ def _serve_here(sources: GatewaySources, options: ServeOptions, bound: Any, *, i
 
 def _check(sources: GatewaySources) -> None:
     from stanchion.bootstrap_gateway import make_gateway
+    from stanchion.cli.serve_view import weaker_lines
 
     process = make_gateway(sources)
     try:
         live = process.gateway.live
         for name, feature in live.features.items():
             note(f"feature {name}: {feature.guard_state}, streams {feature.guarantee}")
+        for weaker in weaker_lines(live):
+            note(f"WEAKER {weaker}")
         note(f"models: {', '.join(live.models.names()) or 'every model of the pass-through providers'}")
         note(f"configuration {live.digest}: fine")
     finally:

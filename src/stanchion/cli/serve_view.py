@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from stanchion.bootstrap_gateway import GatewayProcess
     from stanchion.core.finding import Finding
-    from stanchion.gateway.live import Feature
+    from stanchion.gateway.live import Feature, Live
     from stanchion.gateway.upstream import Provider
 
 _EXPLAINED = {
@@ -225,6 +225,8 @@ def tried(url: str) -> str:
 
 def greeting(process: GatewayProcess, url: str) -> list[tuple[str, str]]:
     """The rows under the address, with Rich markup."""
+    from rich.markup import escape
+
     live = process.gateway.live
     rows = [
         ("OpenAI clients", f"base_url = [cyan]{url}/v1[/]"),
@@ -232,10 +234,24 @@ def greeting(process: GatewayProcess, url: str) -> list[tuple[str, str]]:
     ]
     rows += [(f"models of {name}", _keys(provider)) for name, provider in live.models.providers.items()]
     rows += [(f"feature {name}", _guarded(feature)) for name, feature in live.features.items()]
+    rows += [
+        ("experiment", f"[bold white on red] WEAKER [/] [red]{escape(said)}[/]")
+        for said in weaker_lines(live)
+    ]
     rows.append(("records", process.database.where))
     if process.admin_address:
         rows.append(("admin API", f"http://{process.admin_address}"))
     return rows
+
+
+def weaker_lines(live: Live) -> list[str]:
+    """What lowers the protection of some requests: variants whose policy is weaker than their feature's."""
+    return [
+        f"feature {name.replace('/', ' under variant policy ', 1)}: {one.guard_state}, "
+        f"streams {one.guarantee}; {'; '.join(one.weaker[:3])}"
+        + (f" (and {len(one.weaker) - 3} more)" if len(one.weaker) > 3 else "")
+        for name, one in live.weaker_variants.items()
+    ]
 
 
 def _keys(provider: Provider) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 
 from stanchion.core.errors import StanchionError
 from stanchion.gateway.answering import send_refusal
-from stanchion.gateway.enforcement import choose_feature, decode, switched_off, take_facts
+from stanchion.gateway.enforcement import choose_feature, decode, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
 from stanchion.gateway.http_connection import WHEN_GONE
 from stanchion.gateway.http_io import (
@@ -29,6 +29,7 @@ from stanchion.gateway.http_io import (
 from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, Live
 from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
+from stanchion.gateway.permits import switched_off, watch_switches
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, Refused, Stage
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.request_ids import begin_request
@@ -194,17 +195,11 @@ class Gateway:
 
     async def _followed(self, exchange: Exchange, decide: Callable[[], Awaitable[None]]) -> None:
         """Decide the request, and end it when a switch is engaged meanwhile."""
-        switches = exchange.live.parts.switches
-        if switches is None:
-            await decide()
-            return
-        follow = switches.follow(
-            exchange.facts, lambda engaged: exchange.interrupt(Interrupt.SWITCHED_OFF, engaged)
-        )
+        watch_switches(exchange)
         try:
             await decide()
         finally:
-            follow.close()
+            exchange.unfollow()
 
     async def _interrupted(self, exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
         why = exchange.interrupted_by

@@ -11,7 +11,9 @@ import msgspec
 from stanchion.core.errors import DeadlineError, StanchionError, UnavailableError, UsageError
 from stanchion.core.interaction import End, FinishReason, Reply, StreamEvent, assistant
 from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.extra_parameters import with_passed_extras
 from stanchion.gateway.live import Live
+from stanchion.gateway.permits import stand_again, standing_of, take_over
 from stanchion.gateway.ports import Outcome, Refused, UpstreamTry
 from stanchion.gateway.trace_facts import traceparent_of, try_span
 from stanchion.gateway.upstream import Question, Route
@@ -87,10 +89,12 @@ async def stream(
 
 
 def _for(question: Question, route: Route) -> Question:
-    if question.model == route.model:
-        return question
+    provider = route.provider
+    request = with_passed_extras(question.request, surface=question.surface, provider=provider)
+    if request is not question.request:
+        question = msgspec.structs.replace(question, request=request)
     vendor = question.surface.partition(".")[0]
-    may_forward = route.provider.takes_keys and vendor == route.provider.vendor
+    may_forward = provider.takes_keys and vendor == provider.vendor
     return msgspec.structs.replace(question, model=route.model, key=question.key if may_forward else "")
 
 
@@ -102,17 +106,21 @@ class _Chain:
         self._live: Live = exchange.live
         self._route = route
         self._error: StanchionError | TimeoutError | None = None
+        self._stopped: tuple[Refused, str] | None = None
         self._may_go_on = True
         self._began_ns = 0
         self._span_id = ""
 
     def __iter__(self) -> Iterator[Route | Reply]:
-        yield from self._allowed(self._route)
+        if self._may_call(self._route):
+            yield self._begun(self._route)
         for fallback in self._route.fallback:
             if not self._may_go_on:
                 return
             if fallback.model:
-                yield from self._allowed(self._live.models.routes[fallback.model])
+                route = self._live.models.routes[fallback.model]
+                if self._takes_over(route):
+                    yield self._begun(route)
             elif fallback.answer:
                 self._note("canned", "", "answered")
                 yield Reply(message=assistant(fallback.answer), finish_reason=FinishReason.STOP)
@@ -121,13 +129,33 @@ class _Chain:
                 self._note("human", "", "handed_over")
                 raise HandedOver
 
-    def _allowed(self, route: Route) -> Iterator[Route]:
+    def _may_call(self, route: Route) -> bool:
         breaker = self._live.parts.breaker
-        if breaker is not None and not breaker.allows(route.provider.name):
-            self._note(route.provider.name, route.model, "breaker_open")
-            return
+        if breaker is None or breaker.allows(route.provider.name):
+            return True
+        self._note(route.provider.name, route.model, "breaker_open")
+        return False
+
+    def _takes_over(self, route: Route) -> bool:
+        """Whether a fallback may answer; the request stands as before where it may not."""
+        exchange = self._exchange
+        before = standing_of(exchange)
+        try:
+            take_over(exchange, route)
+        except Refused as refused:
+            self._stopped = refused, exchange.switch_id
+            self._note(route.provider.name, route.model, refused.code)
+        else:
+            self._stopped = None
+            if self._may_call(route):
+                return True
+        stand_again(exchange, before)
+        return False
+
+    def _begun(self, route: Route) -> Route:
+        self._exchange.route = route
         self._began_ns = self._live.clock.monotonic_ns()
-        yield route
+        return route
 
     def asked(self, question: Question, route: Route) -> Question:
         """The question as this route gets it, with its place in the trace."""
@@ -170,6 +198,11 @@ class _Chain:
     def refusal(self) -> Refused:
         """What the client is told when nobody answered."""
         error = self._error
+        if self._stopped is not None:  # the last that could have answered was not allowed to
+            if error is not None:
+                self._exchange.error = _status(error)
+            refused, self._exchange.switch_id = self._stopped
+            return refused
         if error is None:
             return Refused(
                 Outcome.UPSTREAM_ERROR,

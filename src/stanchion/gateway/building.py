@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,12 @@ from stanchion.guard.packs import with_packs
 from stanchion.guard.pipeline import Guard, stretched_key
 from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Guarantee, Policy
+from stanchion.guard.tightening import loosenings
 from stanchion.models.endpoint import Prices, SecretLike
 from stanchion.models.http_client import HttpLimits
 
 NO_POLICY = "none"
+_MOST_SHOWN = 5
 LocalModelFactory = Callable[[Path | None], Any]
 Track = Callable[[Secret], SecretLike]
 
@@ -178,15 +181,47 @@ def _fallback(model: FallbackModel) -> Fallback:
 def make_variants(
     model: GatewayModel, features: Mapping[str, Feature], guard: Callable[[str, FeatureModel], Guard]
 ) -> dict[str, Feature]:
-    """The features under the policies of the rollout's variants; see `live.Live.variants`."""
+    """The features under the policies of the rollout's variants; see `live.Live.variants`.
+
+    Raises:
+        UsageError: when a variant that is shown is weaker than its feature's policy, and its experiment does
+            not say `may_loosen`.
+    """
     made: dict[str, Feature] = {}
     for experiment in () if model.rollout is None else model.rollout.experiments:
-        policies = {variant.policy for variant in experiment.variants if variant.policy}
-        for name in experiment.features or tuple(features):
-            for policy in sorted(policies):
-                section = model.features[name].model_copy(update={"policy": policy})
-                made[variant_name(name, policy)] = make_feature(name, section, guard(name, section))
+        for variant in experiment.variants:
+            for name in (experiment.features or tuple(features)) if variant.policy else ():
+                key = variant_name(name, variant.policy)
+                if key not in made:
+                    section = model.features[name].model_copy(update={"policy": variant.policy})
+                    made[key] = make_feature(name, section, guard(name, section))
+                if experiment.mode != "shadow":  # a shadow decides about nobody
+                    weaker = weakenings(features[name].guard, made[key].guard)
+                    if weaker and not experiment.may_loosen:
+                        raise _weaker_error(f"{experiment.id}, variant {variant.id}", name, weaker)
+                    made[key] = replace(made[key], weaker=weaker)
     return made
+
+
+def weakenings(before: Guard, after: Guard) -> tuple[str, ...]:
+    """Every setting in which one guard is weaker than another, in words; empty where none is."""
+    if before.policy is None:
+        return ()
+    if after.policy is None:
+        return ("policy: none, nothing is checked",)
+    return tuple(
+        f"{'.'.join(one.path)}: {one.before} -> {one.after}"
+        for one in loosenings(before.policy, after.policy)
+    )
+
+
+def _weaker_error(which: str, feature: str, weaker: tuple[str, ...]) -> UsageError:
+    more = f" (and {len(weaker) - _MOST_SHOWN} more)" if len(weaker) > _MOST_SHOWN else ""
+    return UsageError(
+        f"rollout: experiment {which}: its policy is weaker than that of feature {feature!r}: "
+        f"{'; '.join(weaker[:_MOST_SHOWN])}{more}.",
+        hint="Use a policy that extends the feature's; or say `may_loosen: true` in the experiment.",
+    )
 
 
 def _provider(
@@ -222,6 +257,8 @@ def _provider(
         timeout_s=model.timeout_s,
         takes_keys=model.api in DIALECTS and not model.key,
         apis=_apis(model.api, upstream),
+        allow_parameters=frozenset(model.allow_parameters),
+        unknown_parameters=model.unknown_parameters,
     )
 
 

@@ -14,10 +14,11 @@ from stanchion.core.decision import Decision, Surface
 from stanchion.core.interaction import Interaction, Message, Role, Text, ToolCall, ToolDefinition
 from stanchion.core.origin import Origin
 from stanchion.gateway.answering import head
-from stanchion.gateway.enforcement import heed_switches, reserve
+from stanchion.gateway.enforcement import reserve
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.manifest import outcome_of
+from stanchion.gateway.permits import heed_switches
 from stanchion.gateway.ports import Stage
 from stanchion.models import openai_errors
 from stanchion.models.surface import StreamEncoder, SurfaceCodec, encode_json, no_stream

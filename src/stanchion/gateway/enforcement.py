@@ -6,8 +6,6 @@ from typing import Any
 
 import msgspec
 
-from stanchion.core.codec import digest
-from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Effect
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
@@ -24,11 +22,13 @@ from stanchion.core.origin import Origin
 from stanchion.gateway.answering import send_reply
 from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.extra_parameters import check_extras
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, variant_name
 from stanchion.gateway.manifest import outcome_of
-from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
+from stanchion.gateway.permits import admit, check_scope, heed_switches
+from stanchion.gateway.ports import Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.stream_flow import stream_answer
 from stanchion.gateway.tool_calls import (
     TICKET_HEADER,
@@ -177,6 +177,7 @@ async def _instead(exchange: Exchange, blocked: Reply) -> Reply | Route:
     exchange.facts = msgspec.structs.replace(exchange.facts, model=route.name, provider=route.provider.name)
     heed_switches(exchange)
     admit(exchange, route, exchange.asked)
+    check_extras(exchange.asked, surface=exchange.surface.value, provider=route.provider)
     return route
 
 
@@ -190,7 +191,7 @@ async def _answered(
         await stream_answer(exchange, codec, prepared, answer, route=route, question=question)
         return
     reply = await ask(exchange, route, question)
-    exchange.usage = route.priced(reply.usage)
+    exchange.usage = exchange.priced(reply.usage)
     exchange.stage = Stage.OUTPUT
     began_ns = exchange.live.clock.monotonic_ns()
     checked = await feature.guard.afinish(prepared, reply)
@@ -216,33 +217,6 @@ def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction)
         model=route.model,
         lost=exchange.unknown_events,
         key=_forwarded_key(exchange, route, exchange.surface.value.partition(".")[0]),
-    )
-
-
-def heed_switches(exchange: Exchange) -> None:
-    """Stop a request that a switch forbids.
-
-    Raises:
-        Refused: `switched_off` (503, not to be tried again).
-    """
-    exchange.stage = Stage.SWITCHES
-    switches = exchange.live.parts.switches
-    if switches is None:
-        return
-    engaged = switches.find(exchange.facts)
-    if engaged is not None:
-        exchange.switch_id = engaged.switch_id
-        raise switched_off(engaged)
-
-
-def switched_off(engaged: Engaged) -> Refused:
-    """The refusal of what a switch forbids."""
-    return Refused(
-        Outcome.SWITCHED_OFF,
-        status=503,
-        code="switched_off",
-        message=f"this was switched off by its operator ({engaged.level}).",
-        hint="It will not help to try again at once.",
     )
 
 
@@ -274,19 +248,11 @@ def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
         facts = _put_policy(exchange)
     if prompt:
         facts = put_prompt(exchange, prompt)
-    allowed = exchange.caller.models
-    if allowed and request.interaction.model not in allowed:
-        raise Refused(
-            Outcome.DENIED,
-            status=403,
-            code="model_not_allowed",
-            message="this key may not use this model.",
-            hint="Ask for a key that may.",
-        )
+    check_scope(exchange, request.interaction.model)
     route = live.models.find(name, vendor=vendor)
     exchange.facts = msgspec.structs.replace(facts, model=route.name, provider=route.provider.name)
-    if live.parts.switches is not None:
-        heed_switches(exchange)
+    heed_switches(exchange)
+    check_extras(exchange.asked, surface=exchange.surface.value, provider=route.provider)
     return route
 
 
@@ -335,32 +301,6 @@ async def reserve(exchange: Exchange, request: Request) -> None:
     exchange.reservation = await limits.reserve(
         exchange.facts, input_tokens=_tokens(request.interaction), max_output_tokens=wanted
     )
-
-
-def admit(exchange: Exchange, route: Route, request: Request) -> None:
-    """Note the component set, and ask whether it was gated."""
-    feature, interaction = exchange.held_to, request.interaction
-    exchange.stage = Stage.ADMISSION
-    exchange.components = ComponentSet(
-        model=route.digest,
-        prompt=exchange.prompt_digest,
-        policy=feature.components.policy,
-        detectors=feature.components.detectors,
-        tools=digest([msgspec.to_builtins(tool) for tool in interaction.tools]) if interaction.tools else "",
-    )
-    admission = exchange.live.parts.admission
-    if admission is None:
-        return
-    said = admission.check(exchange.facts, exchange.components)
-    exchange.is_gated = said.is_gated
-    if said.action == "block":
-        raise Refused(
-            Outcome.NOT_ADMITTED,
-            status=403,
-            code="not_admitted",
-            message="this combination of model, prompt, policy and tools has not passed its gate.",
-            hint="Gate it, or use one that was gated.",
-        )
 
 
 async def prepare(exchange: Exchange, interaction: Interaction) -> PreparedInteraction:

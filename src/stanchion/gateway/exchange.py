@@ -15,6 +15,7 @@ from stanchion.gateway.ports import (
     Assignment,
     Caller,
     Engaged,
+    Follow,
     Outcome,
     RequestFacts,
     Reservation,
@@ -24,6 +25,7 @@ from stanchion.gateway.ports import (
 
 if TYPE_CHECKING:
     from stanchion.gateway.live import Feature, Live
+    from stanchion.gateway.upstream import Route
     from stanchion.models.surface import StreamEncoder
     from stanchion.models.wire import Request
 
@@ -60,6 +62,7 @@ class Exchange:
         "feature",
         "finish_reason",
         "first_byte_ns",
+        "follow",
         "guarantee",
         "guard_ns",
         "headers",
@@ -75,6 +78,7 @@ class Exchange:
         "reference",
         "request",
         "reservation",
+        "route",
         "said",
         "shown",
         "stage",
@@ -132,6 +136,8 @@ class Exchange:
         self.before_end: Callable[[], Awaitable[None]] | None = None
         self.encoder: StreamEncoder | None = None
         self.engaged: Engaged | None = None
+        self.follow: Follow | None = None
+        self.route: Route | None = None
         self.interrupted_by: Interrupt | None = None
         self.is_settled = False
         self.is_recorded = False
@@ -167,6 +173,16 @@ class Exchange:
         self.interrupted_by = why
         self.engaged = engaged
         self.task.cancel()
+
+    def unfollow(self) -> None:
+        """Stop watching the switches; safe to call twice."""
+        if self.follow is not None:
+            self.follow.close()
+            self.follow = None
+
+    def priced(self, usage: Usage) -> Usage:
+        """The usage with its cost, by the prices of the route that answers."""
+        return usage if self.route is None else self.route.priced(usage)
 
     def within(self, seconds: float, why: Interrupt = Interrupt.DEADLINE) -> None:
         """Interrupt it when it is not over after so many seconds; replaces the timer before."""

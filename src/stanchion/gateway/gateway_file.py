@@ -30,6 +30,7 @@ DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
 DEMO = "demo"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
+_PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})\Z")
 
 Seconds = Annotated[float, pydantic.Field(gt=0, le=86_400)]
@@ -87,6 +88,15 @@ class ProviderModel(FileModel):
     prices: dict[str, PriceModel] = pydantic.Field(
         default={}, description="Prices by the provider's model name."
     )
+    allow_parameters: tuple[str, ...] = pydantic.Field(
+        default=(),
+        max_length=100,
+        description="Parameters of requests that pass although they steer, or are not known.",
+    )
+    unknown_parameters: Literal["block", "drop", "pass"] = pydantic.Field(
+        default="block",
+        description="What becomes of parameters that the API's documentation does not name.",
+    )
 
     @property
     def cloud(self) -> CloudSection | None:
@@ -104,6 +114,9 @@ class ProviderModel(FileModel):
             raise FieldError(f"{what} is missing.", hint=f"An `{self.api}` provider needs it.")
         if self.api == "scripted" and self.script is None:
             raise FieldError("script is missing.", hint="Name the file with the replies.")
+        for name in self.allow_parameters:
+            if not _PARAMETER.match(name):
+                raise FieldError("allow_parameters holds what is no parameter's name.")
         return self
 
 

@@ -38,7 +38,8 @@ class Feature:
 
     `on_route` is what the rules' effect `route` does. `approval_wait_s` is how long a client is kept waiting
     for a person before it gets the pending state.
-    `records_first` says that the record is on disk before the last byte of the answer leaves.
+    `records_first` says that the record is on disk before the last byte of the answer leaves. `weaker` is,
+    for a feature under the policy of a variant that is shown, every setting in which that is weaker.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Feature:
     on_route: Fallback | None = None
     notices: NoticesModel | None = None
     records_first: bool = False
+    weaker: tuple[str, ...] = ()
 
 
 def variant_name(feature: str, policy: str) -> str:
@@ -101,3 +103,8 @@ class Live:
     trace_share: float | None = None
     metrics: str = "loopback"
     variants: Mapping[str, Feature] = field(default_factory=dict)
+
+    @property
+    def weaker_variants(self) -> dict[str, Feature]:
+        """The variants that lower a feature's protection, by `variant_name`."""
+        return {name: one for name, one in self.variants.items() if one.weaker}

@@ -43,6 +43,7 @@ def make_pages(
             "configuration": live.digest,
             "in_flight": gateway.in_flight,
             "unprotected_features": unprotected,
+            "weaker_variants": sorted(live.weaker_variants),
             "switches": None if live.parts.switches is None else live.parts.switches.version,
             "swallowed_errors": gateway.swallowed_errors,
         }

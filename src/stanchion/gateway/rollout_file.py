@@ -72,6 +72,9 @@ class ExperimentModel(FileModel):
     steps: tuple[float, ...] = pydantic.Field(
         default=(), max_length=10, description="Weights of the canary, step by step; the last one stays."
     )
+    may_loosen: bool = pydantic.Field(
+        default=False, description="Whether a shown variant's policy may be weaker than the feature's."
+    )
     act: bool = pydantic.Field(default=False, description="Whether the verdict is acted on.")
 
     @pydantic.model_validator(mode="after")
@@ -104,9 +107,10 @@ class ExperimentModel(FileModel):
     def digest(self) -> Digest:
         """The identity of what is compared: another one starts the counts anew.
 
-        `act` is not part of it: to act on what has been seen is no other experiment.
+        `act` and `may_loosen` are not part of it: to act on what has been seen, or to be allowed what is
+        compared, is no other experiment.
         """
-        return digest(self.model_dump(mode="json", exclude={"act"}))
+        return digest(self.model_dump(mode="json", exclude={"act", "may_loosen"}))
 
 
 class RolloutSection(FileModel):

@@ -15,10 +15,12 @@ import msgspec
 
 from stanchion.core.interaction import Reply
 from stanchion.gateway.asking import HandedOver, ask
-from stanchion.gateway.enforcement import admit, heed_switches, prepare, put_prompt, question_of
+from stanchion.gateway.enforcement import prepare, put_prompt, question_of
 from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.extra_parameters import check_extras
 from stanchion.gateway.live import variant_name
 from stanchion.gateway.manifest import outcome_of
+from stanchion.gateway.permits import admit, heed_switches
 from stanchion.gateway.ports import ApiSurface, Assignment, ExchangeRecord, Outcome, Refused, Shadow, Stage
 from stanchion.gateway.request_ids import begin_request
 from stanchion.gateway.rollout_file import CONTROL
@@ -57,12 +59,17 @@ class Shadows:
 
     async def _run(self, exchange: Exchange, shadow: Shadow) -> None:
         twin = _twin(exchange, shadow)
+        twin.task = asyncio.current_task()
         begin_request(twin.id)
         try:
             async with asyncio.timeout(twin.held_to.deadline_s):
                 await _decide(exchange, twin, shadow)
         except Refused as refused:
             twin.outcome, twin.status = refused.outcome, refused.status
+        except asyncio.CancelledError:
+            if twin.engaged is None:
+                raise
+            twin.outcome, twin.switch_id = Outcome.SWITCHED_OFF, twin.engaged.switch_id
         except HandedOver:
             twin.outcome = Outcome.UPSTREAM_ERROR
         except TimeoutError:
@@ -70,6 +77,7 @@ class Shadows:
         except Exception as error:  # an edge: a shadow harms nobody
             twin.outcome, twin.error = Outcome.INTERNAL_ERROR, type(error).__name__
         finally:
+            twin.unfollow()
             self._told(exchange, twin, shadow)
 
     def _told(self, exchange: Exchange, twin: Exchange, shadow: Shadow) -> None:
@@ -123,12 +131,13 @@ async def _decide(exchange: Exchange, twin: Exchange, shadow: Shadow) -> None:
     twin.facts = msgspec.structs.replace(twin.facts, model=route.name, provider=route.provider.name)
     heed_switches(twin)
     admit(twin, route, twin.asked)
+    check_extras(twin.asked, surface=twin.surface.value, provider=route.provider)
     prepared = await prepare(twin, twin.asked.interaction)
     reply: Reply | None = exchange.said
     if prepared.blocked is None and (shadow.model or shadow.prompt):
         twin.stage = Stage.UPSTREAM
         reply = await ask(twin, route, question_of(twin, route, prepared))
-        twin.usage = route.priced(reply.usage)
+        twin.usage = twin.priced(reply.usage)
     if prepared.blocked is None and reply is not None:
         twin.stage = Stage.OUTPUT
         began_ns = live.clock.monotonic_ns()

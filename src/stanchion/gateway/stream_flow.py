@@ -77,7 +77,7 @@ class StreamFlow:
         exchange = self._exchange
         async with aclosing(stream(exchange, route, question)) as batches:
             async for batch in batches:
-                data = b"".join(await self._passed(batch, route))
+                data = b"".join(await self._passed(batch))
                 if self._guard.is_over:
                     break
                 if data:
@@ -85,7 +85,7 @@ class StreamFlow:
             else:
                 raise _broken_off()
             if self._held:
-                data += await self._decided(batches, route)
+                data += await self._decided(batches)
         self._take_decisions()
         if self._keeps:
             self._kept.feed(End(finish_reason=FinishReason.UNKNOWN))
@@ -102,7 +102,7 @@ class StreamFlow:
             ticket_outcome(self._exchange) if self._exchange.ticket else outcome_of(self._exchange.decisions)
         )
 
-    async def _passed(self, batch: Sequence[StreamEvent], route: Route) -> list[bytes]:
+    async def _passed(self, batch: Sequence[StreamEvent]) -> list[bytes]:
         """The bytes that may leave after some events of the provider."""
         exchange, clock = self._exchange, self._exchange.live.clock
         began_ns = clock.monotonic_ns()
@@ -113,7 +113,7 @@ class StreamFlow:
                 exchange.count_unknown(event.kind)  # type: ignore[union-attr]
             elif kind is UsageEvent:
                 usage = merged_usage(exchange.usage, event.usage)  # type: ignore[union-attr]
-                exchange.usage = route.priced(usage)
+                exchange.usage = exchange.priced(usage)
             elif kind is End:
                 exchange.stage = Stage.OUTPUT
             if self._keeps:
@@ -171,7 +171,7 @@ class StreamFlow:
         self._take_decisions()
         return person_asked(self._exchange) is not None and self._kept_characters <= _MOST_KEPT
 
-    async def _decided(self, batches: AsyncIterator[Sequence[StreamEvent]], route: Route) -> bytes:
+    async def _decided(self, batches: AsyncIterator[Sequence[StreamEvent]]) -> bytes:
         """The end of an answer that needs a person's word: the answer, or how its ticket stands.
 
         What the model still says is read first, so that the person sees all of it.
@@ -181,7 +181,7 @@ class StreamFlow:
             for event in batch:
                 self._keep(event)
                 if isinstance(event, UsageEvent):
-                    exchange.usage = route.priced(merged_usage(exchange.usage, event.usage))
+                    exchange.usage = exchange.priced(merged_usage(exchange.usage, event.usage))
         return b"".join(piece for one in await self._with_person(held) for piece in self.encoder.feed(one))
 
     async def _with_person(self, held: Sequence[StreamEvent]) -> Sequence[StreamEvent]:

@@ -102,7 +102,8 @@ class Provider:
     """A provider by its name in the gateway file; `vendor` is whose dialect it speaks.
 
     `takes_keys` says that a client's own key of this vendor may be forwarded to it; `apis` are the APIs it
-    speaks, empty for a model in this process.
+    speaks, empty for a model in this process. `allow_parameters` and `unknown_parameters` (`block`, `drop` or
+    `pass`) are the rules of `extra_parameters`.
     """
 
     name: str
@@ -112,6 +113,8 @@ class Provider:
     timeout_s: float = 60.0
     takes_keys: bool = False
     apis: frozenset[str] = frozenset()
+    allow_parameters: frozenset[str] = frozenset()
+    unknown_parameters: str = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,7 @@ from stanchion.core.interaction import FinishReason, Reply, Text
 from stanchion.gateway.answering import send_reply
 from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.enforcement import (
-    admit,
     exchange_outcome,
-    heed_switches,
     prepare,
     question_of,
     reserve,
@@ -17,6 +15,7 @@ from stanchion.gateway.enforcement import (
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import invalid
+from stanchion.gateway.permits import admit, heed_switches
 from stanchion.gateway.ports import Outcome, Refused, Stage
 from stanchion.gateway.upstream import Route
 from stanchion.guard.exchange import PreparedInteraction
@@ -41,7 +40,7 @@ async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None
         )
     exchange.stage = Stage.UPSTREAM
     reply = await _asked(exchange, prepared, route)
-    await _sent(exchange, codec, reply, answer, route=route)
+    await _sent(exchange, codec, reply, answer)
 
 
 async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
@@ -55,7 +54,7 @@ async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> N
         return
     exchange.stage = Stage.UPSTREAM
     reply = await _asked(exchange, prepared, route)
-    await _sent(exchange, codec, reply, answer, route=route)
+    await _sent(exchange, codec, reply, answer)
 
 
 async def _asked(exchange: Exchange, prepared: PreparedInteraction, route: Route) -> Reply:
@@ -86,10 +85,8 @@ async def _begun(exchange: Exchange, codec: SurfaceCodec) -> Route:
     return route
 
 
-async def _sent(
-    exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer, *, route: Route
-) -> None:
-    exchange.usage = route.priced(reply.usage)
+async def _sent(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer) -> None:
+    exchange.usage = exchange.priced(reply.usage)
     exchange.outcome, exchange.stage = exchange_outcome(exchange), Stage.DONE
     await send_reply(exchange, codec, reply, answer)
     exchange.finish_reason = FinishReason.STOP

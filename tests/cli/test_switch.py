@@ -53,18 +53,58 @@ def new_key(capsys, monkeypatch, person: str, role: str) -> str:
     return secret.strip()
 
 
-def test_one_engages_and_two_lift(capsys) -> None:
+def test_two_spellings_and_two_names_from_one_account_are_one_person(capsys) -> None:
+    target = ("global", "--as")
+    assert run(capsys, "switch", "engage", *target, "ann", "--reason", "leaks")[0] == 0
+    assert run(capsys, "switch", "lift", *target, "ann", "--reason", "fixed")[0] == 0
+    for name in ("ann", "Ann", " ann ", "\uff21nn", "ben", "\u0430nn"):
+        code, _, err = run(capsys, "switch", "confirm", *target, name)
+        assert code == 2, name
+        assert "Somebody else confirms it, from another account or with an admin key" in err
+    assert "(1 of 2)" in run(capsys, "switch", "list")[1]
+
+
+def test_a_sole_operator_waits_and_the_record_says_so(capsys) -> None:
+    assert run(capsys, "switch", "engage", "global", "--reason", "leaks", "--as", "ann")[0] == 0
+    words = ("switch", "lift", "global", "--reason", "nobody else is here", "--sole-operator", "--as", "ann")
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "ann (only stated); alone, after a wait" in out
+    code, _, err = run(capsys, "switch", "confirm", "global", "--as", "Ann")
+    assert code == 2
+    assert "waits until" in err
+    told = run_json(capsys, "switch", "history")[0]["payload"]
+    assert (told["sole_operator"], told["reason"]) == (True, "nobody else is here")
+
+
+def test_nobody_is_the_only_operator_where_two_are_known(capsys, monkeypatch) -> None:
+    ann = new_key(capsys, monkeypatch, "ann", "admin")
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    new_key(capsys, monkeypatch, "ben", "approver")
+    assert run(capsys, "switch", "engage", "global", "--reason", "leaks")[0] == 0
+    code, _, err = run(capsys, "switch", "lift", "global", "--reason", "x", "--sole-operator")
+    assert code == 2
+    assert "more than one operator" in err
+
+
+def test_one_engages_and_two_lift(capsys, monkeypatch) -> None:
     code, out, _ = run(capsys, "switch", "engage", "feature:checkout", "--reason", "leaks", "--as", "ann")
     assert code == 0
     assert "ENGAGED  feature:checkout  v1" in out
     assert "takes 2 people" in out
     assert "no replica is running" in out
+    ann = new_key(capsys, monkeypatch, "ann", "admin")
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    ben = new_key(capsys, monkeypatch, "ben", "approver")
     assert run(capsys, "switch", "lift", "feature:checkout", "--reason", "fixed", "--as", "ann")[0] == 0
     code, _, err = run(capsys, "switch", "confirm", "feature:checkout", "--as", "ann")
     assert code == 2
-    assert "Somebody else has to confirm it." in err
+    assert "Somebody else confirms it" in err
     assert "(1 of 2)" in run(capsys, "switch", "list")[1]
-    assert "LIFTED" in run(capsys, "switch", "confirm", "feature:checkout", "--as", "ben")[1]
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ben)
+    out = run(capsys, "switch", "confirm", "feature:checkout", "--as", "Ben")[1]
+    assert "LIFTED" in out
+    assert "ann (proved by a key), ben (proved by a key)" in out
     assert "nothing is switched off" in run(capsys, "switch", "list")[1]
     told = run_json(capsys, "switch", "history")
     assert [(each["kind"], each["actor"]) for each in told] == [

@@ -19,7 +19,7 @@ from stanchion.gateway.switch_acts import SwitchActs
 from stanchion.gateway.switches import SwitchBoard
 from stanchion.store.database import Database, open_database
 
-ANN, BEN, EVE = (Actor(person=name) for name in ("ann", "ben", "eve"))
+ANN, BEN, EVE = (Actor(person=name, account=f"{name}@here") for name in ("ann", "ben", "eve"))
 
 
 def facts(**fields: object) -> RequestFacts:

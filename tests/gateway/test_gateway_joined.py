@@ -24,6 +24,19 @@ CLAUDE_TOOLS = [{"name": "refund", "input_schema": TOOLS[0]["function"]["paramet
 PHONE = "Please call me back on +49 30 901820."
 
 
+ORG = """\
+version: 1
+organisation: Test
+people:
+  ann: {name: Ann}
+  bob: {name: Bob}
+roles:
+  owner: {title: Owner, people: [ann]}
+tiers:
+  "1": {lift_people: 1, lift_wait: 0s}
+"""
+
+
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     """The server with its upstream and its Vault; every test uses features and users of its own."""
@@ -38,6 +51,8 @@ def fleet(tmp_path_factory):
     (folder / "sea.txt").write_text("You talk like a pirate to {{ who }}.")
     (folder / "land.txt").write_text("You talk plainly to {{ who }}.")
     (folder / "plain.txt").write_text("You talk like a pirate.")
+    (folder / "safety").mkdir()
+    (folder / "safety" / "org.yaml").write_text(ORG)
     made.cli("prompts", "add", "voice", "sea.txt", "--label", "prod", "--as", "ann")
     made.cli("prompts", "add", "sea", "plain.txt", "--label", "prod", "--as", "ann")
     try:
@@ -362,7 +377,7 @@ def test_a_call_of_a_switched_off_tool_is_refused_even_with_a_ticket(fleet, stre
 
 def lifted(fleet, target):
     fleet.cli("switch", "lift", target, "--as", "ann", "--reason", "test")
-    fleet.cli("switch", "confirm", target, "--as", "bob")
+    fleet.cli("switch", "confirm", target, "--as", "ann")
 
 
 def answers(api):

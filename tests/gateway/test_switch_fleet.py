@@ -105,10 +105,19 @@ def test_it_stays_engaged_when_both_stores_are_killed_and_over_a_restart(tmp_pat
 
 
 def lifted_by_two(environ, folder) -> None:
-    switch(environ, folder, "lift", "feature:checkout", "--reason", "fixed", "--as", "ann")
-    alone = switch(environ, folder, "confirm", "feature:checkout", "--as", "ann")
+    ann = {**environ, "STANCHION_ADMIN_KEY": admin_key(environ, folder, "ann")}
+    ben = {**environ, "STANCHION_ADMIN_KEY": admin_key(ann, folder, "ben")}
+    switch(ann, folder, "lift", "feature:checkout", "--reason", "fixed")
+    alone = switch(ann, folder, "confirm", "feature:checkout")
     assert alone["exit"] == 2
-    assert switch(environ, folder, "confirm", "feature:checkout", "--as", "ben")["answer"]["is_lifted"]
+    assert switch(ben, folder, "confirm", "feature:checkout")["answer"]["is_lifted"]
+
+
+def admin_key(environ, folder, person: str) -> str:
+    code = "from stanchion.cli.main import run; run()"
+    words = ("access-keys", "new", person, "--role", "admin", "--person", person)
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.mark.redis

@@ -24,7 +24,7 @@ from stanchion.gateway.live import Parts
 from stanchion.gateway.ports import Outcome
 from stanchion.gateway.switch_state import SwitchTarget
 
-ANN = Actor(person="ann")
+ANN, BEN = (Actor(person=name, account=f"{name}@here") for name in ("ann", "ben"))
 SLOW = {"default": {"text": "word " * 400}, "delivery": {"chunk_chars": 5, "chunk_delay_ms": 20}}
 
 
@@ -107,7 +107,7 @@ def test_the_first_key_shuts_the_door_for_those_without_one(together) -> None:
     found.plane.switches.engage(SwitchTarget.parse("global"), reason="drill", actor=ANN)
     assert chat(url, key=made.secret)[0] == 503
     found.plane.switches.lift(SwitchTarget.parse("global"), reason="over", actor=ANN)
-    found.plane.switches.confirm(SwitchTarget.parse("global"), actor=Actor(person="ben"))
+    found.plane.switches.confirm(SwitchTarget.parse("global"), actor=BEN)
     assert chat(url, key=made.secret)[0] == 200
     found.plane.keys.revoke("app", reason="seen in a log", actor=ANN)
     assert chat(url, key=made.secret)[0] == 401

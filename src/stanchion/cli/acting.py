@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -72,15 +73,16 @@ def who(
     Raises:
         UsageError: without a key where one is needed, with a wrong one, or for a person nobody knows.
     """
-    from stanchion.gateway.actor import Actor, roles_with
+    from stanchion.gateway.actor import Actor, folded, roles_with
 
     login = pwd.getpwuid(os.getuid()).pw_name
+    account = f"{os.getuid()}@{socket.gethostname()}"
     _, state = plane.keys.state()
     secret = plane.settings.admin_key
     if secret is not None:
         key = _key_of(plane, state, secret.reveal())
-        actor = Actor(person=key.person, proof=f"key:{key.id}", roles=key.roles, login=login)
-        if stated is not None and stated != actor.person:
+        actor = Actor(person=key.person, proof=f"key:{key.id}", roles=key.roles, login=login, account=account)
+        if stated is not None and folded(stated) != folded(actor.person):
             raise UsageError(f"the admin key is bound to {actor.person!r}, not to {stated!r}.")
         if not actor.may(permission):
             raise UsageError(
@@ -93,15 +95,34 @@ def who(
         raise UsageError(
             "there are admin keys, so this takes one.", hint="Set it: export STANCHION_ADMIN_KEY=stn_..."
         )
-    person = stated or login
+    person = folded(stated or login)
     people = plane.organisation.people
+    if people is not None:
+        person = next((each for each in people if folded(each) == person), person)
     if people is not None and person not in people:
         message = f"{person!r} is nobody in org.yaml."
         hint = f"{did_you_mean(person, people)} Say who you are: --as PERSON"
         if not is_containment:
             raise UsageError(message, hint=hint)
         note(f"note: {message}")
-    return Actor(person=person, proof="stated", login=login)
+    return Actor(person=person, proof="stated", login=login, account=account)
+
+
+def check_sole(plane: AdminPlane) -> None:
+    """Whether somebody may act as the only operator: not where others are known.
+
+    Raises:
+        UsageError: when admin keys are bound to two people, or org.yaml names two.
+    """
+    from stanchion.gateway.actor import folded
+
+    _, state = plane.keys.state()
+    keyed = {folded(key.person) for key in state.keys if key.roles and key.revoked_at_us is None}
+    if len(keyed) > 1 or len(plane.organisation.people or ()) > 1:
+        raise UsageError(
+            "there is more than one operator here, so nobody acts as the only one.",
+            hint="Let another person confirm, with an admin key: stanchion access-keys new --help",
+        )
 
 
 def tell_acknowledged(

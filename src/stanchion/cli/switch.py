@@ -16,6 +16,7 @@ from stanchion.cli.acting import (
     DryRunOption,
     WaitOption,
     admin_plane,
+    check_sole,
     parse_seconds,
     show_acknowledged,
     tell_acknowledged,
@@ -23,13 +24,13 @@ from stanchion.cli.acting import (
     who,
 )
 from stanchion.cli.output import FormatOption, OutputFormat, note, print_json
+from stanchion.cli.switch_view import lease_lines, lifting_lines, show_state
 from stanchion.core.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from stanchion.bootstrap_control import AdminPlane
     from stanchion.gateway.actor import Actor
     from stanchion.gateway.control_store import Published
-    from stanchion.gateway.switch_state import SwitchState
 
 app = typer.Typer(help="Stop things, and lift the stop.", rich_markup_mode=None, add_completion=False)
 
@@ -79,7 +80,7 @@ def list_switches(
             print_json({"version": version, "state": state, "replicas": live})
             return
         typer.echo(f"switches at v{version}")
-        _show_state(plane, state)
+        show_state(plane, state)
         for replica in live:
             at, trust = replica.versions.get("switches", -1), replica.trust.get("switches", "unknown")
             behind = "" if at >= version and trust != "failed" else "  NOT OBEYING"
@@ -140,10 +141,15 @@ def lift(
     wait: WaitOption = 5.0,
     dry_run: DryRunOption = False,
     output_format: FormatOption = OutputFormat.TEXT,
+    sole: Annotated[
+        bool,
+        typer.Option("--sole-operator", help="Nobody else is there: a wait stands in for the second person."),
+    ] = False,
 ) -> None:
     """Ask that a switch be lifted; it stays engaged until enough other people confirm.
 
-    Where the tier says that one person is enough, the same person confirms after the wait.
+    Where the tier says that one person is enough, the same person confirms after the wait. Without admin
+    keys one account counts as one person, whatever names it gives.
 
     Example:
         stanchion switch lift feature:checkout --reason "fixed in 1.4.2"
@@ -153,10 +159,14 @@ def lift(
     with admin_plane(ctx, database) as plane:
         found = _target(target)
         actor = who(plane, person, Permission.OPERATE)
+        if sole:
+            check_sole(plane)
         rule = plane.organisation.lift_rule(found)
         since_ns = plane.clock.monotonic_ns()
-        published = plane.switches.lift(found, reason=reason, actor=actor, rule=rule, dry_run=dry_run)
-        said = Said("LIFT ASKED", str(found), actor, _lifting_lines(published))
+        published = plane.switches.lift(
+            found, reason=reason, actor=actor, rule=rule, is_sole=sole, dry_run=dry_run
+        )
+        said = Said("LIFT ASKED", str(found), actor, lifting_lines(published))
         is_json = output_format is OutputFormat.JSON
         _finish(plane, published, said, since_ns=since_ns, wait_s=wait, is_json=is_json)
 
@@ -184,7 +194,7 @@ def confirm(
         since_ns = plane.clock.monotonic_ns()
         published = plane.switches.confirm(found, actor=actor, dry_run=dry_run)
         word = "LIFTED" if published.answer.is_lifted else "LIFT CONFIRMED"
-        said = Said(word, str(found), actor, _lifting_lines(published))
+        said = Said(word, str(found), actor, lifting_lines(published))
         is_json = output_format is OutputFormat.JSON
         _finish(plane, published, said, since_ns=since_ns, wait_s=wait, is_json=is_json)
 
@@ -244,7 +254,7 @@ def lease(
         since_ns = plane.clock.monotonic_ns()
         seconds = parse_seconds(duration)
         published = plane.switches.lease(found, ttl_s=seconds, reason=reason, actor=actor, dry_run=dry_run)
-        said = Said("LEASED", str(found), actor, _lease_lines(published))
+        said = Said("LEASED", str(found), actor, lease_lines(published))
         is_json = output_format is OutputFormat.JSON
         _finish(plane, published, said, since_ns=since_ns, wait_s=wait, is_json=is_json)
 
@@ -275,7 +285,7 @@ def renew(
         since_ns = plane.clock.monotonic_ns()
         seconds = None if duration is None else parse_seconds(duration)
         published = plane.switches.renew(found, actor=actor, ttl_s=seconds, dry_run=dry_run)
-        said = Said("RENEWED", str(found), actor, _lease_lines(published))
+        said = Said("RENEWED", str(found), actor, lease_lines(published))
         is_json = output_format is OutputFormat.JSON
         _finish(plane, published, said, since_ns=since_ns, wait_s=wait, is_json=is_json)
 
@@ -335,7 +345,7 @@ def watch(
                 shown = now
                 at = plane.clock.now().isoformat(timespec="seconds")
                 typer.echo(f"{at}  v{version}, obeyed by {obeying} of {len(live)}")
-                _show_state(plane, state)
+                show_state(plane, state)
             if end is not None and time.monotonic() >= end:
                 return
             time.sleep(0.25)
@@ -429,56 +439,6 @@ def _finish(
         show_acknowledged(heard, troubles)
     if heard is not None and not heard.is_complete:
         raise typer.Exit(ExitCode.FOUND)
-
-
-def _show_state(plane: AdminPlane, state: SwitchState) -> None:
-    from stanchion.store.times import from_us, to_us
-
-    now_us = to_us(plane.clock.now())
-    for each in state.engaged:
-        at = from_us(each.engaged_at_us).isoformat(timespec="seconds")
-        typer.secho(f"  ENGAGED  {each.target}", fg="red", bold=True)
-        typer.echo(f"           {each.reason}; by {each.engaged_by} at {at}, v{each.version}")
-    for held in state.leases:
-        until = from_us(held.expires_at_us).isoformat(timespec="seconds")
-        if now_us >= held.expires_at_us:
-            typer.secho(f"  ENDED    {held.target}: the lease ended at {until}; it is switched off", fg="red")
-        else:
-            typer.echo(f"  lease    {held.target} until {until}; {held.reason}; by {held.granted_by}")
-    for wish in state.lifts:
-        found = state.by_id(wish.switch_id)
-        target = str(found.target) if found is not None else wish.switch_id.removeprefix("lease:")
-        typer.echo(
-            f"  lift     {target}: wanted by {', '.join(wish.by)} ({len(wish.by)} of {wish.people}); "
-            f"{wish.reason}"
-        )
-    if not (state.engaged or state.leases):
-        typer.echo("  nothing is switched off")
-
-
-def _lifting_lines(published: Published) -> list[str]:
-    lifting = published.answer
-    if lifting.is_lifted:
-        return [f"  wanted   by {', '.join(lifting.by)}"]
-    if lifting.still_needed:
-        count = "1 more person" if lifting.still_needed == 1 else f"{lifting.still_needed} more people"
-        needed = f"needs {count} until {lifting.expires_at}"
-    else:
-        needed = f"may be confirmed from {lifting.not_before} on"
-    return [
-        "  still    switched off",
-        f"  lift     {needed}: stanchion switch confirm {lifting.target}",
-    ]
-
-
-def _lease_lines(published: Published) -> list[str]:
-    from stanchion.store.times import from_us
-
-    until = from_us(published.answer.expires_at_us).isoformat(timespec="seconds")
-    return [
-        f"  until    {until}, then it is switched off",
-        f"  renew    stanchion switch renew {published.answer.target}",
-    ]
 
 
 def _target(text: str) -> Any:

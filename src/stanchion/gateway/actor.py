@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from enum import StrEnum
 
 import msgspec
@@ -44,13 +45,15 @@ GRANTS: dict[ActorRole, frozenset[Permission]] = {
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """A person who acts. `proof` says how the person is known: `key:ID`, or `stated` when only said so.
 
-    `login` is the account of the operating system, where the act came by the command line.
+    `login` is the account of the operating system, where the act came by the command line. `account` is what
+    one human cannot have two of without more rights: the account's number and host, or the token of the API.
     """
 
     person: str
     proof: str = "stated"
     roles: tuple[str, ...] = ()
     login: str = ""
+    account: str = ""
 
     def __post_init__(self) -> None:
         if not (0 < len(self.person) <= 100 and self.person.isprintable()):
@@ -61,9 +64,19 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         known = {role.value: granted for role, granted in GRANTS.items()}
         return any(permission in known.get(role, ()) for role in self.roles)
 
+    @property
+    def is_proved(self) -> bool:
+        """Whether a key says who it is."""
+        return self.proof.startswith("key:")
+
     def told(self) -> dict[str, str]:
         """What the audit log keeps besides the name."""
-        return {"proof": self.proof, "login": self.login}
+        return {"proof": self.proof, "login": self.login, "account": self.account}
+
+
+def folded(person: str) -> str:
+    """A name as it is compared: `Ann`, ` ann` and full-width letters are one person (NFKC, case folded)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", person).casefold()).strip()
 
 
 def roles_with(permission: Permission) -> list[str]:

@@ -33,7 +33,7 @@ from stanchion.core.errors import (
     UsageError,
 )
 from stanchion.gateway.access import presented
-from stanchion.gateway.actor import Actor, ActorRole
+from stanchion.gateway.actor import Actor, ActorRole, folded
 from stanchion.gateway.admin_acts import AdminParts, NotConfigured
 from stanchion.gateway.admin_messages import ErrorAnswer, ErrorDetail, Health
 from stanchion.gateway.admin_routes import PREFIX, ROUTES, Route, openapi
@@ -152,7 +152,7 @@ def _actor(request: Request, parts: AdminParts, token: str) -> Actor:
         if not any(key.roles for key in state.keys):
             person = request.headers.get(PERSON_HEADER, "") or "local-admin"
             try:
-                return Actor(person=person, proof="stated", roles=(ActorRole.ADMIN.value,))
+                return Actor(person=folded(person), roles=(ActorRole.ADMIN.value,), account="admin-token")
             except UsageError as error:
                 raise _Problem(422, "invalid", error.message, error.hint or "") from error
     return parts.access.actor_of(given)

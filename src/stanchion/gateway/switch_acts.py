@@ -1,8 +1,9 @@
 """What people do with switches: engage, ask for a lift, confirm it; grant, renew and end leases.
 
 Engaging takes one person and no waiting. Lifting takes as many people as the tier says (two by default, and
-nobody counts twice); where one is enough, a wait stands in for the second. Engaging again while a lift waits
-drops the lift: somebody disagrees.
+nobody counts twice: neither under two spellings, nor from one account without keys that prove who is who);
+where one is enough, or somebody says that nobody else is there, a wait stands in for the second. Engaging
+again while a lift waits drops the lift: somebody disagrees.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 
 from stanchion.core.clock import Clock, Ids
 from stanchion.core.errors import UsageError
-from stanchion.gateway.actor import Actor
+from stanchion.gateway.actor import Actor, folded
 from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.control_store import Change, ControlStore, Published
 from stanchion.gateway.switch_index import lease_id
@@ -44,6 +45,7 @@ AUDIT_KINDS = tuple(
     )
 )
 LIFT_STANDS_FOR = timedelta(hours=24)
+SOLE_WAIT_S = 900  # the least that a sole operator waits
 MIN_LEASE_S = 1
 MAX_LEASE_S = 400 * 24 * 3600
 _replace = msgspec.structs.replace
@@ -64,7 +66,7 @@ DEFAULT_RULE = LiftRule()
 
 
 class Lifting(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a lift: done, or what it still waits for."""
+    """What became of a lift: done, or what it still waits for; `proofs` says how each of `by` is known."""
 
     target: SwitchTarget
     is_lifted: bool
@@ -72,6 +74,8 @@ class Lifting(msgspec.Struct, frozen=True, kw_only=True):
     still_needed: int
     not_before: str
     expires_at: str
+    proofs: tuple[str, ...] = ()
+    is_sole: bool = False
 
 
 class SwitchActs:
@@ -138,11 +142,13 @@ class SwitchActs:
         reason: str,
         actor: Actor,
         rule: LiftRule = DEFAULT_RULE,
+        is_sole: bool = False,
         dry_run: bool = False,
     ) -> Published:
         """Ask that a switch, or a lease's end, be lifted. The answer is a Lifting.
 
         What it takes is the stricter of what the tier said when the switch was engaged and says now.
+        `is_sole`: nobody else is there; the same person confirms after a wait, and the record says so.
 
         Raises:
             UsageError: when nothing is engaged there, or a lift waits already.
@@ -152,12 +158,14 @@ class SwitchActs:
         def act(state: SwitchState, version: int) -> Change[SwitchState]:
             state = self._without_old_lifts(state)
             name, needed = self._needed(state, target, rule)
-            if state.lift_of(name) is not None:
+            if state.lift_of(name) is not None and not is_sole:
                 raise UsageError(
                     f"a lift of {target} waits already.",
                     hint=f"Confirm it: stanchion switch confirm {target}",
                 )
             wait_s = needed.wait_s if needed.people == 1 else 0
+            if is_sole:
+                needed, wait_s = LiftRule(people=1), max(SOLE_WAIT_S, needed.wait_s)
             now = self._now()
             lift = Lift(
                 switch_id=name,
@@ -167,6 +175,9 @@ class SwitchActs:
                 not_before_us=now + wait_s * 1_000_000,
                 expires_at_us=now + wait_s * 1_000_000 + LIFT_STANDS_FOR // timedelta(microseconds=1),
                 people=needed.people,
+                proofs=(actor.proof,),
+                accounts=(actor.account,),
+                is_sole=is_sole,
             )
             return self._advance(state, target, lift, actor, kind="switch.lift_asked")
 
@@ -188,20 +199,31 @@ class SwitchActs:
                     f"no lift of {target} waits.",
                     hint=f"Ask for it: stanchion switch lift {target} --reason ...",
                 )
-            if lift.people > 1 and actor.person in lift.by:
+            if lift.people > 1 and lift.counts(actor):
                 raise UsageError(
-                    f"{actor.person!r} wants this lift already, and it takes {lift.people} people.",
-                    hint="Somebody else has to confirm it.",
+                    f"{actor.person!r} wants this lift already, or is not proved to be somebody else than "
+                    f"{', '.join(lift.by)}; it takes {lift.people} people.",
+                    hint="Somebody else confirms it, from another account or with an admin key bound to a "
+                    "person. Who is alone asks anew: stanchion switch lift --sole-operator",
+                )
+            if lift.is_sole and folded(actor.person) != folded(lift.by[0]):
+                raise UsageError(
+                    f"{lift.by[0]!r} asked as the sole operator, and only the same person confirms that.",
+                    hint=f"With two people: stanchion switch engage {target}, then lift and confirm.",
                 )
             if self._now() < lift.not_before_us:
                 raise UsageError(
                     f"the lift of {target} waits until {_shown(lift.not_before_us)}.",
                     hint="One person is enough in this tier, and the wait stands in for the second.",
                 )
-            by = tuple(dict.fromkeys((*lift.by, actor.person)))
-            return self._advance(
-                state, target, _replace(lift, by=by), actor, kind="switch.lift_confirmed", is_confirmed=True
-            )
+            if not lift.counts(actor):
+                lift = _replace(
+                    lift,
+                    by=(*lift.by, actor.person),
+                    proofs=(*lift.proofs, actor.proof),
+                    accounts=(*lift.accounts, actor.account),
+                )
+            return self._advance(state, target, lift, actor, kind="switch.lift_confirmed", is_confirmed=True)
 
         return self._publish(act, actor, dry_run=dry_run)
 
@@ -288,13 +310,22 @@ class SwitchActs:
             still_needed=max(0, lift.people - len(lift.by)),
             not_before=_shown(lift.not_before_us),
             expires_at=_shown(lift.expires_at_us),
+            proofs=lift.proofs,
+            is_sole=lift.is_sole,
         )
         state = _without_lift(state, lift.switch_id)
         if not is_done:
             body = _replace(state, lifts=(*state.lifts, lift))
         else:
             kind, body = "switch.lifted", self._lifted(state, target, lift, actor)
-        payload = {"target": str(target), "by": list(lift.by), "reason": lift.reason, **actor.told()}
+        payload = {
+            "target": str(target),
+            "by": list(lift.by),
+            "proofs": list(lift.proofs),
+            "sole_operator": lift.is_sole,
+            "reason": lift.reason,
+            **actor.told(),
+        }
         return Change(body=body, audit_kind=kind, payload=payload, answer=answer)
 
     def _lifted(self, state: SwitchState, target: SwitchTarget, lift: Lift, actor: Actor) -> SwitchState:

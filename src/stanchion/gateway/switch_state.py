@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from stanchion.core.errors import UnknownNameError, UsageError
+from stanchion.gateway.actor import Actor, folded
 
 MAX_ENTRIES = 5000
 MAX_NAME = 200
@@ -80,7 +81,11 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Lift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A lift that was asked for and waits. `people` says how many have to want it, `by` who does so far."""
+    """A lift that was asked for and waits. `people` says how many have to want it, `by` who does so far.
+
+    `proofs` and `accounts` say of each of them how the person is known. `is_sole`: somebody who is alone
+    asked, and a wait stands in for the others.
+    """
 
     switch_id: str
     by: tuple[str, ...]
@@ -89,6 +94,21 @@ class Lift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     not_before_us: int
     expires_at_us: int
     people: int
+    proofs: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    is_sole: bool = False
+
+    def counts(self, actor: Actor) -> bool:
+        """Whether somebody counts already: by name, or by account where not both are proved by keys."""
+        for number, person in enumerate(self.by):
+            proof = self.proofs[number] if number < len(self.proofs) else ""
+            account = self.accounts[number] if number < len(self.accounts) else ""
+            are_proved = actor.is_proved and proof.startswith("key:")
+            if folded(person) == folded(actor.person):
+                return True
+            if not are_proved and account in ("", actor.account):
+                return True
+        return False
 
 
 class SwitchState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

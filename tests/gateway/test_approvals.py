@@ -21,7 +21,7 @@ from stanchion.files.references import Secret
 from stanchion.files.schema import load_text
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.approval_notices import LocalNotices, listen_postgres, tell_people
-from stanchion.gateway.approvals import ApprovalQueue, ApprovalsSection
+from stanchion.gateway.approvals import ASKED, ApprovalQueue, ApprovalsSection
 from stanchion.gateway.ports import Refused
 from stanchion.gateway.webhook import Webhook, WebhookTarget, is_signed
 from stanchion.store.audit_log import AuditLog
@@ -77,10 +77,32 @@ async def test_a_tool_call_waits_is_approved_and_comes_back_as_it_was(database):
     assert (await made.redeem(facts(), parked.ticket)).subject is None
     done = made.decide(parked.ticket, approve=True, by=ANN, note="checked with the shop")
     assert (done.status, done.decided_by) == ("approved", "ann")
-    for _ in range(2):
-        assert (await made.redeem(facts(id="r2"), parked.ticket)).subject == SUBJECT
+    assert (await made.redeem(facts(id="r2"), parked.ticket)).subject == SUBJECT
     kinds = [entry.kind for entry in AuditLog(database, clock=ManualClock()).entries()]
-    assert kinds == ["approval.parked", "approval.decided", "approval.redeemed", "approval.redeemed"]
+    assert kinds == ["approval.parked", "approval.decided", "approval.redeemed"]
+
+
+async def test_of_many_who_redeem_at_once_one_gets_it(database):
+    workers = [queue(database) for _ in range(4)]
+    parked = await park(workers[0])
+    workers[0].decide(parked.ticket, approve=True, by=ANN)
+    told = await asyncio.gather(
+        *(one.redeem(facts(), parked.ticket) for one in workers * 2), return_exceptions=True
+    )
+    assert [one.subject for one in told if not isinstance(one, Exception)] == [SUBJECT]
+    refused = [(one.status, one.code) for one in told if isinstance(one, Refused)]
+    assert refused == [(409, "ticket_redeemed")] * 7
+
+
+async def test_a_ticket_is_for_the_request_it_was_given_for(database):
+    made = queue(database)
+    subject = {**SUBJECT, ASKED: "digest-1"}
+    parked = await made.park(facts(), kind="tool_call", subject=subject, decision=DECISION)
+    made.decide(parked.ticket, approve=True, by=ANN)
+    with pytest.raises(Refused) as raised:
+        await made.redeem(facts(), parked.ticket, asked="digest-2")
+    assert (raised.value.status, raised.value.code) == (409, "ticket_of_another_request")
+    assert (await made.redeem(facts(), parked.ticket, asked="digest-1")).subject == SUBJECT
 
 
 async def test_nobody_decides_in_time_means_denied(database):

@@ -96,7 +96,7 @@ class Vectors:
 
     async def ask(self, question):
         self.asked.append(question)
-        parts = question.interaction.messages[0].parts
+        parts = [part for message in question.interaction.messages for part in message.parts]
         if question.surface == "openai.embeddings":
             data = [
                 {"object": "embedding", "index": n, "embedding": [0.5, 0.25]} for n, _ in enumerate(parts)
@@ -137,7 +137,7 @@ def test_texts_are_embedded_as_the_policy_leaves_them(vectors):
     records.clear()
     said = client.embeddings.create(model="m", input=["Hello.", CARD], encoding_format="float")
     assert [one.embedding for one in said.data] == [[0.5, 0.25]] * 2
-    assert "4111" not in upstream.asked[-1].interaction.messages[0].parts[1].text
+    assert "4111" not in upstream.asked[-1].interaction.messages[1].parts[0].text
     record = records.only()
     assert (record.outcome, record.facts.surface) == (Outcome.REDACTED, ApiSurface.OPENAI_EMBEDDINGS)
     assert record.usage.input_tokens == 3
@@ -189,7 +189,7 @@ class Queue:
     async def wait(self, ticket, *, seconds):
         return self._parked()
 
-    async def redeem(self, facts, ticket):
+    async def redeem(self, facts, ticket, *, asked=""):
         if ticket != "tkt_1":
             raise Refused(Outcome.INVALID, status=404, code="ticket_not_found", message="no such ticket.")
 

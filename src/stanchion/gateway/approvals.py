@@ -5,8 +5,8 @@ it is decided once, whatever crashes and however many people press the button. W
 to approve, and is not who asked. What is to be decided on is stored sealed (AES-256-GCM, bound to the
 ticket), or, without a key, as what the caller redacted.
 
-The client comes back with its ticket (`x-stanchion-ticket`) and gets what was approved: the stored tool call
-or answer, not a new one.
+The client comes back with its ticket (`x-stanchion-ticket`) and gets what was approved, once: the stored tool
+call or answer, not a new one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from stanchion.core.decision import Decision
 from stanchion.core.errors import BlockedError, IntegrityError, UnknownNameError, UsageError
 from stanchion.files.schema import FileModel
 from stanchion.gateway.actor import Actor, Permission
-from stanchion.gateway.ports import Outcome, Parked, Refused, RequestFacts
+from stanchion.gateway.ports import Parked, RequestFacts
+from stanchion.gateway.ticket_refusals import another_question, not_found, redeemed_already
 from stanchion.gateway.webhook import WebhookTarget
 from stanchion.store.audit_chain import NewEntry
 from stanchion.store.audit_log import AuditLog
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 MAX_SUBJECT_BYTES = 256 * 1024
 MAX_NOTE = 500
+ASKED = "asked_digest"  # in a subject: the digest of the request that it answers
 _SEALED = "sealed:"
 _PLAIN = "plain:"
 _PAGE = 200
@@ -173,13 +175,14 @@ class ApprovalQueue:
             else:
                 await self._notices.wait(ticket, seconds=pause)
 
-    async def redeem(self, facts: RequestFacts, ticket: str) -> Redeemed:
-        """What a client that came back with a ticket gets. Asking twice gives the same.
+    async def redeem(self, facts: RequestFacts, ticket: str, *, asked: str = "") -> Redeemed:
+        """What a client that came back with a ticket gets; what was approved is given once.
 
         Raises:
-            Refused: `invalid` 404 for a ticket that is not there or is somebody else's: both alike.
+            Refused: `invalid` 404 for a ticket that is not there or is somebody else's: both alike; 409 for
+                one that was redeemed, or was given for another request than `asked` (a digest).
         """
-        return await asyncio.to_thread(self._redeem, facts, ticket)
+        return await asyncio.to_thread(self._redeem, facts, ticket, asked)
 
     # --- people ---------------------------------------------------------------------------------------------
 
@@ -366,7 +369,7 @@ class ApprovalQueue:
             )
         return self._read(ticket) or _ticket_of(row)
 
-    def _redeem(self, facts: RequestFacts, ticket: str) -> Redeemed:
+    def _redeem(self, facts: RequestFacts, ticket: str, asked: str) -> Redeemed:
         from stanchion.store.tables import approvals as t
 
         found = self._read(ticket)
@@ -377,15 +380,19 @@ class ApprovalQueue:
             facts.feature,
         )
         if found is None or not is_theirs:
-            raise _not_found()
+            raise not_found()
         found = self.get(ticket)
         if found.status != "approved":
             return Redeemed(parked=found.parked, kind=found.kind)
         if to_us(self._clock.now()) > found.decided_at_us + round(self.section.redeem_s * 1e6):
-            raise _not_found()
+            raise not_found()
         subject = self.subject(ticket)
+        if subject.pop(ASKED, asked) != asked:
+            raise another_question()
         with self._database.write() as connection:
-            connection.execute(t.update().where(t.c.ticket == ticket).values(redeemed=t.c.redeemed + 1))
+            is_first = t.c.ticket == ticket, t.c.redeemed == 0
+            if not connection.execute(t.update().where(*is_first).values(redeemed=1)).rowcount:
+                raise redeemed_already()
             payload = {"ticket": ticket, "request_id": facts.id, "subject_digest": found.subject_digest}
             self._log.append_within(
                 connection, [NewEntry(kind="approval.redeemed", payload=payload, actor="system")]
@@ -481,13 +488,3 @@ def _ticket_of(row: Mapping[str, Any]) -> Ticket:
     fields["rule_ids"] = msgspec.json.decode(row["rule_ids"], type=tuple[str, ...])
     fields["decided_at_us"] = row.get("decided_at_us") or 0
     return Ticket(**fields)
-
-
-def _not_found() -> Refused:
-    return Refused(
-        Outcome.INVALID,
-        status=404,
-        code="ticket_not_found",
-        message="there is no such ticket for this caller.",
-        hint="Tickets are redeemed by who got them, for a while after they were approved.",
-    )

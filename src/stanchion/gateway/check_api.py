@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 
+from stanchion.core.codec import digest
 from stanchion.core.decision import Decision, Surface
 from stanchion.core.interaction import Interaction, Message, Role, Text, ToolCall, ToolDefinition
 from stanchion.core.origin import Origin
 from stanchion.gateway.answering import head
-from stanchion.gateway.enforcement import reserve
+from stanchion.gateway.enforcement import count_without_model, reserve
 from stanchion.gateway.exchange import Exchange
+from stanchion.gateway.guard_sessions import guard_session
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.permits import heed_switches
@@ -23,6 +25,7 @@ from stanchion.gateway.ports import Stage
 from stanchion.models import openai_errors
 from stanchion.models.surface import StreamEncoder, SurfaceCodec, encode_json, no_stream
 from stanchion.models.wire import JsonObject, Request, WireError
+from stanchion.store.identity import is_plain
 
 MOST_AT_ONCE = 100
 
@@ -144,9 +147,11 @@ async def answer_check(exchange: Exchange, codec: SurfaceCodec, answer: Answer) 
     if isinstance(request.extras["read"], ToolCallBody):
         exchange.facts = msgspec.structs.replace(exchange.facts, tools=(request.extras["read"].call.name,))
     heed_switches(exchange)
-    await reserve(exchange, request)
-    exchange.stage = Stage.INPUT
     read = request.extras["read"]
+    _write_down(exchange, read)
+    batch = read.interactions if isinstance(read, CheckBody) else ()
+    await reserve(exchange, request, *batch[1:])
+    exchange.stage = Stage.INPUT
     began_ns = exchange.live.clock.monotonic_ns()
     if isinstance(read, ToolCallBody):
         body: Any = await _checked_call(exchange, read)
@@ -157,13 +162,39 @@ async def answer_check(exchange: Exchange, codec: SurfaceCodec, answer: Answer) 
     else:
         body = BatchAnswer(results=tuple([await _checked(exchange, one) for one in read.interactions]))
     exchange.guard_ns += exchange.live.clock.monotonic_ns() - began_ns
+    await count_without_model(exchange)
     exchange.outcome, exchange.stage, exchange.status = outcome_of(exchange.decisions), Stage.DONE, 200
     if exchange.before_end is not None:
         await exchange.before_end()
     await answer.whole(200, head(exchange, is_stream=False), encode_json(body))
 
 
+def _write_down(exchange: Exchange, read: CheckBody | ToolCallBody) -> None:
+    """What the record says beside the decisions: what decided, and the session, where it is one."""
+    asked = exchange.asked.interaction
+    tools = asked.tools
+    if isinstance(read, ToolCallBody):
+        tools = () if read.definition is None else (read.definition,)
+    exchange.components = msgspec.structs.replace(
+        exchange.held_to.components,
+        tools=digest([msgspec.to_builtins(tool) for tool in tools]) if tools else "",
+    )
+    sessions = {read.session_id}
+    if isinstance(read, CheckBody) and read.text is None:
+        sessions = {one.session_id for one in (read.interaction, *read.interactions) if one is not None}
+    if not exchange.facts.session_id and len(sessions) == 1:
+        [named] = sessions
+        session = named if is_plain(named) else exchange.live.id_keys.key("session", named)
+        exchange.facts = msgspec.structs.replace(exchange.facts, session_id=session)
+
+
+def _session(exchange: Exchange, named: str) -> str:
+    """The guard's session for what was sent: the one named there, else that of the request."""
+    return guard_session(exchange, named or exchange.facts.session_id)
+
+
 async def _checked(exchange: Exchange, interaction: Interaction) -> CheckAnswer:
+    interaction = msgspec.structs.replace(interaction, session_id=_session(exchange, interaction.session_id))
     checked = await exchange.held_to.guard.acheck_interaction(interaction)
     exchange.decisions += checked.decisions
     return CheckAnswer(
@@ -177,7 +208,10 @@ async def _checked(exchange: Exchange, interaction: Interaction) -> CheckAnswer:
 
 async def _checked_text(exchange: Exchange, read: CheckBody) -> CheckAnswer:
     checked = await exchange.held_to.guard.acheck(
-        read.text or "", surface=read.surface, session_id=read.session_id, locale=read.locale
+        read.text or "",
+        surface=read.surface,
+        session_id=_session(exchange, read.session_id),
+        locale=read.locale,
     )
     exchange.decisions += (checked.decision,)
     return CheckAnswer(
@@ -193,7 +227,10 @@ async def _checked_call(exchange: Exchange, read: ToolCallBody) -> CheckAnswer:
     switches = exchange.live.parts.switches
     engaged = None if switches is None else switches.find_tool(exchange.facts, read.call.name)
     checked = await exchange.held_to.guard.acheck_tool_call(
-        read.call, session_id=read.session_id, definition=read.definition, calls_before=read.calls_before
+        read.call,
+        session_id=_session(exchange, read.session_id),
+        definition=read.definition,
+        calls_before=read.calls_before,
     )
     exchange.decisions += (checked.decision,)
     if engaged is not None:

@@ -16,6 +16,7 @@ from stanchion.core.interaction import (
     Role,
     Text,
     ToolResult,
+    Usage,
     assistant,
 )
 from stanchion.core.origin import Origin
@@ -23,6 +24,7 @@ from stanchion.gateway.answering import send_reply
 from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.extra_parameters import check_extras
+from stanchion.gateway.guard_sessions import guard_session
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, variant_name
@@ -40,7 +42,7 @@ from stanchion.gateway.tool_calls import (
 )
 from stanchion.gateway.transparency import with_notices
 from stanchion.gateway.upstream import Question, Route
-from stanchion.guard.exchange import PreparedInteraction, restored
+from stanchion.guard.exchange import PreparedInteraction
 from stanchion.models.surface import SurfaceCodec
 from stanchion.models.wire import Request, WireError
 from stanchion.store.identity import is_plain
@@ -128,7 +130,7 @@ def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
             id=exchange.id,
             environment=exchange.live.environment,
             feature=feature.name,
-            session_id=session_id,
+            session_id=guard_session(exchange, session_id),
             tenant=tenant,
         ),
     )
@@ -141,12 +143,14 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
         Refused: when it is not answered by a model, nor in the model's place.
     """
     heed_switches(exchange)
-    if exchange.live.parts.approvals is not None and exchange.header(TICKET_HEADER):
-        await send(exchange, codec, await redeemed(exchange), answer)
-        return
     route = route_of(exchange, exchange.asked, codec.name.partition(".")[0])
     request = exchange.asked
     await reserve(exchange, request)
+    if exchange.live.parts.approvals is not None and exchange.header(TICKET_HEADER):
+        told = await redeemed(exchange)
+        await count_without_model(exchange)
+        await send(exchange, codec, told, answer)
+        return
     admit(exchange, route, request)
     prepared = await prepare(exchange, request.interaction)
     if prepared.blocked is not None:
@@ -199,8 +203,7 @@ async def _answered(
     assert checked.reply is not None  # noqa: S101 - `afinish` gives one
     exchange.decisions = (*checked.reply.decisions, *exchange.beside)
     exchange.shown = exchange.said = reply
-    said = msgspec.structs.replace(reply, message=restored(reply.message, prepared.vault))
-    shown = with_notices(exchange, await decided_answer(exchange, said, checked.reply))
+    shown = with_notices(exchange, await decided_answer(exchange, prepared, reply, checked.reply))
     await send(exchange, codec, shown, answer)
 
 
@@ -291,16 +294,25 @@ def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
     return exchange.facts
 
 
-async def reserve(exchange: Exchange, request: Request) -> None:
-    """Set aside what the request may take."""
+async def reserve(exchange: Exchange, request: Request, *more: Interaction) -> None:
+    """Set aside what the request may take, with `more` that it asks about at once."""
     exchange.stage = Stage.LIMITS
     limits = exchange.live.parts.limits
     if limits is None:
         return
     wanted = request.interaction.sampling.max_output_tokens or _DEFAULT_OUTPUT_TOKENS
+    tokens = sum(map(_tokens, (request.interaction, *more)))
+    counted = {"requests": 1 + len(more)} if more else {}
     exchange.reservation = await limits.reserve(
-        exchange.facts, input_tokens=_tokens(request.interaction), max_output_tokens=wanted
+        exchange.facts, input_tokens=tokens, max_output_tokens=wanted * (1 + len(more)), **counted
     )
+
+
+async def count_without_model(exchange: Exchange) -> None:
+    """Count a request that was served, and that no model was asked for."""
+    if exchange.reservation is not None:
+        await exchange.reservation.settle(Usage(input_tokens=0, output_tokens=0))
+        exchange.reservation = None
 
 
 async def prepare(exchange: Exchange, interaction: Interaction) -> PreparedInteraction:

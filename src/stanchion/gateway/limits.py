@@ -75,11 +75,14 @@ class _Held(msgspec.Struct):
 class LimitReservation:
     """What one request has set aside; see `ports.Reservation`. A second settling does nothing."""
 
-    __slots__ = ("_facts", "_input", "_is_done", "_output", "_owner", "held")
+    __slots__ = ("_facts", "_input", "_is_done", "_output", "_owner", "_requests", "held")
 
-    def __init__(self, owner: Limiter, held: _Held, facts: RequestFacts, *, tokens: tuple[int, int]) -> None:
+    def __init__(
+        self, owner: Limiter, held: _Held, facts: RequestFacts, *, tokens: tuple[int, int], requests: int = 1
+    ) -> None:
         self._owner, self.held, self._facts = owner, held, facts
         self._input, self._output = tokens
+        self._requests = requests
         self._is_done = False
 
     async def settle(self, usage: Usage) -> None:
@@ -90,7 +93,7 @@ class LimitReservation:
         micro = self._owner.cost(self._facts.model, tokens_in, tokens_out)
         if usage.cost_usd is not None:
             micro = math.ceil(max(0.0, usage.cost_usd) * 1e6)
-        await self._end({"requests": 1, "tokens": tokens_in + tokens_out, "usd": micro})
+        await self._end({"requests": self._requests, "tokens": tokens_in + tokens_out, "usd": micro})
 
     async def release(self) -> None:
         """Nothing was used: everything goes back, the request itself too."""
@@ -146,7 +149,7 @@ class Limiter:
         )
 
     async def reserve(
-        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int
+        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int, requests: int = 1
     ) -> LimitReservation:
         """See `ports.Limits.reserve`; `max_output_tokens` 0 means that the request names none."""
         if self.penalties is not None:
@@ -155,7 +158,7 @@ class Limiter:
         tokens_out = min(
             max_output_tokens if max_output_tokens > 0 else self.section.default_output_tokens, _MOST_TOKENS
         )
-        windows, budgets = self._bind(facts, tokens_in, tokens_out)
+        windows, budgets = self._bind(facts, (tokens_in, tokens_out), requests)
         self._held += 1
         held = _Held(f"{self._holds}.{self._held}", windows, (), None, [])
         if windows:
@@ -166,7 +169,7 @@ class Limiter:
         except BaseException:
             await self.finish(held, {"requests": 0, "tokens": 0, "usd": 0})
             raise
-        return LimitReservation(self, held, facts, tokens=(tokens_in, tokens_out))
+        return LimitReservation(self, held, facts, tokens=(tokens_in, tokens_out), requests=requests)
 
     async def observe(self, facts: RequestFacts, outcome: Outcome) -> None:
         """See `ports.Limits.observe`; a failing store is counted and never harms the request."""
@@ -229,7 +232,7 @@ class Limiter:
     # --- parts of a reservation -----------------------------------------------------------------------------
 
     def _bind(
-        self, facts: RequestFacts, tokens_in: int, tokens_out: int
+        self, facts: RequestFacts, tokens: tuple[int, int], requests: int
     ) -> tuple[list[_Bound], list[_Bound]]:
         windows: list[_Bound] = []
         budgets: list[_Bound] = []
@@ -237,11 +240,11 @@ class Limiter:
             rule = one.rule
             if not _applies(rule, facts):
                 continue
-            amount = 1
+            amount = requests if one.kind == "requests" else 1
             if one.kind == "tokens":
-                amount = tokens_in + tokens_out
+                amount = sum(tokens)
             elif one.kind == "usd":
-                amount = self.cost(facts.model, tokens_in, tokens_out)
+                amount = self.cost(facts.model, *tokens)
             scope = _scope(rule, facts)
             charge = Charge(f"{rule.id}|{scope}", one.most, amount, one.window_s)
             if one.period:

@@ -201,8 +201,10 @@ class Reservation(Protocol):
 class Limits(Protocol):
     """Requests, concurrency, tokens and money, per key, tenant, user and feature; penalties, block list."""
 
-    async def reserve(self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int) -> Reservation:
-        """Set aside what the request may take.
+    async def reserve(
+        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int, requests: int = 1
+    ) -> Reservation:
+        """Set aside what the request may take; a batch counts as so many `requests`, and is one at a time.
 
         Raises:
             Refused: `limited` (429, with `retry_after_s`), or `denied` (403) for a blocked caller.
@@ -342,11 +344,14 @@ class Approvals(Protocol):
         """Wait for the decision, at most so long; pending when there is none yet."""
         ...
 
-    async def redeem(self, facts: RequestFacts, ticket: str) -> Redeemed:
-        """What a client that came back with a ticket gets; asking twice gives the same.
+    async def redeem(self, facts: RequestFacts, ticket: str, *, asked: str = "") -> Redeemed:
+        """What a client that came back with a ticket gets; what was approved is given once.
+
+        `asked` is the digest of the request that the ticket came with.
 
         Raises:
-            Refused: `invalid` (404) for a ticket that is not there, or is somebody else's.
+            Refused: `invalid`: 404 for a ticket that is not there, or is somebody else's, 409 for one that
+                was redeemed, or was given for another request.
         """
         ...
 

@@ -36,7 +36,7 @@ from stanchion.gateway.tool_calls import (
 )
 from stanchion.gateway.transparency import notices
 from stanchion.gateway.upstream import Question, Route
-from stanchion.guard.exchange import PreparedInteraction, restored
+from stanchion.guard.exchange import PreparedInteraction
 from stanchion.models.events import Assembler, events_of, merged_usage
 from stanchion.models.surface import StreamEncoder, SurfaceCodec
 
@@ -186,16 +186,13 @@ class StreamFlow:
 
     async def _with_person(self, held: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
         exchange = self._exchange
-        decision = person_asked(exchange)
-        assert decision is not None  # noqa: S101 - it was, when the words were held
         self._kept.feed(End(finish_reason=FinishReason.UNKNOWN))
         reply = self._kept.reply()
-        said = msgspec.structs.replace(reply, message=restored(reply.message, self._prepared.vault))
-        if tool_switch(exchange, tuple(call.name for call in said.message.tool_calls)) is not None:
+        if tool_switch(exchange, tuple(call.name for call in reply.message.tool_calls)) is not None:
             return self._ended(switched_off_words(exchange))
         words = "".join(event.text for event in held if isinstance(event, TextDelta))
         stopped = Reply(message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER)
-        decided = await parked(exchange, decision, said, stopped)
+        decided = await parked(exchange, self._prepared, reply, stopped)
         if decided is stopped:
             return self._ended(words)
         return self._rest(decided)

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+from stanchion.core.codec import digest
 from stanchion.core.decision import Decision, Effect, Surface
 from stanchion.core.errors import StanchionError
 from stanchion.core.interaction import FinishReason, Message, Part, Reply, Role, Text, ToolCall, assistant
 from stanchion.core.origin import Origin
+from stanchion.gateway.approvals import ASKED
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.ports import Engaged, Outcome, Redeemed, Refused, Stage
+from stanchion.guard.exchange import PreparedInteraction
 from stanchion.guard.fallback import Fallback
 from stanchion.guard.policy_model import SafeCompletions
 
@@ -28,7 +33,9 @@ _NO_MODEL = Decision(
 )
 
 
-async def decided_answer(exchange: Exchange, said: Reply, shown: Reply) -> Reply:
+async def decided_answer(
+    exchange: Exchange, prepared: PreparedInteraction, said: Reply, shown: Reply
+) -> Reply:
     """What may be shown of an answer; `said` is the model's, `shown` what the guard left of it."""
     if said.message.tool_calls:
         exchange.stage = Stage.TOOL_CALLS
@@ -36,7 +43,7 @@ async def decided_answer(exchange: Exchange, said: Reply, shown: Reply) -> Reply
         if engaged is not None:
             return _words(switched_off_words(exchange), said)
     decision = person_asked(exchange)
-    return shown if decision is None else await parked(exchange, decision, said, shown)
+    return shown if decision is None else await parked(exchange, prepared, said, shown)
 
 
 def tool_switch(exchange: Exchange, tools: tuple[str, ...]) -> Engaged | None:
@@ -63,19 +70,24 @@ def said_by(exchange: Exchange) -> Fallback:
     return Fallback(SafeCompletions() if policy is None else policy.safe_completions)
 
 
-async def parked(exchange: Exchange, decision: Decision, said: Reply, shown: Reply) -> Reply:
+async def parked(exchange: Exchange, prepared: PreparedInteraction, said: Reply, shown: Reply) -> Reply:
     """Put an answer, or its tool calls, in the queue of people; it, when they agree while the client waits.
 
-    A queue that cannot be written means no: the guard's own words stay.
+    What waits is what may leave: all that the rules redact is redacted before. A queue that cannot be
+    written, or an answer that cannot be checked for that, means no: the guard's own words stay.
     """
+    decision = person_asked(exchange)
+    message = await exchange.held_to.guard.aredacted(prepared, said)
+    if decision is None or message is None:
+        return shown
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments, "raw": call.raw_arguments}
-        for call in said.message.tool_calls
+        for call in message.tool_calls
     ]
     subject: dict[str, Any] = {"calls": calls, "model": said.model}
     is_call = bool(calls) and decision.surface is Surface.TOOL_CALL
     if not is_call:
-        subject["text"] = said.message.text
+        subject["text"] = message.text
     return await _waiting(exchange, decision, subject, shown, kind="tool_call" if is_call else "answer")
 
 
@@ -110,6 +122,7 @@ async def _waiting(
     if approvals is None:
         return shown
     try:
+        subject = {**subject, ASKED: asked_digest(exchange)}
         ticket = await approvals.park(exchange.facts, kind=kind, subject=subject, decision=decision)
         exchange.ticket = ticket.ticket
         if feature.approval_wait_s > 0:
@@ -126,18 +139,28 @@ async def redeemed(exchange: Exchange, *, ticket: str = "") -> Reply:
     """What became of a ticket: what was approved, else words that say how it stands.
 
     Raises:
-        Refused: `invalid` (404) for a ticket that is not there, or is somebody else's.
+        Refused: `invalid`: 404 for a ticket that is not there, or is somebody else's, 409 for one that was
+            redeemed, or was given for another request.
     """
     approvals = exchange.live.parts.approvals
     assert approvals is not None  # noqa: S101 - the caller looked
     exchange.ticket = ticket or exchange.header(TICKET_HEADER)
-    found = await approvals.redeem(exchange.facts, exchange.ticket)
+    found = await approvals.redeem(exchange.facts, exchange.ticket, asked=asked_digest(exchange))
     status = found.parked.status
     if status == "approved" and found.subject is not None:
         return _approved(exchange, found, found.subject)
     words = _state(exchange, status if status in ("pending", "expired") else "denied")
     model = exchange.asked.interaction.model
     return Reply(message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER, model=model)
+
+
+def asked_digest(exchange: Exchange) -> str:
+    """The digest of what was asked, whatever prompt of the registry stands before it."""
+    asked = exchange.asked
+    said = asked.interaction
+    messages = said.messages[1:] if exchange.prompt_digest else said.messages
+    whole = (messages, said.documents, said.tools, said.sampling, said.model, asked.extras)
+    return digest(msgspec.to_builtins(whole))
 
 
 def _approved(exchange: Exchange, found: Redeemed, subject: dict[str, Any]) -> Reply:

@@ -59,4 +59,5 @@ def test_reply_fields_name_their_surfaces() -> None:
         ("reply.parts[2].arguments{keys}", Surface.TOOL_CALL),
         ("reply.parts[2].arguments.a", Surface.TOOL_CALL),
         ("reply.parts[3]", Surface.OUTPUT),
+        ("reply.parts[1].joined", Surface.OUTPUT),
     ]

@@ -196,7 +196,7 @@ async def test_audit_only_changes_nothing_and_records() -> None:
 
 
 async def test_blocks_that_interleave_are_told_apart() -> None:
-    first, second = LONG + "a@b.c.", "Other words. " * 30 + "x@y.z."
+    first, second = LONG + "a@b.c. ", "Other words. " * 30 + "x@y.z. "
     mixed = [
         event for pair in itertools.zip_longest(pieces(first), pieces(second, 1)) for event in pair if event
     ]
@@ -204,8 +204,8 @@ async def test_blocks_that_interleave_are_told_apart() -> None:
     refused = [RefusalDelta(text="no, ask a@b.c", index=3)]
     stream, out = await through(made(), [*thought, *mixed, *refused, STOP])
 
-    assert words(out, index=0) == LONG + "[EMAIL]."
-    assert words(out, index=1) == "Other words. " * 30 + "[EMAIL]."
+    assert words(out, index=0) == LONG + "[EMAIL]. "
+    assert words(out, index=1) == "Other words. " * 30 + "[EMAIL]. "
     assert words(out, ReasoningDelta) == "mm [EMAIL] "
     assert words(out, RefusalDelta) == "no, ask [EMAIL]"
     assert not any(isinstance(e, ReasoningDelta) and e.signature for e in out)

@@ -18,8 +18,8 @@ EMBEDDINGS, MODERATIONS = Embeddings(), Moderations()
 @pytest.mark.parametrize("value", ["one", ["one"], ["one", "two"]])
 def test_inputs_are_what_a_user_says_and_come_back(value: Any) -> None:
     asked = EMBEDDINGS.decode_request({"model": "e", "input": value, "dimensions": 3})
-    [message] = asked.interaction.messages
-    assert all(isinstance(part, Text) and part.origin is Origin.USER for part in message.parts)
+    parts = [part for message in asked.interaction.messages for part in message.parts]
+    assert all(isinstance(part, Text) and part.origin is Origin.USER for part in parts)
     body = EMBEDDINGS.encode_request(asked.interaction, stream=False, extras=asked.extras)
     expected = value[0] if isinstance(value, list) and len(value) == 1 else value
     assert body == {"model": "e", "input": expected, "dimensions": 3}
@@ -75,7 +75,7 @@ def test_moderations_take_texts_and_pictures() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     value = [{"type": "text", "text": "x"}, picture]
     asked = MODERATIONS.decode_request({"input": value}).interaction
-    assert [type(part) for part in asked.messages[0].parts] == [Text, Media]
+    assert [type(part) for message in asked.messages for part in message.parts] == [Text, Media]
     assert MODERATIONS.encode_request(asked, stream=False)["input"] == value
     with pytest.raises(WireError):
         MODERATIONS.decode_request({"input": [3]})

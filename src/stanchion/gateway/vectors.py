@@ -93,11 +93,11 @@ async def _sent(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: A
 
 
 def _own_verdicts(exchange: Exchange) -> list[ModerationVerdict]:
-    """One verdict for each input; findings name their input by `messages[0].parts[n]`."""
-    parts = exchange.asked.interaction.messages[0].parts
+    """One verdict for each input; findings name their input by `messages[n].parts[0]`."""
+    parts = [part for message in exchange.asked.interaction.messages for part in message.parts]
     verdicts = []
     for number, part in enumerate(parts):
-        field = f"messages[0].parts[{number}]"
+        field = f"messages[{number}].parts[0]"
         scores: dict[str, float] = {}
         for decision in exchange.decisions:
             for finding in decision.findings:

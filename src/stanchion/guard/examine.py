@@ -61,6 +61,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     field: TextField
     ruling: Ruling
     effect: Effect
+    said: tuple[Finding, ...] = ()
 
 
 class SurfaceOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +116,9 @@ class Examiner:
         by_surface: dict[Surface, list[Field]] = {}
         for field in listed:
             by_surface.setdefault(field.surface, []).append(field)
-        total = sum([len(field.text) for field in listed if isinstance(field, TextField)])
-        too_much = self._beyond_totals(total, len(listed))
+        single = [field for field in listed if not (isinstance(field, TextField) and field.pieces)]
+        total = sum([len(field.text) for field in single if isinstance(field, TextField)])
+        too_much = self._beyond_totals(total, len(single))
         outcomes = {}
         passing = passing or Passing()
         grounds = grounds or {}
@@ -166,6 +168,8 @@ class Examiner:
                 examined.append(Examined(field=text, ruling=_NOTHING_SAID, effect=Effect.ALLOW))
                 continue
             counted = [one for one in found if self._policy.table.counts(one, text.origin)]
+            if text.pieces:
+                counted = _not_said(counted, text, examined)
             one, grounds = self.judged(text, counted)
             examined.append(one)
             gathered.findings.extend(counted)
@@ -261,7 +265,7 @@ class Examiner:
         )
         grounds = [_ground(hit, field) for hit in ruling.hits]
         effect = max((ground.effect for ground in grounds), key=lambda e: e.rank, default=Effect.ALLOW)
-        return Examined(field=field, ruling=ruling, effect=effect), grounds
+        return Examined(field=field, ruling=ruling, effect=effect, said=tuple(findings)), grounds
 
     def _beyond_totals(self, characters: int, parts: int) -> list[tuple[Ground, Finding]]:
         limits = self._policy.limits
@@ -279,7 +283,7 @@ class Examiner:
         is_output = field.surface in (Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL)
         name = "output_characters" if is_output else "text_characters"
         limit = getattr(self._policy.limits, name)
-        length = len(field.text)
+        length = 0 if field.pieces else len(field.text)  # each piece has its own field
         return _limit(name, length, limit, field=field) if length > limit else None
 
     def _unchecked(self, part: UncheckedPart) -> tuple[Ground, Finding]:
@@ -345,6 +349,38 @@ def _limit(name: str, value: int, limit: int, *, field: TextField | None = None)
     return ground, own_finding(
         LIMITS, "input.limit", field=place, rule=f"limits.{name}", reason=reason, length=length
     )
+
+
+def _not_said(findings: Sequence[Finding], joined: TextField, examined: Sequence[Examined]) -> list[Finding]:
+    """Those findings in a text over several parts that were not made in one of its parts already."""
+    begins, at = {}, 0
+    for field, length in joined.pieces:
+        begins[field], at = at, at + length
+    known = {
+        (
+            found.detector,
+            found.rule,
+            found.category,
+            place.start + begins[one.field.field],
+            place.end - place.start,
+        )
+        for one in examined
+        if one.field.field in begins
+        for found in one.said
+        for place in (found.location,)
+    }
+    return [
+        found
+        for found in findings
+        if (
+            found.detector,
+            found.rule,
+            found.category,
+            found.location.start,
+            found.location.end - found.location.start,
+        )
+        not in known
+    ]
 
 
 def _ground(hit: RuleHit, field: TextField) -> Ground:

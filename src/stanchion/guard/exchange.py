@@ -329,14 +329,17 @@ def _marks_over(joined: Iterable[Examined], exchange: Exchange) -> dict[str, lis
 
 
 def _taken_out_of(one: Examined, notice: str) -> dict[str, str]:
-    """What stands in the parts of a text that was taken out: one notice, where the reason for it began."""
-    first = min((hit.found.finding.location.start for hit in one.ruling.hits), default=0)
-    texts, at, is_told = {}, 0, False
+    """What stands in the parts of a text that was taken out: one notice, in the first of them."""
+    places = [
+        hit.found.finding.location for hit in one.ruling.hits if hit.rule.effect.rank >= Effect.REPLACE.rank
+    ]
+    texts: dict[str, str] = {}
+    at = 0
     for field, length in one.field.pieces:
+        if any(place.start < at + length and place.end > at for place in places):
+            texts[field] = "" if texts else notice
         at += length
-        is_here = not is_told and (first < at or field == one.field.pieces[-1][0])
-        texts[field], is_told = notice if is_here else "", is_told or is_here
-    return texts
+    return texts or {field: notice for field, _ in one.field.pieces}
 
 
 def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]]) -> Subject:

@@ -86,7 +86,7 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
                 field=f"{place}.name", surface=Surface.INPUT, origin=Origin.UNKNOWN, text=message.name
             )
         said = [_said(part, f"{place}.parts[{index}]") for index, part in enumerate(message.parts)]
-        yield from _with_joined(message.parts, said, place)
+        yield from _with_joined(message.parts, said)
     for number, document in enumerate(interaction.documents):
         yield TextField(
             field=f"documents[{number}]",
@@ -101,31 +101,30 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
 def reply_fields(message: Message) -> Iterator[Field]:
     """Everything the model says: words, thoughts and tool calls."""
     said = [_answered(part, f"reply.parts[{index}]") for index, part in enumerate(message.parts)]
-    yield from _with_joined(message.parts, said, "reply")
+    yield from _with_joined(message.parts, said)
 
 
-def joined_name(place: str, kind: str) -> str:
-    """The field of a text that runs over several parts: `reply.words`, `messages[0].reasoning`."""
-    return f"{place}.{kind}"
+def joined_name(field: str) -> str:
+    """The field of a text that runs over several parts, by the first of them: `reply.parts[0].joined`."""
+    return f"{field}.joined"
 
 
-def _with_joined(parts: Sequence[Part], said: Sequence[Iterator[Field]], place: str) -> Iterator[Field]:
+def _with_joined(parts: Sequence[Part], said: Sequence[Iterator[Field]]) -> Iterator[Field]:
     """The fields of all parts, then those texts that a reader, or the model, reads over several of them.
 
     What stands between two texts (a call, a picture) does not keep them apart: others leave it out.
     """
     groups: dict[tuple[str, Surface, Origin], list[TextField]] = {}
     for part, fields in zip(parts, said, strict=True):
+        kind = _reading(part)
         for field in fields:
             yield field
-            kind = _reading(part)
             if kind and isinstance(field, TextField):
                 groups.setdefault((kind, field.surface, field.origin), []).append(field)
-    for (kind, surface, origin), texts in groups.items():
+    for (_, surface, origin), texts in groups.items():
         if len(texts) > 1:
-            named = kind if place == "reply" else f"{kind}.{origin.value}"
             yield TextField(
-                field=joined_name(place, named),
+                field=joined_name(texts[0].field),
                 surface=surface,
                 origin=origin,
                 text="".join([one.text for one in texts]),
@@ -137,12 +136,14 @@ def _with_joined(parts: Sequence[Part], said: Sequence[Iterator[Field]], place: 
 def _reading(part: Part) -> str:
     """What a reader takes for one text with others of its kind; empty for a part that stands alone."""
     match part:
+        case Text(origin=Origin.RETRIEVED | Origin.MEMORY, source=source):
+            return f"from {source}" if source else ""  # different documents are different texts
         case Text() | Refusal():
             return "words"
         case Reasoning():
             return "reasoning"
-        case ToolResult():
-            return "results"
+        case ToolResult(call_id=call):
+            return f"result {call}"
         case _:
             return ""
 

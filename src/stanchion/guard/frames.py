@@ -113,6 +113,10 @@ class FieldScan:
         """The checks in the order of their results."""
         return self._checks
 
+    def rename(self, field: str) -> None:
+        """Say its findings of another field from now on."""
+        self._like = msgspec.structs.replace(self._like, field=field)
+
     def add(self, piece: str) -> None:
         """More of the text."""
         keep = max(0, min(self._settled - self._before, self._clear - _LEAD) - self._dropped)

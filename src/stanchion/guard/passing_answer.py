@@ -13,6 +13,7 @@ from stanchion.core.origin import Origin
 from stanchion.guard.examine import TAKEN_OUT, Passing
 from stanchion.guard.exchange import Exchange, PreparedInteraction, subject_of
 from stanchion.guard.fields import TextField
+from stanchion.guard.frames import FieldScan
 from stanchion.guard.policy_model import Guarantee, Handling, Policy, Streaming, WholeMessage
 from stanchion.guard.redaction import Mark
 from stanchion.guard.text_stream import TextStream, Verdict
@@ -72,6 +73,21 @@ class PassingAnswer:
             streaming=streaming,
             is_held=is_held or (needs_whole and not is_audit),
         )
+
+    def scan(self, field: str, surface: Surface) -> FieldScan:
+        """The frames of one block alone, beside those of a text that runs over it."""
+        place = TextField(field=field, surface=surface, origin=Origin.MODEL, text="")
+        subject = subject_of(self._prepared.original, self._context)
+        return self._exchange.examiner.scan(place, subject, self._passing)
+
+    def rename(self, field: str, name: str) -> None:
+        """What was checked as one field is another: its text went on in a further block."""
+        scan = self._passing.scans[name] = self._passing.scans.pop(field)
+        scan.rename(name)
+
+    def forget(self, field: str) -> None:
+        """What was checked of a field while it came does not count: it is checked again at the end."""
+        self._passing.scans.pop(field, None)
 
     async def finish(self, reply: Reply) -> Interaction:
         """The decisions about the whole answer; frames that were checked are not checked again."""

@@ -36,7 +36,7 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.exchange import is_stop
-from stanchion.guard.fields import citation_words
+from stanchion.guard.fields import citation_words, joined_name
 from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.policy_model import Guarantee, WholeMessage
 from stanchion.guard.text_stream import TextStream
@@ -72,10 +72,15 @@ class StreamReport(msgspec.Struct, frozen=True, kw_only=True):
 class _Block:
     """One part of the answer while it comes: a text, or events that wait for the end."""
 
-    def __init__(self, kind: str, index: int, text: TextStream | None = None) -> None:
+    def __init__(self, kind: str, index: int) -> None:
         self.kind = kind
         self.index = index
-        self.text = text
+        self.text: TextStream | None = None
+        self.number = 0  # among the blocks of its text
+        self.field = ""
+        self.said = ""  # all of it, where blocks of its text are mixed
+        self.shown = ""
+        self.is_held = False
         self.events: list[StreamEvent] = []
         self.length = 0
         self.has_begun = self.has_left = False
@@ -87,6 +92,25 @@ class _Block:
         if self.kind == "refusal":
             return RefusalDelta(text=text, index=self.index)
         return ReasoningDelta(text=text, index=self.index)
+
+
+class _Voice:
+    """The blocks that a reader takes for one text, and the stream of it."""
+
+    def __init__(self, text: TextStream) -> None:
+        self.text = text
+        self.blocks: list[_Block] = []
+        self.is_mixed = False
+
+    def mix(self, passing: PassingAnswer) -> None:
+        """The answer went back to an earlier block: nothing more leaves before all was checked."""
+        if self.is_mixed or self.text.is_stopped:
+            return
+        self.is_mixed = True
+        for block in self.blocks:
+            block.said = self.text.block_text(block.number)
+            passing.forget(block.field)
+            passing.forget(joined_name(block.field))
 
 
 class StreamGuard:
@@ -101,6 +125,7 @@ class StreamGuard:
         self._passing = checks if isinstance(checks, PassingAnswer) else None
         self._finish = checks
         self._blocks: dict[tuple[str, int], _Block] = {}
+        self._voices: dict[str, _Voice] = {}
         self._citations: list[Citation] = []
         self._usage: list[UsageEvent] = []
         self._given = Assembler()
@@ -133,7 +158,7 @@ class StreamGuard:
     @property
     def report(self) -> StreamReport:
         """What was promised and kept so far."""
-        texts = [block.text for block in self._blocks.values() if block.text is not None]
+        texts = [voice.text for voice in self._voices.values()]
         events, held, most = self._held
         return StreamReport(
             guarantee=self.guarantee,
@@ -167,7 +192,7 @@ class StreamGuard:
         except BaseException:
             self._drop()
             raise
-        waiting = sum(block.text.waiting for block in self._blocks.values() if block.text is not None)
+        waiting = sum(voice.text.waiting for voice in self._voices.values())
         events, held, most = self._held
         self._held = (events + 1, held + waiting, max(most, waiting))
         return out
@@ -180,15 +205,15 @@ class StreamGuard:
         """
         if not self._is_over:
             self._drop()
-            raise UnavailableError(
-                "the stream broke off before the answer was over.", hint="Ask again, or look at the endpoint."
-            )
+            broke = "the stream broke off before the answer was over."
+            raise UnavailableError(broke, hint="Ask again, or look at the endpoint.")
         return ()
 
     def _drop(self) -> None:
         """Nothing of what waits will ever leave."""
         self._is_broken = self._is_over = True
         self._blocks.clear()
+        self._voices.clear()
         self._citations.clear()
 
     async def _refuse(self, reply: Reply) -> tuple[StreamEvent, ...]:
@@ -231,21 +256,35 @@ class StreamGuard:
         return await self._conclude(None)
 
     async def _fed_text(self, event: _TextEvent) -> tuple[StreamEvent, ...]:
-        block = self._block(_TEXTS[type(event)], event.index)
-        if self._passing is None or block.text is None:
+        if (passing := self._passing) is None:
             return self._given_on([event])
+        block = await self._text_block(passing, _TEXTS[type(event)], event.index)
+        voice = self._voices[_voice(block.kind)]
+        if event.text and voice.blocks[-1] is not block:
+            voice.mix(passing)
         is_sealed = isinstance(event, ReasoningDelta) and (event.signature is not None or event.redacted)
         if is_sealed:
             block.events.append(msgspec.structs.replace(event, text=""))
-        piece = event.text[: max(0, self._passing.limits.output_characters + 1 - block.text.length)]
-        out = self._given_on(self._shown(block, await block.text.feed(self._passing.door, piece)))
+        piece = event.text[: max(0, passing.limits.output_characters + 1 - block.length)]
+        block.length += len(piece)
+        if voice.is_mixed:
+            block.said += piece
+            left = []
+        else:
+            left = await voice.text.feed(passing.door, piece)
+        if not self._waits:
+            left = [(block.number, piece)]
+        out = self._given_on(
+            [one for number, text in left for one in self._shown(voice.blocks[number], text)]
+        )
         if is_sealed and not self._waits:
             out = (*out, *self._given_on([block.events.pop()]))
         is_redacted = isinstance(event, ReasoningDelta) and event.redacted
-        is_ended = block.text.is_stopped and not block.text.is_taken_out
-        if is_ended or (is_redacted and self._passing.blocks("redacted_reasoning")):
+        if (voice.text.is_stopped and not voice.text.is_taken_out) or (
+            is_redacted and passing.blocks("redacted_reasoning")
+        ):
             return (*out, *await self._conclude(None))
-        return (*out, *await self._grown(len(piece), block.text.length))
+        return (*out, *await self._grown(len(piece), block.length))
 
     async def _fed_call(self, event: ArgumentDelta) -> tuple[StreamEvent, ...]:
         block = self._block("call", event.index)
@@ -274,18 +313,37 @@ class StreamGuard:
         block = self._blocks.get((kind, index))
         if block is None:
             block = self._blocks[kind, index] = _Block(kind, index)
-            if self._passing is not None and kind in _TEXTS.values():
-                is_reasoning = kind == "reasoning"
-                block.text = self._passing.text(
-                    f"reply.parts[{len(self._blocks) - 1}]",
-                    Surface.REASONING if is_reasoning else Surface.OUTPUT,
-                    is_restored=not is_reasoning,
-                    is_held=self._holds_new,
-                )
+        return block
+
+    async def _text_block(self, passing: PassingAnswer, kind: str, index: int) -> _Block:
+        """The block of some words; a new one goes on with the text of those of its kind before it."""
+        known = self._blocks.get((kind, index))
+        if known is not None:
+            return known
+        block = self._block(kind, index)
+        field, named = f"reply.parts[{len(self._blocks) - 1}]", _voice(kind)
+        surface = Surface.REASONING if named == "reasoning" else Surface.OUTPUT
+        voice = self._voices.get(named)
+        if voice is None:
+            text = passing.text(
+                field, surface, is_restored=surface is Surface.OUTPUT, is_held=self._holds_new
+            )
+            voice = self._voices[named] = _Voice(text)
+        elif not voice.is_mixed:
+            first, began = None, voice.blocks[0].field
+            if len(voice.blocks) == 1:
+                passing.rename(began, joined_name(began))
+                first = passing.scan(began, surface)
+            scan = passing.scan(field, surface)
+            await voice.text.begin(passing.door, scan, first=first, is_held=self._holds_new)
+        block.text, block.number, block.field = voice.text, len(voice.blocks), field
+        block.is_held = voice.text.is_held or self._holds_new
+        voice.blocks.append(block)
         return block
 
     def _shown(self, block: _Block, text: str) -> list[StreamEvent]:
         """More of a text, behind a sign of those that came before it and have shown nothing yet."""
+        block.shown += text
         return [*self._placeholders(block), block.delta(text)] if text else []
 
     def _placeholders(self, block: _Block) -> Iterator[StreamEvent]:
@@ -308,16 +366,15 @@ class StreamGuard:
         """The end of the answer: its own, or (None) one that the policy makes."""
         self._is_over = True
         last = end or End(finish_reason=FinishReason.CONTENT_FILTER)
-        passing = self._passing
-        if passing is None:
+        if (passing := self._passing) is None:
             out = self._given_on([last])
             self._answer = await cast(Finish, self._finish)(self._given.reply())
             return out
-        tails = {
-            block: await block.text.finish(passing.door)
-            for block in self._blocks.values()
-            if block.text is not None
-        }
+        tails: dict[_Block, str] = {}
+        for voice in self._voices.values():
+            for number, text in () if voice.is_mixed else await voice.text.finish(passing.door):
+                block = voice.blocks[number]
+                tails[block] = tails.get(block, "") + text
         reply = self._said(last)
         quotes = tuple(Text(text=_words(citation), origin=Origin.MODEL) for citation in self._citations)
         whole = msgspec.structs.replace(reply.message, parts=(*reply.message.parts, *quotes))
@@ -353,7 +410,8 @@ class StreamGuard:
         said = Assembler()
         for block in self._blocks.values():
             if block.text is not None:
-                said.feed(block.delta(block.text.checked_text))
+                is_mixed = self._voices[_voice(block.kind)].is_mixed
+                said.feed(block.delta(block.said if is_mixed else block.text.checked_text(block.number)))
             for event in block.events:
                 said.feed(event)
         for usage in self._usage:
@@ -368,10 +426,13 @@ class StreamGuard:
             if text is None:
                 continue
             said = getattr(parts[number], "text", "") if parts else ""
-            if text.is_held:
+            if self._voices[_voice(block.kind)].is_mixed:
+                yield from self._shown(block, _rest_of(said, block.shown) if parts else "")
+            elif block.is_held:
                 yield from self._shown(block, said)
             else:
-                yield from self._shown(block, tails[block] + (said if text.is_taken_out else ""))
+                is_told = text.is_taken_out and block.number == text.stopped_in
+                yield from self._shown(block, tails.get(block, "") + (said if is_told else ""))
 
     def _rest(self, before: Sequence[Part], after: Sequence[Part]) -> Iterator[StreamEvent]:
         """What waited for the end: calls, signatures of thoughts that are unchanged, unknown events."""
@@ -379,7 +440,7 @@ class StreamGuard:
             if block.kind == "call":
                 yield from _call_events(block, before[number], after[number])
             elif block.text is not None:
-                if before[number] == after[number] and not block.text.is_changed:
+                if before[number] == after[number] and block.number not in block.text.changed:
                     yield from block.events
             elif not block.has_left:
                 yield from block.events
@@ -391,6 +452,21 @@ class StreamGuard:
         index = 1 + max(block.index for block in self._blocks.values()) if has_shown else 0
         yield TextDelta(text=checked.message.text, index=index)
         yield End(finish_reason=checked.finish_reason, model=last.model)
+
+
+def _rest_of(said: str, shown: str) -> str:
+    """What of a text was not shown yet."""
+    if not said.startswith(shown):
+        raise UnavailableError(
+            "the answer went back to a block whose words had left and would now be others.",
+            is_retryable=False,
+        )
+    return said[len(shown) :]
+
+
+def _voice(kind: str) -> str:
+    """What a reader takes words of a kind for: a refusal is read on from the words before it."""
+    return kind if kind == "reasoning" else "words"
 
 
 def _call_events(block: _Block, before: Part, after: Part) -> Iterator[StreamEvent]:

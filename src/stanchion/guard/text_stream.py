@@ -1,7 +1,12 @@
-"""One text of a streamed answer: what of it may leave now, rewritten where the policy says so."""
+"""One text of a streamed answer: what of it may leave now, rewritten where the policy says so.
+
+A text may run over several blocks of the answer, as its reader sees it. It is checked as one text, and every
+block is checked for itself as well; what leaves is cut back into the blocks.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -22,6 +27,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     is_taken_out: bool = False
 
 
+Piece = tuple[int, str]  # the number of a block among those of the text, and words of it
 Judge = Callable[[Finding, str], Verdict]
 Redact = Callable[[str, Sequence[Mark]], str]
 
@@ -52,9 +58,13 @@ class TextStream:
         self.released = 0
         self.stop_at: int | None = None
         self.is_taken_out = False
-        self.is_changed = False
         self.escaped = 0
         self.undecided = 0
+        self.changed: set[int] = set()  # blocks in which something was rewritten
+        self._begins = [0]  # where each block begins
+        self._own: FieldScan | None = None  # the frames of the last block alone, where there are several
+        self._held_from: int | None = None
+        self._extra_work = 0
 
     @property
     def length(self) -> int:
@@ -69,7 +79,7 @@ class TextStream:
     @property
     def work(self) -> int:
         """How many characters its checks were given, each as often as it was."""
-        return self._scan.work
+        return self._scan.work + self._extra_work + (self._own.work if self._own is not None else 0)
 
     @property
     def is_stopped(self) -> bool:
@@ -77,76 +87,150 @@ class TextStream:
         return self.stop_at is not None
 
     @property
-    def checked_text(self) -> str:
-        """The text that the findings so far are about."""
+    def stopped_in(self) -> int:
+        """The number of the block in which the text stops."""
+        return max(0, bisect_right(self._begins, self.stop_at or 0) - 1)
+
+    def block_text(self, number: int) -> str:
+        """All that came of a block."""
+        ends = [*self._begins[1:], self.length]
+        return "".join(self._pieces)[self._begins[number] : ends[number]]
+
+    def checked_text(self, number: int) -> str:
+        """What of a block the findings so far are about."""
         text = "".join(self._pieces)
-        return text[: self._scan.settled] if self.is_stopped else text
+        end = len(text)
+        if self.is_stopped:
+            own = 0 if self._own is None else self._begins[-1] + self._own.settled
+            end = max(self._scan.settled, own)
+        last = self._begins[number + 1] if number + 1 < len(self._begins) else end
+        return text[self._begins[number] : max(self._begins[number], min(end, last))]
 
     @property
     def is_audit(self) -> bool:
         """Whether everything leaves as it came."""
         return self._streaming.guarantee is Guarantee.AUDIT_ONLY
 
-    async def feed(self, door: Door, piece: str) -> str:
-        """What may leave after one more piece; may be empty."""
-        self._take_piece(piece)
+    async def begin(
+        self, door: Door, scan: FieldScan, *, first: FieldScan | None = None, is_held: bool = False
+    ) -> None:
+        """A further block begins, and `scan` are its own frames; `first` are those of the first block alone.
+
+        With `is_held` nothing of it leaves before `finish`.
+        """
+        if not self.is_stopped:
+            if first is not None:
+                self._own = first
+                first.add("".join(self._pieces))
+            await self._end_block(door)
+        self._begins.append(self.length)
+        self._own = scan
+        if is_held and self._held_from is None:
+            self._held_from = self.length
+        if self.is_stopped:
+            scan.stop()
+
+    async def _end_block(self, door: Door) -> None:
+        """What the end of a block, as a text of its own, says."""
+        own, begin = self._own, self._begins[-1]
+        if own is None or own.is_over:
+            return
+        await self._step(door, own, begin)
+        if not self.is_stopped:
+            before = own.settled
+            self._take(await own.finish(door), before, own, begin)
+        self._extra_work += own.work
+
+    async def _step(self, door: Door, scan: FieldScan, begin: int) -> None:
         while not self.is_stopped:
-            before = self._scan.settled
-            found = await self._scan.step(door)
+            before = scan.settled
+            found = await scan.step(door)
             if found is None:
                 break
-            self._take(found, before)
-        if self.is_stopped or self.is_held:
-            return ""
-        return self._leave(self._may_leave())
+            self._take(found, before, scan, begin)
 
-    async def finish(self, door: Door) -> str:
+    async def feed(self, door: Door, piece: str) -> list[Piece]:
+        """What may leave after one more piece of the last block; may be empty."""
+        self._take_piece(piece)
+        await self._step(door, self._scan, 0)
+        if self._own is not None:
+            await self._step(door, self._own, self._begins[-1])
+        if self.is_stopped or self.is_held:
+            return []
+        return self._leave_to(self._may_leave())
+
+    async def finish(self, door: Door) -> list[Piece]:
         """What may still leave: the text is over. A text that is stopped leaves up to where it stops."""
         if not self.is_stopped and not self._scan.is_over:
             before = self._scan.settled
             found = await self._scan.finish(door)
-            self._take(found, before)
+            self._take(found, before, self._scan, 0)
+        if not self.is_stopped:
+            await self._end_block(door)
         end = self.length if self.stop_at is None else self.stop_at
-        rest = self._leave(max(end, self.released))
-        return rest + (self._restorer.finish() if self._restorer is not None else "")
+        out = self._leave_to(max(end, self.released))
+        rest = self._restorer.finish() if self._restorer is not None else ""
+        return [*out, (self._block_at(self.released), rest)] if rest else out
+
+    def _block_at(self, place: int) -> int:
+        """The number of the block in which the text up to a place ends."""
+        return max(0, bisect_left(self._begins, place) - 1)
+
+    def _leave_to(self, end: int) -> list[Piece]:
+        """The text up to a place, cut into its blocks: what runs over an edge is rewritten on both sides."""
+        out: list[Piece] = []
+        while self.released < end:
+            number = bisect_right(self._begins, self.released) - 1
+            is_last = number + 1 == len(self._begins)
+            edge = end if is_last else min(end, self._begins[number + 1])
+            text = self._leave(edge, number)
+            if not is_last and edge == self._begins[number + 1] and self._restorer is not None:
+                text += self._restorer.finish()
+            out.append((number, text))
+        return out
 
     def _take_piece(self, piece: str) -> None:
         self._pieces.append(piece)
         self._kept += piece
         self._scan.add(piece)
+        if self._own is not None:
+            self._own.add(piece)
 
-    def _take(self, found: Sequence[Finding], before: int) -> None:
-        """What a frame says: marks, or the place where the text stops."""
+    def _take(self, found: Sequence[Finding], before: int, scan: FieldScan, begin: int) -> None:
+        """What a frame says: marks, or the place where the text stops. `begin` is where its scan begins."""
         if self.is_audit:
             return
         for finding in found:
             place = finding.location
-            verdict = self._judge(finding, self._scan.text(place.start, place.end))
-            if verdict.is_stop and (self.stop_at is None or place.start < self.stop_at):
-                self.stop_at, self.is_taken_out = place.start, verdict.is_taken_out
+            start, end = place.start + begin, place.end + begin
+            verdict = self._judge(finding, scan.text(place.start, place.end))
+            if verdict.is_stop and (self.stop_at is None or start < self.stop_at):
+                self.stop_at, self.is_taken_out = start, verdict.is_taken_out
             elif verdict.mark is not None:
-                self._marks.append(verdict.mark)
-            if (verdict.is_stop or verdict.mark is not None) and place.start < self.released:
-                self.escaped += min(place.end, self.released) - place.start
-        if self.stop_at is None and (self._scan.is_overlong or self._scan.is_refused):
-            self.stop_at = before
+                self._marks.append(msgspec.structs.replace(verdict.mark, start=start, end=end))
+            if (verdict.is_stop or verdict.mark is not None) and start < self.released:
+                self.escaped += min(end, self.released) - start
+        if self.stop_at is None and (scan.is_overlong or scan.is_refused):
+            self.stop_at = begin + before
         if self.is_stopped:
             self._scan.stop()
+            if self._own is not None:
+                self._own.stop()
 
     def _may_leave(self) -> int:
         if self.is_audit:
             return self.length
         end = max(self._scan.settled, self._scan.cleared())
+        if self._own is not None:
+            end = min(end, self._begins[-1] + max(self._own.settled, self._own.cleared()))
         if self._streaming.guarantee is Guarantee.BOUNDED:
             forced = self.length - self._streaming.hold_back
             self.undecided += max(0, forced - max(end, self.released))
             end = max(end, forced)
-        return end
+        return end if self._held_from is None else min(end, self._held_from)
 
-    def _leave(self, end: int) -> str:
+    def _leave(self, end: int, number: int) -> str:
         count = end - self.released
-        if count <= 0:
-            return ""
         text, self._kept = self._kept[:count], self._kept[count:]
         marks = [
             msgspec.structs.replace(
@@ -158,5 +242,6 @@ class TextStream:
         self._marks = [mark for mark in self._marks if mark.end > end]
         self.released = end
         shown = self._redact(text, marks) if marks else text
-        self.is_changed = self.is_changed or shown != text
+        if shown != text:
+            self.changed.add(number)
         return shown if self._restorer is None else self._restorer.feed(shown)

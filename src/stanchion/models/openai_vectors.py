@@ -234,7 +234,7 @@ def _asked(parts: tuple[Part, ...], fields: JsonObject, extras: JsonObject) -> R
     if len(parts) > _MAX_INPUTS:
         raise WireError(f"input: at most {_MAX_INPUTS} are taken at once.", hint="Send several requests.")
     model = as_text(fields.get("model"), "model")
-    messages = (Message(role=Role.USER, parts=parts),)
+    messages = tuple([Message(role=Role.USER, parts=(part,)) for part in parts])  # inputs are no one text
     return Request(interaction=Interaction(messages=messages, model=model), extras=extras)
 
 

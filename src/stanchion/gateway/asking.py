@@ -17,6 +17,7 @@ from stanchion.gateway.permits import stand_again, standing_of, take_over
 from stanchion.gateway.ports import Outcome, Refused, UpstreamTry
 from stanchion.gateway.trace_facts import traceparent_of, try_span
 from stanchion.gateway.upstream import Question, Route
+from stanchion.gateway.upstream_fields import plain_events, plain_reply
 from stanchion.models.events import events_of
 
 _OUR_FAULT = frozenset({400, 404, 405, 409, 413, 415, 422})  # another provider would not like it either
@@ -48,7 +49,7 @@ async def ask(exchange: Exchange, route: Route, question: Question) -> Reply:
             raise
         else:
             chain.answered(here)
-            return reply
+            return plain_reply(reply, here.name)
     raise chain.refusal()
 
 
@@ -71,7 +72,7 @@ async def stream(
             try:
                 async for batch in source:
                     has_begun, is_whole = True, isinstance(batch[-1], End)
-                    yield batch
+                    yield plain_events(batch, here.name)
             except _ERRORS as error:
                 chain.failed(here, error)
                 if has_begun:

@@ -108,8 +108,14 @@ def _wrong(where: str, wanted: str, value: Any) -> WireError:
 
 
 def slug(value: Any) -> str | None:
-    """An error code that is safe to show: letters, digits and `_.-[]` only, at most 64; else None."""
+    """An error code that is safe to show, else None: words of letters with `_.-[]`, at most 64 characters.
+
+    At most four digits, and none beside capital letters: a key or a card's number is no error code.
+    """
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    digits = sum(character.isdigit() for character in text)
+    if digits > 4 or (digits and any(character.isupper() for character in text)):
+        return None
     return text if _SLUG.match(text) else None
 
 

@@ -105,8 +105,8 @@ def test_calls_one_at_a_time_are_asked_for_in_each_way() -> None:
 @pytest.mark.parametrize(
     ("surface", "upstream", "fields", "lost"),
     [
-        (CHAT, MESSAGES, {"logprobs": True, "seed": 3, "temperature": 1.5},
-            {"logprobs": 1, "seed": 1, "temperature": 1}),
+        (CHAT, MESSAGES, {"frequency_penalty": 1.0, "seed": 3, "temperature": 1.5},
+            {"frequency_penalty": 1, "seed": 1, "temperature": 1}),
         (CHAT, RESPONSES, {"seed": 3, "frequency_penalty": 1.0}, {"seed": 1, "frequency_penalty": 1}),
         (MESSAGES, CHAT, {"top_k": 3, "thinking": {"type": "adaptive"}}, {"top_k": 1, "thinking": 1}),
         (RESPONSES, MESSAGES, {"include": ["x"], "reasoning": {"summary": "auto"}},

@@ -39,6 +39,7 @@ from stanchion.models.wire import (
     as_list,
     as_object,
     as_text,
+    maybe_flag,
     maybe_int,
     maybe_number,
     maybe_text,
@@ -85,7 +86,7 @@ def decode_request(body: Any) -> Request:
         model=as_text(fields.get("model"), "model"),
         sampling=_decode_sampling(fields, extras),
     )
-    is_stream = fields.get("stream") is True
+    is_stream = maybe_flag(fields.get("stream"), "stream")
     return Request(interaction=interaction, stream=is_stream, include_usage=True, extras=extras)
 
 

@@ -44,6 +44,7 @@ from stanchion.models.wire import (
     as_text,
     data_url,
     location_of,
+    maybe_flag,
     maybe_int,
     maybe_number,
     maybe_text,
@@ -113,7 +114,7 @@ def decode_request(body: Any) -> Request:
     )
     return Request(
         interaction=interaction,
-        stream=fields.get("stream") is True,
+        stream=maybe_flag(fields.get("stream"), "stream"),
         include_usage=options.get("include_usage") is True,
         extras=extras,
     )

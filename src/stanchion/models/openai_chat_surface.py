@@ -9,7 +9,7 @@ from stanchion.models import openai, openai_errors
 from stanchion.models.foreign import without_foreign
 from stanchion.models.openai_answers import ChunkEncoder, encode_response
 from stanchion.models.surface import StreamEncoder, asked_model, custom_tools, encode_json, frame
-from stanchion.models.wire import JsonObject, Request
+from stanchion.models.wire import JsonObject, Request, as_object, without_logprobs
 
 NAME = "openai.chat"
 _DONE = b"data: [DONE]\n\n"
@@ -86,6 +86,7 @@ class ChatSurface:
 
     def decode_request(self, body: Any) -> Request:
         """A chat completions request; see `openai.decode_request`."""
+        without_logprobs(as_object(body, "body"))
         return openai.decode_request(body)
 
     def encode_reply(self, reply: Reply, *, asked: Request, response_id: str, created: int) -> JsonObject:

@@ -52,6 +52,7 @@ from stanchion.models.wire import (
     as_list,
     as_object,
     as_text,
+    maybe_flag,
     maybe_int,
     maybe_number,
     maybe_text,
@@ -112,7 +113,7 @@ def decode_request(body: Any, *, rules: StateRules = STRICT) -> Request:
         model=as_text(fields.get("model"), "model"),
         sampling=_decode_sampling(fields, extras),
     )
-    is_stream = fields.get("stream") is True
+    is_stream = maybe_flag(fields.get("stream"), "stream")
     return Request(interaction=interaction, stream=is_stream, include_usage=True, extras=extras)
 
 

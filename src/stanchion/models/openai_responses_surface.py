@@ -10,7 +10,7 @@ from stanchion.models.openai_responses import STRICT, StateRules, decode_request
 from stanchion.models.openai_responses_parts import API
 from stanchion.models.openai_responses_stream import ResponseStream, encode_response
 from stanchion.models.surface import StreamEncoder
-from stanchion.models.wire import JsonObject, Request
+from stanchion.models.wire import JsonObject, Request, as_object, without_logprobs
 
 NAME = API
 
@@ -26,6 +26,7 @@ class ResponsesSurface:
 
     def decode_request(self, body: Any) -> Request:
         """A responses request; see `openai_responses.decode_request`."""
+        without_logprobs(as_object(body, "body"))
         return decode_request(body, rules=self._rules)
 
     def encode_reply(self, reply: Reply, *, asked: Request, response_id: str, created: int) -> JsonObject:

@@ -95,6 +95,25 @@ def maybe_int(value: Any, where: str) -> int | None:
     return value
 
 
+def maybe_flag(value: Any, where: str) -> bool:
+    """The value as true or false; absent and null are false."""
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise _wrong(where, "true or false", value)
+    return value
+
+
+def without_logprobs(fields: JsonObject) -> None:
+    """Refuse a request for the tokens beside the answer: they are words of it that nothing checks."""
+    for name in ("logprobs", "top_logprobs"):
+        if fields.get(name) not in (None, False, 0):
+            raise WireError(
+                f"{name}: the tokens of an answer are not given, since they would pass unchecked.",
+                hint="Leave it out.",
+            )
+
+
 def texts(value: Any, where: str) -> tuple[str, ...]:
     """A string or a list of strings, as a tuple."""
     if isinstance(value, str):

@@ -119,7 +119,7 @@ def test_a_tool_call_waits_and_the_ticket_brings_it(fleet, stream):
     ticket = ticket_in(words)
     again = {"x-stanchion-ticket": ticket}
     assert call(**again)[1:] == ([], "content_filter")
-    assert "refund" in fleet.cli("approvals", "show", ticket)
+    assert "refund" in fleet.cli("approvals", "show", ticket, "--as", "ann")
     fleet.cli("approvals", "approve", ticket, "--as", "ann")
     assert call(**again)[1:] == (["refund"], "tool_calls")
     with client(fleet, "canned", **again) as api, pytest.raises(openai.NotFoundError):
@@ -194,10 +194,12 @@ def test_a_fallback_that_is_a_person_answers_with_a_note(fleet, stream):
             model="lost", messages=[{"role": "user", "content": "Where is my parcel?"}], stream=stream
         )
     ticket = raw.headers["x-stanchion-ticket"]
-    assert "Where is my parcel?" in fleet.cli("approvals", "show", ticket)
+    assert "Where is my parcel?" in fleet.cli("approvals", "show", ticket, "--as", "ann")
     fleet.cli("approvals", "approve", ticket, "--as", "ann", "--note", "It comes on Monday.")
     with client(fleet, **{"x-stanchion-ticket": ticket}) as api:
-        assert ask(api, "Where?", model="lost").choices[0].message.content == "It comes on Monday."
+        assert (
+            ask(api, "Where is my parcel?", model="lost").choices[0].message.content == "It comes on Monday."
+        )
 
 
 # --- the effect `route` -------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def show(
     ctx: typer.Context,
     ticket: TicketArgument,
     database: DatabaseOption = None,
+    person: AsOption = None,
     output_format: FormatOption = OutputFormat.TEXT,
 ) -> None:
     """Show a ticket with what it is about. This opens what is sealed, so it takes an approver.
@@ -80,7 +81,7 @@ def show(
     from stanchion.gateway.actor import Permission
 
     with _queue(ctx, database) as (plane, queue):
-        who(plane, None, Permission.APPROVE)
+        who(plane, person, Permission.APPROVE)
         found, subject = queue.get(ticket), queue.subject(ticket)
     if output_format is OutputFormat.JSON:
         print_json({"ticket": found, "subject": subject})

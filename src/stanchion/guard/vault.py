@@ -1,4 +1,4 @@
-"""A reversible vault: the model sees `<EMAIL_1_k3f9>`, the user gets the address back.
+"""A reversible vault: the model sees `<EMAIL_1_k3f9wm6m2qvxz>`, the user gets the address back.
 
 Values are kept under AES-256-GCM with a key of their own session, derived (HKDF-SHA-256) from the keeper's
 master key and a random salt. A token carries a tag made with that key: the same value gives the same

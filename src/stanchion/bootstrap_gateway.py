@@ -319,19 +319,18 @@ def make_gateway(
 
     Raises:
         FilesError, UsageError: for files that cannot be used.
-        UnavailableError: when the records cannot be opened.
+        UnavailableError: when the records cannot be opened, and no state on disk says what to obey meanwhile.
     """
     from stanchion.bootstrap_control import make_replica_plane, make_upstream_secrets
     from stanchion.gateway.gateway_file import is_loopback, split_address
     from stanchion.gateway.pages import make_pages
-    from stanchion.store.database import open_database
 
     settings, clock = sources.settings, clock or SystemClock()
     model, _, _ = gateway_model(sources)
     metrics, tracing = _telemetry(sources, model, worker=worker)
     address = sources.listen or model.listen
     with ExitStack() as undo:
-        database = open_database(settings.store_url.reveal())
+        database = _database(settings)
         undo.callback(database.close)
         recorder = _recorder(database, model, settings.state_dir, worker=worker, clock=clock)
         is_local = is_loopback(split_address(address)[0])
@@ -351,7 +350,9 @@ def make_gateway(
         gateway = _application(maker.make())
         undo.pop_all()
     gauges = metrics.gauges = _gauges(gateway, recorder, replica, clock=clock)
-    gateway.pages.update(make_pages(gateway, recorder, metrics=metrics.exposition))
+    gateway.pages.update(
+        make_pages(gateway, recorder, metrics=metrics.exposition, troubles=replica.watch.troubles)
+    )
     recorder.start()
     maker.secrets.start()
     return GatewayProcess(
@@ -367,6 +368,14 @@ def make_gateway(
         gauges=gauges,
         tracing=tracing,
     )
+
+
+def _database(settings: Settings) -> Database:
+    """The database; one that is away is waited for where the disk says what to obey meanwhile."""
+    from stanchion.gateway.control_disk import ControlDisk
+    from stanchion.store.database import open_database
+
+    return open_database(settings.store_url.reveal(), waits=ControlDisk(settings.state_dir).has_state())
 
 
 def _application(live: Live) -> Gateway:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -38,6 +39,9 @@ class _Supervisor:
         self._slots: dict[int, int] = {}
         self._began: dict[int, float] = {}
         self._is_stopping = False
+        self._ready = os.pipe()  # a worker that serves says so
+        os.set_blocking(self._ready[0], False)
+        self._has_served = False
 
     def run(self, workers: int) -> int:
         folder = self._sources.metrics_folder
@@ -60,7 +64,7 @@ class _Supervisor:
             if folder is not None:
                 forget_worker(folder, slot)
             ended = os.waitstatus_to_exitcode(status)
-            if ended == ExitCode.USAGE:
+            if ended == ExitCode.USAGE or (ended == ExitCode.NOT_JUDGED and not self._served()):
                 code = ended
                 self._stop(signal.SIGTERM)
             if self._is_stopping:
@@ -72,6 +76,12 @@ class _Supervisor:
             if not self._is_stopping:
                 self._start(slot)
         return code
+
+    def _served(self) -> bool:
+        """Whether any worker ever served; when none could, the next one could not either."""
+        with contextlib.suppress(BlockingIOError):
+            self._has_served = bool(os.read(self._ready[0], 4096)) or self._has_served
+        return self._has_served
 
     def _start(self, slot: int) -> None:
         sys.stdout.flush()
@@ -95,6 +105,7 @@ class _Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             console = err_console()
             process = make_process(self._sources, console, is_quiet=self._is_quiet, worker=slot)
+            os.write(self._ready[1], b".")
             if slot == 0:
                 greet(console, process, shown_address(self._bound))
             run_process(process, self._options, self._bound, parent=parent)

@@ -29,12 +29,16 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class DiskState(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `mark` None with `is_damaged`: there is a mark that cannot be read."""
+    """What was found. `mark` None with `is_damaged`: there is a mark that cannot be read.
+
+    `was_absent`: the authority once said that nothing was decided, and nothing was heard since.
+    """
 
     envelope: bytes | None = None
     mark: Mark | None = None
     is_damaged: bool = False
     reason: str = ""
+    was_absent: bool = False
 
 
 class ControlDisk:
@@ -66,7 +70,24 @@ class ControlDisk:
             envelope = _read(self.path(kind), MAX_ENVELOPE_BYTES)
         except (OSError, msgspec.DecodeError, ValueError) as error:
             return DiskState(is_damaged=True, reason=f"{type(error).__name__} in {self.folder}")
-        return DiskState(envelope=envelope, mark=mark)
+        return DiskState(envelope=envelope, mark=mark, was_absent=self._absent_path(kind).exists())
+
+    def has_state(self) -> bool:
+        """Whether anything is known here without a database."""
+        return any(
+            self.path(kind).exists() or self.mark_path(kind).exists() or self._absent_path(kind).exists()
+            for kind in ControlKind
+        )
+
+    def note_absent(self, kind: ControlKind) -> None:
+        """Remember that nothing was ever decided, so that a restart without the database knows it, too."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._locked():
+            if not self.mark_path(kind).exists() and not self.path(kind).exists():
+                write_private(self._absent_path(kind), b"")
+
+    def _absent_path(self, kind: ControlKind) -> Path:
+        return self.folder / f"{kind.value}.none"
 
     def store(self, kind: ControlKind, envelope: bytes, *, mark: Mark) -> None:
         """Keep a document unless a newer one is there; durable when this returns.
@@ -84,6 +105,7 @@ class ControlDisk:
                 return
             if known is not None and known.version == mark.version and self._holds(kind, envelope):
                 return
+            self._absent_path(kind).unlink(missing_ok=True)
             write_private(self.path(kind), envelope)
             write_private(self.mark_path(kind), msgspec.json.encode(mark))
 

@@ -8,6 +8,7 @@ document that cannot be verified, a decision was made that this replica cannot r
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -143,6 +144,9 @@ class ControlReader:
         """The authority has no document of this kind; a known one stands nevertheless."""
         with self._lock:
             now = self._standing[kind]
+            if now.trust is Trust.UNKNOWN and source == "database":
+                with contextlib.suppress(OSError):
+                    self.disk.note_absent(kind)
             if now.trust is Trust.UNKNOWN or (now.trust is Trust.NONE):
                 self._set(
                     kind, trust=Trust.NONE, version=0, source=source, reason="", heard_at_us=self._now()
@@ -183,7 +187,7 @@ class ControlReader:
             if mark is not None:
                 self._mark_seen[kind] = mark.version
                 self._fail(kind, f"version {mark.version} was obeyed here, and its document is gone")
-            elif not self._has_database:
+            elif not self._has_database or found.was_absent:
                 self.absent(kind, source="file")
             return
         try:

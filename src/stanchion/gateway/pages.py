@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from stanchion.gateway.access import presented
@@ -22,9 +22,16 @@ _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
 
 def make_pages(
-    gateway: Gateway, recorder: Recorder | None = None, *, metrics: MetricsText | None = None
+    gateway: Gateway,
+    recorder: Recorder | None = None,
+    *,
+    metrics: MetricsText | None = None,
+    troubles: Mapping[str, str] | None = None,
 ) -> dict[str, Page]:
-    """The pages by path; each is asked with the configuration and the ASGI scope."""
+    """The pages by path; each is asked with the configuration and the ASGI scope.
+
+    `troubles` is what does not work for now of the ways to hear of decisions, as ControlWatch keeps it.
+    """
 
     def health(live: Live, scope: Scope) -> tuple[int, Any]:
         return 200, {"status": "alive"}
@@ -33,13 +40,14 @@ def make_pages(
         unprotected = sorted(
             name for name, feature in live.features.items() if feature.guard_state != "protecting"
         )
-        status, troubles = readiness(live, is_draining=gateway.is_draining, recorder=recorder)
+        away = (troubles or {}).get("database", "")
+        status, why = readiness(live, is_draining=gateway.is_draining, recorder=recorder, away=away)
         code = 503 if status in ("draining", "unready") else 200
         if not (is_from_here(scope) or is_known_caller(live, scope)):
             return code, {"status": status}
         said: dict[str, Any] = {
             "status": status,
-            "why": troubles,
+            "why": why,
             "configuration": live.digest,
             "in_flight": gateway.in_flight,
             "unprotected_features": unprotected,
@@ -103,7 +111,9 @@ def _metrics(text: MetricsText | None) -> Page:
     return page
 
 
-def readiness(live: Live, *, is_draining: bool, recorder: Recorder | None) -> tuple[str, list[str]]:
+def readiness(
+    live: Live, *, is_draining: bool, recorder: Recorder | None, away: str = ""
+) -> tuple[str, list[str]]:
     """What a probe is told, and why: `ready`, `degraded`, `unready` or `draining`.
 
     Records that wait beside the store make it `degraded`, unless every feature answers only once its record
@@ -113,10 +123,11 @@ def readiness(live: Live, *, is_draining: bool, recorder: Recorder | None) -> tu
         return "draining", []
     troubles: list[str] = []
     status = "ready"
-    if recorder is not None and not (health := recorder.health()).is_writing:
+    trouble = away or ("" if recorder is None else recorder.health().trouble)
+    if trouble:
         is_unready = all(feature.records_first for feature in live.features.values())
         status = "unready" if is_unready else "degraded"
-        troubles.append(f"records wait beside the store: {health.trouble}")
+        troubles.append(f"the store is away, and records wait beside it: {trouble}")
     switches = live.parts.switches
     if switches is not None and switches.version < 0:
         status = "unready"

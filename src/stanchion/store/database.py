@@ -5,10 +5,13 @@ SQLAlchemy loads when a database is opened, not before.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+from stanchion.core.errors import UnavailableError
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -22,6 +25,30 @@ class Database:
     def __init__(self, engine: sa.Engine, *, is_read_only: bool) -> None:
         self._engine = engine
         self.is_read_only = is_read_only
+        self._is_checked = False
+        self._checking = threading.Lock()
+        self._checker = 0
+
+    def check(self) -> None:
+        """See that it is there and at the newest version; until that was so, every transaction asks first.
+
+        Raises:
+            UnavailableError: when it cannot be reached, or is newer than this code.
+        """
+        from stanchion.store.schema_version import is_at_newest_file
+
+        with self._checking:
+            if self._is_checked:
+                return
+            self._checker = threading.get_ident()
+            try:
+                with self.read() as connection:
+                    is_newest = is_at_newest_file(connection)
+                if not is_newest:
+                    _migrate(self)
+                self._is_checked = True
+            finally:
+                self._checker = 0
 
     @property
     def dialect(self) -> Literal["sqlite", "postgresql"]:
@@ -60,6 +87,8 @@ class Database:
 
         from stanchion.store.failures import translate
 
+        if not self._is_checked and self._checker != threading.get_ident():
+            self.check()
         try:
             with (
                 self._engine.connect().execution_options(stanchion_write=is_write) as connection,
@@ -97,12 +126,13 @@ class Database:
 
 
 def open_database(
-    url: str | Path, *, is_read_only: bool = False, lock_wait_s: float = LOCK_WAIT_S
+    url: str | Path, *, is_read_only: bool = False, lock_wait_s: float = LOCK_WAIT_S, waits: bool = False
 ) -> Database:
     """Open the database at `sqlite:///path`, `postgresql://...` or a plain path; migrate it if it is behind.
 
     A SQLite file and its folder are made when absent, readable by their owner only. A read-only database is
-    not made and not migrated. `lock_wait_s` is how long a writer waits for another one.
+    not made and not migrated. `lock_wait_s` is how long a writer waits for another one. With `waits` one that
+    does not answer is no error here: each transaction tries again to reach and migrate it.
 
     Raises:
         UsageError: for an address that cannot be used, or a missing file when read-only.
@@ -111,16 +141,16 @@ def open_database(
         IntegrityError: when the file is damaged.
     """
     from stanchion.store.engine import make_engine
-    from stanchion.store.schema_version import is_at_newest_file
 
     address = f"sqlite:///{url}" if isinstance(url, Path) or "://" not in url else url
     engine = make_engine(address, is_read_only=is_read_only, lock_wait_s=lock_wait_s)
     database = Database(engine, is_read_only=is_read_only)
     try:
-        with database.read() as connection:
-            is_newest = is_at_newest_file(connection)
-        if not is_newest:
-            _migrate(database)
+        database.check()
+    except UnavailableError:
+        if not waits:
+            database.close()
+            raise
     except BaseException:
         database.close()
         raise

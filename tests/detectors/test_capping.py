@@ -1,4 +1,4 @@
-"""More suspect places than a detector tells apart: one finding covers the rest, and a redaction reaches them."""
+"""More suspect places than a detector tells apart: one finding covers the rest, so redaction reaches them."""
 
 from __future__ import annotations
 

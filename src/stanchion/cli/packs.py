@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from stanchion.detectors.pack_file import PackManifest
     from stanchion.detectors.packs import InstalledPack, PackStore
 
-app = typer.Typer(help="Install and enable signed content packs.", rich_markup_mode=None, add_completion=False)
+app = typer.Typer(
+    help="Install and enable signed content packs.", rich_markup_mode=None, add_completion=False
+)
 NameArgument = Annotated[str, typer.Argument(help="The pack's name.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and say what would be done.")]
 

@@ -365,7 +365,7 @@ def test_a_call_of_a_switched_off_tool_is_refused_even_with_a_ticket(fleet, stre
     try:
         for headers in ({}, {"x-stanchion-ticket": ticket}):
             with client(fleet, "agent", **headers) as api:
-                answer = ask(api, "A refund.", stream=stream)
+                answer = ask(api, "A refund.", stream=stream, tools=TOOLS)
                 if not stream:
                     answer = answer.choices[0]
                     found = answer.message.content, answer.message.tool_calls or [], answer.finish_reason

@@ -275,7 +275,7 @@ def test_a_finding_without_extent_cannot_be_redacted_so_it_blocks() -> None:
     [
         (Media(media_type="image/png", origin=Origin.USER, digest="d"), "media"),
         (Opaque(kind="video", payload={"a": 1}), "opaque"),
-        (Reasoning(text="", signature="s", redacted=True), "redacted_reasoning"),
+        (Reasoning(text="", signature="c2VhbGVk" * 20, redacted=True), "redacted_reasoning"),
     ],
 )
 @pytest.mark.parametrize("handling", list(Handling))

@@ -76,7 +76,8 @@ class RolloutStore:
             row = connection.execute(mine).first()
             if row is None:
                 values = self._values(_fresh(experiment, revision=1), by="system", reason="started")
-                if connection.execute(insert_if_new(connection, t).values(values)).rowcount:
+                made = insert_if_new(connection, t).values(values).returning(t.c.experiment)
+                if connection.execute(made).first() is not None:  # a driver need not count what it inserts
                     fresh = _fresh(experiment, revision=1)
                     self._audit(connection, "rollout.started", fresh, by="system", reason="started")
                 row = connection.execute(mine).one()  # another worker may have been first

@@ -23,6 +23,7 @@ import pytest
 from pattern_cache import give_patterns
 
 ROOT = Path(__file__).parents[1]
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OPENING = re.compile(r"^[ \t]*```([^\n]*)\n.*?^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -94,6 +95,7 @@ def test_commands_and_code_of_a_page_work(
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", PATH)  # what a block starts is the program of this environment
     names: dict[str, Any] = {}
     for language, block in blocks(page):
         if language == "bash":
@@ -115,7 +117,7 @@ def run_bash(block: str, *, folder: Path) -> None:
         ["bash", "-uo", "pipefail", "-c", "".join(command + tell for command in asked)],
         cwd=folder,
         env={
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": PATH,
             "HOME": str(folder / "home"),
             "LANG": "C.UTF-8",
             "http_proxy": "http://127.0.0.1:9",

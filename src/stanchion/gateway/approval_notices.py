@@ -10,8 +10,9 @@ import contextlib
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
-from stanchion.core.errors import StanchionError
+from stanchion.core.errors import MissingExtraError, StanchionError
 from stanchion.gateway.approvals import ApprovalQueue, Ticket
+from stanchion.gateway.redis_driver import redis_driver
 from stanchion.gateway.webhook import Webhook
 
 CHANNEL = "stanchion_approvals"
@@ -80,9 +81,7 @@ class FleetNotices(LocalNotices):
         await asyncio.gather(*listening)
 
     async def _listen_redis(self) -> None:
-        from redis.asyncio import Redis
-
-        async with Redis.from_url(self._redis_url) as client:
+        async with redis_driver().asyncio.Redis.from_url(self._redis_url) as client:
             await listen_redis(client, _Heard(self))
 
 
@@ -116,10 +115,10 @@ def tell_redis(url: str, ticket: str) -> None:
     from stanchion.gateway.control_announce import redis_client
 
     try:
-        from redis.exceptions import RedisError
-    except ModuleNotFoundError:
+        redis = redis_driver()
+    except MissingExtraError:
         return
-    with contextlib.suppress(RedisError, OSError), redis_client(url) as client:
+    with contextlib.suppress(redis.RedisError, OSError), redis_client(url) as client:
         client.publish(CHANNEL, ticket)
 
 
@@ -138,10 +137,9 @@ async def listen_postgres(url: str, notices: LocalNotices) -> None:
 
 async def listen_redis(client: Any, notices: Tells) -> None:
     """Pass on what other processes publish in Redis, until cancelled."""
-    from redis.exceptions import RedisError
-
+    redis_error = redis_driver().RedisError
     while True:
-        with contextlib.suppress(RedisError, OSError):
+        with contextlib.suppress(redis_error, OSError):
             async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
                 await pubsub.subscribe(CHANNEL)
                 async for message in pubsub.listen():
@@ -152,9 +150,7 @@ async def listen_redis(client: Any, notices: Tells) -> None:
 
 async def publish_redis(client: Any, ticket: str) -> None:
     """Tell the listeners in Redis; its failure harms nobody who polls."""
-    from redis.exceptions import RedisError
-
-    with contextlib.suppress(RedisError, OSError):
+    with contextlib.suppress(redis_driver().RedisError, OSError):
         await client.publish(CHANNEL, ticket)
 
 

@@ -12,18 +12,16 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from stanchion.core.clock import Clock
-from stanchion.core.errors import MissingExtraError, StanchionError
+from stanchion.core.errors import StanchionError
 from stanchion.gateway.control_disk import ControlDisk, Mark
 from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.control_reader import ControlReader
 from stanchion.gateway.control_store import Published
+from stanchion.gateway.redis_driver import redis_driver
 from stanchion.store.times import to_us
-
-if TYPE_CHECKING:
-    import redis
 
 REDIS_CHANNEL = "stanchion:control"
 REDIS_WAIT_S = 1.0
@@ -95,13 +93,11 @@ class RedisWay:
 
     def tell(self, kind: ControlKind, version: int, envelope: bytes) -> None:
         """Keep it if it is newer, and publish it."""
-        import redis
-
         try:
             with redis_client(self._url) as client:
                 keys = (redis_key(kind), REDIS_CHANNEL)
                 client.eval(_SET_IF_NEWER, 2, *keys, version, envelope, kind.value)
-        except redis.RedisError as error:
+        except redis_driver().RedisError as error:
             raise OSError(f"{type(error).__name__}") from None  # its text may hold the address
 
 
@@ -127,20 +123,15 @@ def redis_key(kind: ControlKind) -> str:
     return f"stanchion:control:{kind.value}"
 
 
-def redis_client(url: str) -> redis.Redis:
+def redis_client(url: str) -> Any:
     """A client with short deadlines.
 
     Raises:
         MissingExtraError: without the driver.
     """
-    try:
-        import redis
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Redis", "redis") from error
-    client: Any = redis.Redis.from_url(
+    return redis_driver().Redis.from_url(
         url, socket_timeout=REDIS_WAIT_S, socket_connect_timeout=REDIS_WAIT_S, protocol=3
     )
-    return client  # type: ignore[no-any-return]
 
 
 # --- nudges on one host ---------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from stanchion.gateway.control_announce import (
 from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.control_reader import ControlReader, Trust
 from stanchion.gateway.control_store import CHANNEL, ControlStore
+from stanchion.gateway.redis_driver import redis_driver
 from stanchion.gateway.replicas import HEARTBEAT_S, Replica, Replicas
 from stanchion.gateway.switches import SwitchBoard
 from stanchion.store.times import to_us
@@ -254,11 +255,9 @@ class ControlWatch:
 
     def _listen_to_redis(self) -> None:
         with redis_client(self._sources.redis_url) as client:
-            import redis
-
             try:
                 self._hear_redis(client)
-            except redis.RedisError as error:
+            except redis_driver().RedisError as error:
                 raise UnavailableError(f"Redis stopped ({type(error).__name__}).") from None
 
     def _hear_redis(self, client: Any) -> None:

@@ -10,9 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from stanchion.core.errors import MissingExtraError, UnavailableError
+from stanchion.core.errors import UnavailableError
 from stanchion.files.references import Secret
 from stanchion.gateway.ledger import CONCURRENCY_RETRY_S, Charge, Refusal, retry_after
+from stanchion.gateway.redis_driver import redis_driver
 
 PREFIX = "{stanchion}:limits:"
 
@@ -98,11 +99,7 @@ def connect(url: Secret, *, timeout_s: float) -> Any:
     Raises:
         MissingExtraError: without the driver.
     """
-    try:
-        from redis.asyncio import Redis
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("Redis", "redis") from error
-    return Redis.from_url(
+    return redis_driver().asyncio.Redis.from_url(
         url.reveal(), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, decode_responses=True
     )
 
@@ -172,12 +169,10 @@ async def guarded(call: Awaitable[Any], *, timeout_s: float) -> Any:
     Raises:
         UnavailableError: when it does not answer as it must; the message holds no address.
     """
-    from redis.exceptions import RedisError
-
     try:
         async with asyncio.timeout(timeout_s):
             return await call
-    except (RedisError, OSError, TimeoutError) as error:
+    except (redis_driver().RedisError, OSError, TimeoutError) as error:
         raise UnavailableError(
             f"Redis did not answer within {timeout_s:g} s ({type(error).__name__}).",
             hint="Check that the server runs and can be reached.",

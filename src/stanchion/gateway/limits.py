@@ -25,6 +25,7 @@ from stanchion.gateway.ledger import Charge, Ledger, MemoryLedger, Refusal
 from stanchion.gateway.limits_file import LimitRule, LimitsSection
 from stanchion.gateway.penalties import Penalties
 from stanchion.gateway.ports import Outcome, Refused, RequestFacts
+from stanchion.gateway.redis_driver import redis_driver
 
 _RETRY_STORE_S = 1.0
 _MOST_TOKENS = 10**9
@@ -361,7 +362,6 @@ def make_limits(
 def _strike_storage(section: LimitsSection) -> tuple[Any, Any]:
     """A storage of `limits` in the same Redis, and the connections it uses, which are ours to close."""
     from limits.storage import storage_from_string
-    from redis.asyncio import ConnectionPool
 
     if section.redis_url is None:
         raise UsageError("storage redis needs `redis_url`.")
@@ -369,7 +369,9 @@ def _strike_storage(section: LimitsSection) -> tuple[Any, Any]:
     scheme, _, rest = url.partition("://")
     scheme = "redis+unix" if scheme == "unix" else scheme
     timeout_s = section.timeout_ms / 1000
-    pool: Any = ConnectionPool.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s)
+    pool: Any = redis_driver().asyncio.ConnectionPool.from_url(
+        url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+    )
     address = f"async+{scheme}://{rest}"
     return storage_from_string(address, implementation="redispy", connection_pool=pool), pool
 

@@ -89,6 +89,14 @@ class TestWithTheModel:
         assert "".join(e.text for e in events if isinstance(e, TextDelta)) == first.message.text
         assert isinstance(events[-1], End)
 
+    async def test_the_same_request_at_once_again_gives_the_same_answer(self, model: LocalModel) -> None:
+        """Among forty such questions, twelve got another answer when the whole prompt was reused."""
+        for n, text in enumerate(
+            ["How many days do I have?", "What is sold?", "Who are you?", "Tell a story."]
+        ):
+            twice = [(await answer(model, f"{text} {n}", tokens=24)).message.text for _ in range(2)]
+            assert twice[0] == twice[1]
+
     async def test_two_instances_at_once_give_the_answers_of_one(self, model: LocalModel) -> None:
         texts = ["How long?", "Who are you?", "What is sold?"]
         one = [(await answer(model, text, tokens=8)).message.text for text in texts]

@@ -162,7 +162,7 @@ class LocalModel:
             max_output_tokens=asked.max_output_tokens or self._options.max_output_tokens,
         )
         request = msgspec.structs.replace(interaction, sampling=sampling, model="")
-        return encode_request(request, stream=True, style=_STYLE) | {"cache_prompt": True}
+        return encode_request(request, stream=True, style=_STYLE)
 
 
 def _prompt_key(interaction: Interaction) -> str:
@@ -191,10 +191,15 @@ class _Generation:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._stopped = threading.Event()
 
-    def run(self, engine: Engine) -> None:
-        """In a worker thread: generate, passing on the chunks."""
+    def run(self, engine: Engine, *, can_reuse: bool) -> None:
+        """In a worker thread: generate, passing on the chunks.
+
+        `can_reuse` lets the engine keep what it knows of a prompt that begins alike. Of the very same prompt
+        one token would be left to read, which other arithmetic does than several: other last digits, and at
+        temperature 0 now and then another word.
+        """
         if not self._stopped.is_set():
-            engine.generate(self._body, self._pass_on)
+            engine.generate(self._body | {"cache_prompt": can_reuse}, self._pass_on)
 
     def ended(self, job: Future[None]) -> None:
         """When the job is over, in whatever way: pass that on too."""
@@ -285,9 +290,10 @@ class _EnginePool:
         with self._lock:
             engine = max(self._free, key=lambda e: _common_prefix(e.last_prompt, prompt))
             self._free.remove(engine)
+        is_repeated = engine.last_prompt.split() == prompt.split()
         engine.last_prompt = prompt
         try:
-            generation.run(engine)
+            generation.run(engine, can_reuse=not is_repeated)
         finally:
             with self._lock:
                 self._free.append(engine)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
         GuardTargetModel,
         LocalTargetModel,
     )
+    from stanchion.gateway.approval_views import TicketViews
+    from stanchion.gateway.approvals import ApprovalQueue
     from stanchion.guard.pipeline import Guard
+    from stanchion.store.database import Database
 
 WITHHELD = "[withheld]"
 ANSWERS_FILE = "answers.sqlite"
@@ -82,6 +85,16 @@ def make_scrub(settings: Settings, *, registry: Registry | None = None) -> Calla
         return checked.text if checked.allowed else WITHHELD
 
     return scrub
+
+
+def make_ticket_views(settings: Settings, queue: ApprovalQueue, database: Database) -> TicketViews:
+    """How people look at what is parked: masked as the packaged policy `scrub` says."""
+    from stanchion.gateway.approval_views import TicketViews
+    from stanchion.guard.masked_view import Masker
+
+    return TicketViews(
+        queue, database, clock=SystemClock(), masker=lambda: Masker(make_guard("scrub", settings))
+    )
 
 
 def make_answer_cache(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stanchion.config import Settings
     from stanchion.gateway.access import KeyAccess
     from stanchion.gateway.admission import AdmissionList, Ungated
+    from stanchion.gateway.approval_views import TicketViews
     from stanchion.gateway.approvals import ApprovalQueue
     from stanchion.gateway.control_announce import Way
     from stanchion.gateway.control_reader import ControlReader
@@ -235,9 +236,12 @@ def make_admin_api(
     replica: ReplicaPlane,
     *,
     approvals: ApprovalQueue | None = None,
+    views: TicketViews | None = None,
     reload: Callable[[], str] | None = None,
 ) -> Starlette:
-    """The admin API of a process that also obeys; `approvals` is the queue of the same gateway.
+    """The admin API of a process that also obeys.
+
+    `approvals` is the queue of the same gateway, `views` how people look at it.
 
     Raises:
         UsageError: when the token's file can be read by others.
@@ -261,6 +265,7 @@ def make_admin_api(
         troubles=lambda: dict(replica.watch.troubles),
         blocks=BlockList(plane.database, clock=plane.clock),
         approvals=approvals,
+        views=views,
         rollouts=RolloutStore(plane.database, clock=plane.clock),
         prompts=PromptStore(plane.database, clock=plane.clock),
         reload=reload,

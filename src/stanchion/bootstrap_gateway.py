@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stanchion.bootstrap_secrets import id_keys_of, sealing_key
 from stanchion.core.clock import Clock, SortableIds, SystemClock
-from stanchion.core.errors import UsageError
 
 if TYPE_CHECKING:
     from stanchion.bootstrap_control import ReplicaPlane
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from stanchion.store.database import Database
     from stanchion.store.identity import IdKeys
 
-IDS_KEY_FILE = "ids.key"
 SPILL_FILE = "records.spill.jsonl"
 
 
@@ -67,12 +63,14 @@ class GatewayProcess:
 
     def admin_app(self, reload: Callable[[], str]) -> Any:
         """The admin API of this process."""
+        from stanchion.bootstrap import make_ticket_views
         from stanchion.bootstrap_control import make_admin_api, make_admin_plane
 
         settings = self.sources.settings
         plane = make_admin_plane(settings, reader=self.replica.reader, database=self.database)
         approvals: Any = self.gateway.live.parts.approvals
-        return make_admin_api(settings, plane, self.replica, approvals=approvals, reload=reload)
+        views = None if approvals is None else make_ticket_views(settings, approvals, plane.database)
+        return make_admin_api(settings, plane, self.replica, approvals=approvals, views=views, reload=reload)
 
     def build(self) -> Live:
         """The configuration made anew from its sources."""
@@ -262,7 +260,7 @@ class LiveMaker:
             self._database,
             clock=self._clock,
             ids=self._ids,
-            key=sealing_key(secrets_folder(self._sources.settings)),
+            key=sealing_key(self._sources.settings),
             id_keys=self._id_keys,
         )
 
@@ -433,60 +431,6 @@ def _recorder(
         most_waiting=model.records.most_waiting,
         spill=state_dir / (SPILL_FILE if worker == 0 else f"{worker}.{SPILL_FILE}"),
     )
-
-
-def id_keys_of(settings: Settings) -> IdKeys:
-    """The secret of keyed ids: the fleet's, else this host's own.
-
-    Raises:
-        UsageError: when it can neither be read nor made.
-    """
-    from stanchion.gateway.fleet_keys import read_secret
-    from stanchion.store.identity import IdKeys
-
-    if settings.fleet_dir is None:
-        return open_id_keys(settings.state_dir)
-    try:
-        return IdKeys(bytes.fromhex(read_secret(settings.fleet_dir / IDS_KEY_FILE).decode("ascii").strip()))
-    except ValueError as error:
-        raise UsageError(f"the secret of ids in {settings.fleet_dir} is no hexadecimal number.") from error
-
-
-def open_id_keys(state_dir: Path) -> IdKeys:
-    """The key that turns ids of the outside into keyed ones; made on first use, readable by its owner only.
-
-    Raises:
-        UsageError: when it can neither be read nor made.
-    """
-    from stanchion.store.identity import IdKeys
-
-    path = state_dir / IDS_KEY_FILE
-    try:
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32))
-        return IdKeys(bytes.fromhex(path.read_text("ascii").strip()))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"the key for ids at {path} cannot be read: {type(error).__name__}.",
-            hint="Check the folder's rights; delete the file to start with a new key (old ids change).",
-        ) from error
-
-
-def secrets_folder(settings: Settings) -> Path:
-    """Where the secret of ids is: the fleet's folder, else the state directory."""
-    return settings.fleet_dir or settings.state_dir
-
-
-def sealing_key(folder: Path) -> bytes:
-    """The key that seals what waits for people: made from the key for ids, so that all workers have it."""
-    secret = (folder / IDS_KEY_FILE).read_bytes()
-    return hashlib.sha256(b"stanchion.approvals\0" + secret).digest()
 
 
 def _local_model(path: Path | None) -> Any:

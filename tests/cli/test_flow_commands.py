@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from stanchion.bootstrap_secrets import open_id_keys, sealing_key
 from stanchion.cli.main import main
+from stanchion.config import load_settings
 from stanchion.core.clock import SortableIds, SystemClock
 from stanchion.core.decision import Decision, Effect, Surface
 from stanchion.files.schema import load_text
@@ -16,6 +18,7 @@ from stanchion.gateway.rollout_store import RolloutStore
 from stanchion.store.audit_log import AuditLog
 from stanchion.store.database import open_database
 
+CARD = "4111 1111 1111 1111"
 EXPERIMENT = """
 id: new-prompt
 variants: [{id: canary, weight: 0.1, prompt: support@canary}]
@@ -87,8 +90,6 @@ def test_blocks_are_listed_and_lifted(place, capsys):
 
 
 def test_a_ticket_is_shown_and_decided_once(place, capsys):
-    from stanchion.bootstrap_gateway import open_id_keys, sealing_key
-
     open_id_keys(place / "state")
     with open_database(place / "r.db") as database:
         clock = SystemClock()
@@ -97,19 +98,28 @@ def test_a_ticket_is_shown_and_decided_once(place, capsys):
             database,
             clock=clock,
             ids=SortableIds(clock),
-            key=sealing_key(place / "state"),
+            key=sealing_key(load_settings()),
         )
         parked = asyncio.run(
             queue.park(
                 RequestFacts(id="r1", surface=ApiSurface.OPENAI_CHAT, feature="support"),
                 kind="tool_call",
-                subject={"tool": "refund", "arguments": {"amount": 900}},
+                subject={"tool": "refund", "arguments": {"amount": 900, "to": CARD}},
                 decision=Decision(effect=Effect.REQUIRE_APPROVAL, surface=Surface.TOOL_CALL, reason="money"),
             )
         )
     ticket = parked.ticket
     assert ticket in run(capsys, "approvals", "list")
-    assert '"refund"' in run(capsys, "approvals", "show", ticket)
+    shown = run(capsys, "approvals", "show", ticket)
+    assert '"refund"' in shown
+    assert "900" in shown
+    assert CARD not in shown
+    assert "[CARD, 19 characters]" in shown
+    words = ("approvals", "show", ticket, "--reveal", "--as", "ann", "--reason", "the shop asks")
+    assert CARD in run(capsys, *words)
+    with open_database(place / "r.db") as database:
+        last = AuditLog(database, clock=SystemClock()).entries()[-1]
+    assert (last.kind, last.actor, last.payload["reason"]) == ("approval.revealed", "ann", "the shop asks")
     assert "would approve" in run(capsys, "approvals", "approve", ticket, "--as", "ann", "--dry-run")
     assert f"{ticket} is approved, by ann" in run(capsys, "approvals", "approve", ticket, "--as", "ann")
     run(capsys, "approvals", "deny", ticket, "--as", "bob", code=2)

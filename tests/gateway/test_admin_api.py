@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from stanchion.gateway.actor import GRANTS, ActorRole, Permission
 from stanchion.gateway.admin_acts import AdminParts
 from stanchion.gateway.admin_app import load_token, make_admin_app, token_path
 from stanchion.gateway.admin_routes import PREFIX, ROUTES, openapi, role_table
+from stanchion.gateway.approval_views import TicketViews
 from stanchion.gateway.approvals import ApprovalQueue, ApprovalsSection
 from stanchion.gateway.control_announce import InProcess, ThisHost, announcer
 from stanchion.gateway.control_document import ControlKind
@@ -32,6 +34,9 @@ from stanchion.gateway.prompts_registry import PromptStore
 from stanchion.gateway.replicas import Replicas
 from stanchion.gateway.rollout_store import RolloutStore
 from stanchion.gateway.switch_acts import SwitchActs
+from stanchion.guard.masked_view import Masker
+from stanchion.guard.pipeline import Guard
+from stanchion.store.audit_log import AuditLog
 
 
 class Admin:
@@ -66,6 +71,15 @@ class Admin:
             ),
             rollouts=RolloutStore(plane.database, clock=plane.clock),
             prompts=PromptStore(plane.database, clock=plane.clock),
+        )
+        self.parts = replace(
+            self.parts,
+            views=TicketViews(
+                self.parts.approvals,
+                plane.database,
+                clock=plane.clock,
+                masker=lambda: Masker(Guard.load("scrub")),
+            ),
         )
         self.token = load_token(plane.state_dir)
         self.app = make_admin_app(self.parts, token=self.token)
@@ -171,6 +185,44 @@ async def test_a_parked_tool_call_is_decided_once_by_somebody_who_may(admin) -> 
     assert admin.ask("POST", path, key=root, json=body).json()["ticket"]["decided_by"] == "root"
     assert admin.ask("POST", path, key=root, json=body).status_code == 422
     assert admin.ask("GET", "/approvals/none", key=root).status_code == 404
+
+
+async def test_who_decides_sees_kinds_and_who_reads_the_words_is_written_down(admin) -> None:
+    card, key = "4111 1111 1111 1111", "AKIA" + "QYLPMN5HHHFPZAM2"
+    subject = {"calls": [{"name": "pay", "arguments": {"card": card, "note": f"with {key}"}}]}
+    decision = Decision(effect=Effect.REQUIRE_APPROVAL, surface="tool_call")
+    parked = await admin.parts.approvals.park(
+        facts(feature="shop"), kind="tool_call", subject=subject, decision=decision
+    )
+    root = admin.new_key("root", "admin")
+    ben = admin.new_key("ben", "approver", key=root)
+    eve = admin.new_key("eve", "revealer", key=root)
+    path = f"/approvals/{parked.ticket}"
+    shown = admin.ask("GET", path, key=ben)
+    assert card not in shown.text
+    assert key not in shown.text
+    arguments = shown.json()["subject"]["calls"][0]["arguments"]
+    assert arguments == {"card": "[CARD, 19 characters]", "note": "with [CLOUD, 20 characters]"}
+    assert shown.json()["masked"] == 2
+    body = {"reason": "the shop called"}
+    assert admin.ask("POST", f"{path}/reveal", key=ben, json=body).status_code == 403
+    assert admin.ask("POST", f"{path}/reveal", key=eve, json={}).status_code == 422
+    assert admin.ask("GET", path, key=eve).status_code == 403
+    revealed = lambda: AuditLog(admin.plane.database, clock=admin.plane.clock).newest(  # noqa: E731
+        kinds=("approval.revealed",), limit=10
+    )
+    assert revealed() == []
+    assert admin.ask("POST", f"{path}/reveal", key=eve, json=body).json()["subject"] == subject
+    [entry] = revealed()
+    assert (entry.actor, entry.payload["reason"], entry.payload["ticket"]) == (
+        "eve",
+        body["reason"],
+        parked.ticket,
+    )
+    assert entry.payload["proof"].startswith("key:")
+    assert card not in str(entry.payload)
+    newest = admin.ask("GET", "/history", key=root).json()["entries"][0]
+    assert newest["kind"] == entry.kind
 
 
 def test_a_prompts_label_is_moved_and_goes_back(admin) -> None:

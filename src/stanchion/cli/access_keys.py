@@ -68,7 +68,8 @@ def new(
     role: Annotated[
         list[str] | None,
         typer.Option(
-            "--role", help="viewer, auditor, responder, operator, approver or admin; needs --person."
+            "--role",
+            help="viewer, auditor, responder, operator, approver, revealer or admin; needs --person.",
         ),
     ] = None,
     owner: Annotated[

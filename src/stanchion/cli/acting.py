@@ -171,7 +171,7 @@ def parse_seconds(text: str) -> int:
 
 def keyed_tenant(plane: AdminPlane, name: str) -> str:
     """The keyed id of a tenant; one that is keyed already stays."""
-    from stanchion.bootstrap_gateway import id_keys_of
+    from stanchion.bootstrap_secrets import id_keys_of
     from stanchion.store.identity import is_keyed
 
     if not name or is_keyed("tenant", name):

@@ -10,11 +10,12 @@ import msgspec
 import typer
 
 from stanchion.cli.acting import AsOption, DatabaseOption, DryRunOption, admin_plane, who
-from stanchion.cli.output import FormatOption, OutputFormat, print_json
+from stanchion.cli.output import FormatOption, OutputFormat, note, print_json
 from stanchion.store.times import from_us
 
 if TYPE_CHECKING:
     from stanchion.bootstrap_control import AdminPlane
+    from stanchion.gateway.actor import Actor
     from stanchion.gateway.approvals import ApprovalQueue
 
 app = typer.Typer(help="Decide about what waits for a person.", rich_markup_mode=None, add_completion=False)
@@ -71,26 +72,45 @@ def show(
     ticket: TicketArgument,
     database: DatabaseOption = None,
     person: AsOption = None,
+    reveal: Annotated[
+        bool,
+        typer.Option("--reveal", help="Show the words themselves. The audit log keeps who looked, and why."),
+    ] = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why you need the words; with --reveal.")] = "",
     output_format: FormatOption = OutputFormat.TEXT,
 ) -> None:
-    """Show a ticket with what it is about. This opens what is sealed, so it takes an approver.
+    """Show a ticket with what it is about, personal data and secrets as their kind and length.
+
+    This opens what is sealed, so it takes an approver; --reveal takes the role revealer or admin.
 
     Example:
         stanchion approvals show ticket_01jd9q
     """
+    from stanchion.bootstrap import make_ticket_views
     from stanchion.gateway.actor import Permission
 
     with _queue(ctx, database) as (plane, queue):
-        who(plane, person, Permission.APPROVE)
-        found, subject = queue.get(ticket), queue.subject(ticket)
+        views = make_ticket_views(plane.settings, queue, plane.database)
+        if reveal:
+            actor = _with_role(who(plane, person, Permission.REVEAL), "revealer")
+            subject, masked = views.revealed(ticket, by=actor, reason=reason), 0
+        else:
+            who(plane, person, Permission.APPROVE)
+            view = views.masked(ticket)
+            subject, masked = view.value, view.masked
+        found = queue.get(ticket)
     if output_format is OutputFormat.JSON:
-        print_json({"ticket": found, "subject": subject})
+        print_json({"ticket": found, "subject": subject, "masked": masked})
         return
     typer.echo(f"{found.ticket}: {found.kind}, {found.status}")
     typer.echo(
         f"request {found.request_id} of feature {found.feature or '-'}, rules {', '.join(found.rule_ids)}"
     )
     typer.echo(msgspec.json.format(msgspec.json.encode(subject), indent=2).decode())
+    if masked:
+        note(f"{masked} masked. The words: stanchion approvals show {found.ticket} --reveal --reason ...")
+    elif reveal:
+        note(f"in the clear; the audit log says that {actor.person} looked")
 
 
 @app.command()
@@ -136,13 +156,12 @@ def _decide(
     said: tuple[str | None, bool],
     output_format: OutputFormat,
 ) -> None:
-    from stanchion.gateway.actor import ActorRole, Permission
+    from stanchion.gateway.actor import Permission
 
     (ticket, is_approval, note), (person, dry_run) = what, said
     with _queue(ctx, database) as (plane, queue):
         actor = who(plane, person, Permission.APPROVE)
-        if actor.proof == "stated":  # `who` let it pass because nobody has an admin key yet
-            actor = msgspec.structs.replace(actor, roles=(ActorRole.APPROVER.value,))
+        actor = _with_role(actor, "approver")
         if dry_run:
             found = queue.get(ticket)
             verb = "approve" if is_approval else "deny"
@@ -155,9 +174,14 @@ def _decide(
         typer.echo(f"{done.ticket} is {done.status}, by {done.decided_by}")
 
 
+def _with_role(actor: Actor, role: str) -> Actor:
+    """`who` lets a stated person pass only while nobody has an admin key: then anybody has the role."""
+    return msgspec.structs.replace(actor, roles=(role,)) if actor.proof == "stated" else actor
+
+
 @contextmanager
 def _queue(ctx: typer.Context, url: str | None) -> Iterator[tuple[AdminPlane, ApprovalQueue]]:
-    from stanchion.bootstrap_gateway import id_keys_of, sealing_key, secrets_folder
+    from stanchion.bootstrap_secrets import id_keys_of, sealing_key
     from stanchion.core.clock import SortableIds
     from stanchion.gateway.approval_notices import RedisNotices
     from stanchion.gateway.approvals import ApprovalQueue, ApprovalsSection
@@ -172,7 +196,7 @@ def _queue(ctx: typer.Context, url: str | None) -> Iterator[tuple[AdminPlane, Ap
                 plane.database,
                 clock=plane.clock,
                 ids=SortableIds(plane.clock),
-                key=sealing_key(secrets_folder(plane.settings)),
+                key=sealing_key(plane.settings),
                 id_keys=id_keys,
                 notices=None if redis is None else RedisNotices(redis.reveal()),
             ),

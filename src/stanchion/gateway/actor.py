@@ -18,6 +18,7 @@ class ActorRole(StrEnum):
     RESPONDER = "responder"
     OPERATOR = "operator"
     APPROVER = "approver"
+    REVEALER = "revealer"
     ADMIN = "admin"
 
 
@@ -29,6 +30,7 @@ class Permission(StrEnum):
     CONTAIN = "contain"  # engage a switch, end a lease: towards safety, one person
     OPERATE = "operate"  # renew a lease, ask for a lift, reload, write the prompt registry
     APPROVE = "approve"  # confirm a lift, decide about what is parked
+    REVEAL = "reveal"  # read the words of what is parked, which everybody else sees masked
     ADMINISTER = "administer"  # keys, the admission list, rollouts, limits
 
 
@@ -38,6 +40,7 @@ GRANTS: dict[ActorRole, frozenset[Permission]] = {
     ActorRole.RESPONDER: frozenset({Permission.READ, Permission.CONTAIN, Permission.OPERATE}),
     ActorRole.OPERATOR: frozenset({Permission.READ, Permission.CONTAIN, Permission.OPERATE}),
     ActorRole.APPROVER: frozenset({Permission.READ, Permission.CONTAIN, Permission.APPROVE}),
+    ActorRole.REVEALER: frozenset({Permission.READ, Permission.REVEAL}),
     ActorRole.ADMIN: frozenset(Permission),
 }
 

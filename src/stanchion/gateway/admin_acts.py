@@ -14,6 +14,7 @@ from stanchion.gateway import admin_messages as m
 from stanchion.gateway.access import KeyAccess
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.admission import AdmissionState, write_admission
+from stanchion.gateway.approval_views import REVEALED, TicketViews
 from stanchion.gateway.approvals import ApprovalQueue
 from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.control_reader import ControlReader
@@ -29,7 +30,7 @@ from stanchion.gateway.switch_state import SwitchTarget
 from stanchion.store.audit_log import AuditLog
 from stanchion.store.times import to_us
 
-HISTORY_KINDS = (*AUDIT_KINDS, "key.made", "key.rotated", "key.revoked", "admission.written")
+HISTORY_KINDS = (*AUDIT_KINDS, "key.made", "key.rotated", "key.revoked", "admission.written", REVEALED)
 HISTORY_ENTRIES = 200
 
 
@@ -57,6 +58,7 @@ class AdminParts:
     troubles: Callable[[], dict[str, str]] = field(default=dict)
     blocks: BlockList | None = None
     approvals: ApprovalQueue | None = None
+    views: TicketViews | None = None
     rollouts: RolloutStore | None = None
     prompts: PromptStore | None = None
     reload: Callable[[], str] | None = None

@@ -7,6 +7,7 @@ from typing import TypeVar
 from stanchion.gateway import admin_messages as m
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.admin_acts import AdminParts, NotConfigured, check_line
+from stanchion.gateway.approval_views import TicketViews
 from stanchion.gateway.approvals import ApprovalQueue
 from stanchion.gateway.prompts_registry import PromptStore
 from stanchion.gateway.rollout_store import ExperimentState, RolloutStore
@@ -20,9 +21,18 @@ def approvals(parts: AdminParts, actor: Actor) -> m.TicketsAnswer:
 
 
 def approval(parts: AdminParts, actor: Actor, ticket: str) -> m.TicketAnswer:
-    """One ticket with what is to be decided on."""
+    """One ticket with what is to be decided on; personal data and secrets are masked."""
     queue = _queue(parts)
-    return m.TicketAnswer(ticket=queue.get(ticket), subject=queue.subject(ticket))
+    found, view = queue.get(ticket), _views(parts).masked(ticket)
+    return m.TicketAnswer(ticket=found, subject=view.value, masked=view.masked)
+
+
+def reveal(parts: AdminParts, actor: Actor, ticket: str, body: m.RevealBody) -> m.TicketAnswer:
+    """One ticket with what is to be decided on, in the clear; the audit log keeps who looked, and why."""
+    check_line(body.reason)
+    queue = _queue(parts)
+    subject = _views(parts).revealed(ticket, by=actor, reason=body.reason)
+    return m.TicketAnswer(ticket=queue.get(ticket), subject=subject, masked=0)
 
 
 def decide(parts: AdminParts, actor: Actor, ticket: str, body: m.DecideBody) -> m.DecidedAnswer:
@@ -84,6 +94,10 @@ def _queue(parts: AdminParts) -> ApprovalQueue:
     return _there(parts.approvals, "queue of approvals")
 
 
+def _views(parts: AdminParts) -> TicketViews:
+    return _there(parts.views, "queue of approvals")
+
+
 def _rollouts(parts: AdminParts) -> RolloutStore:
     return _there(parts.rollouts, "rollouts")
 
@@ -101,6 +115,7 @@ def _there(part: PartT | None, name: str) -> PartT:
 OPTIONAL = (
     approvals,
     approval,
+    reveal,
     decide,
     rollouts,
     promote,

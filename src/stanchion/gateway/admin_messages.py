@@ -316,10 +316,17 @@ class TicketsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TicketAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """One ticket, and what is to be decided on, after redaction."""
+    """One ticket, and what is to be decided on. `masked` counts what only `reveal` shows; 0: all is there."""
 
     ticket: Ticket
     subject: dict[str, Any]
+    masked: int
+
+
+class RevealBody(_Body, frozen=True):
+    """Why somebody reads the words; it stays in the audit log with the name."""
+
+    reason: Reason
 
 
 class DecideBody(_Body, frozen=True):

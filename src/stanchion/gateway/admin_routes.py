@@ -89,6 +89,7 @@ ROUTES = (
     _post("/blocked/unblock", acts.unblock, (m.UnblockBody, m.UnblockedAnswer), Permission.OPERATE),
     _get("/approvals", flow.approvals, m.TicketsAnswer),
     _get("/approvals/{ticket}", flow.approval, m.TicketAnswer, Permission.APPROVE),
+    _post("/approvals/{ticket}/reveal", flow.reveal, (m.RevealBody, m.TicketAnswer), Permission.REVEAL),
     _post("/approvals/{ticket}/decide", flow.decide, (m.DecideBody, m.DecidedAnswer), Permission.APPROVE),
     _get("/rollouts", flow.rollouts, m.RolloutsAnswer),
     _post(

@@ -63,6 +63,9 @@ class Yes:
         self.on_engaged = on_engaged
         return self
 
+    def move(self, facts):
+        pass
+
     def close(self):
         pass
 

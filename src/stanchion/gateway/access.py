@@ -8,6 +8,7 @@ reaches for it (a foreign `Host` or `Origin`) is refused.
 
 from __future__ import annotations
 
+import functools
 import hmac
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -177,6 +178,7 @@ def _check_local(headers: Mapping[bytes, bytes]) -> None:
     )
 
 
+@functools.lru_cache(maxsize=256)
 def _host_name(address: bytes) -> str:
     try:
         return (urlsplit(address.decode("ascii")).hostname or "").lower()

@@ -13,6 +13,7 @@ from stanchion.gateway.http_io import Answer, RawHeaders
 from stanchion.gateway.ports import Refused
 from stanchion.gateway.trace_facts import traceparent_of
 from stanchion.models.events import events_of
+from stanchion.models.plain import plain_body
 from stanchion.models.surface import StreamEncoder, SurfaceCodec, encode_json
 
 _JSON = (b"content-type", b"application/json")
@@ -94,10 +95,13 @@ async def send_reply(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answ
             await answer.begin(200, head(exchange, is_stream=True))
         await answer.end(data)
         return
-    body = codec.encode_reply(reply, asked=request, response_id=exchange.id, created=created)
+    body = plain_body(codec.name, reply, asked=request, response_id=exchange.id, created=created)
+    if body is None:
+        said = codec.encode_reply(reply, asked=request, response_id=exchange.id, created=created)
+        body = encode_json(said)
     if exchange.before_end is not None:
         await exchange.before_end()
-    await answer.whole(200, head(exchange, is_stream=False), encode_json(body))
+    await answer.whole(200, head(exchange, is_stream=False), body)
 
 
 async def send_refusal(

@@ -13,7 +13,8 @@ from functools import partial
 
 from stanchion.core.errors import StanchionError
 from stanchion.gateway.answering import send_refusal
-from stanchion.gateway.enforcement import choose_feature, decode, take_facts
+from stanchion.gateway.deadlines import Deadlines
+from stanchion.gateway.enforcement import choose_feature, read_request, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
 from stanchion.gateway.http_connection import WHEN_GONE
 from stanchion.gateway.http_io import (
@@ -26,7 +27,7 @@ from stanchion.gateway.http_io import (
     read_body,
     read_headers,
 )
-from stanchion.gateway.json_body import decode_body, invalid
+from stanchion.gateway.json_body import invalid
 from stanchion.gateway.live import Feature, Live
 from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
 from stanchion.gateway.permits import switched_off, watch_switches
@@ -55,6 +56,7 @@ class Gateway:
         self._codecs = surfaces
         self.pages: dict[str, Page] = dict(pages or {})
         self._running: set[Exchange] = set()
+        self._deadlines = Deadlines(self._running)
         self._is_draining = False
         self._ended = asyncio.Event()
         self.swallowed_errors = 0
@@ -147,6 +149,8 @@ class Gateway:
         exchange.task = asyncio.current_task()
         answer = Answer(connection.send)
         self._running.add(exchange)
+        exchange.is_looked_at = True
+        self._deadlines.watch()
         unwatched: Callable[[], object] | None = None
         try:
             try:
@@ -190,7 +194,7 @@ class Gateway:
         exchange.guarantee, exchange.stage = feature.guarantee, Stage.DECODE
         _check_media_type(exchange)
         raw = await read_body(connection.receive, exchange.headers, max_bytes=feature.max_body_bytes)
-        take_facts(exchange, feature, decode(codec, decode_body(raw)))
+        take_facts(exchange, feature, read_request(codec, raw))
         return feature
 
     async def _followed(self, exchange: Exchange, decide: Callable[[], Awaitable[None]]) -> None:
@@ -261,8 +265,6 @@ class Gateway:
         if exchange.is_settled:
             return
         exchange.is_settled = True
-        if exchange.timer is not None:
-            exchange.timer.cancel()
         record = record_of(exchange)
         recorder = exchange.live.recorder
         if recorder is not None and not exchange.is_recorded:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 
@@ -10,6 +9,7 @@ import msgspec
 
 from stanchion.core.errors import DeadlineError, StanchionError, UnavailableError, UsageError
 from stanchion.core.interaction import End, FinishReason, Reply, StreamEvent, assistant
+from stanchion.gateway.deadlines import within
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.extra_parameters import with_passed_extras
 from stanchion.gateway.live import Live
@@ -40,8 +40,8 @@ async def ask(exchange: Exchange, route: Route, question: Question) -> Reply:
         if isinstance(here, Reply):
             return here
         try:
-            async with asyncio.timeout(here.provider.timeout_s):
-                reply = await here.provider.upstream.ask(chain.asked(question, here))
+            asked = here.provider.upstream.ask(chain.asked(question, here))
+            reply = await within(exchange, here.provider.timeout_s, asked)
         except _ERRORS as error:
             chain.failed(here, error)
         except BaseException:

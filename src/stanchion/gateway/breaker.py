@@ -80,11 +80,12 @@ class BreakerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Circuit:
-    __slots__ = ("deadlines", "good", "is_open", "opened", "opens", "parts", "rule", "until_s")
+    __slots__ = ("deadlines", "good", "is_open", "opened", "opens", "parts", "rule", "totals", "until_s")
 
     def __init__(self, rule: BreakerRule) -> None:
         self.rule = rule
         self.parts: list[list[int]] = []  # [number of the part, calls, failures, slow], oldest first
+        self.totals = [0, 0, 0]  # calls, failures, slow ones of all parts
         self.is_open = False
         self.until_s = 0.0
         self.opens = 0  # in a row, without closing
@@ -155,7 +156,7 @@ class SlidingBreaker:
 
     def _health(self, name: str, circuit: _Circuit) -> BreakerHealth:
         self._forget(circuit)
-        calls, failures, slow = (sum(part[i] for part in circuit.parts) for i in (1, 2, 3))
+        calls, failures, slow = circuit.totals
         return BreakerHealth(
             name=name,
             state=BreakerState(self.state(name)),
@@ -180,23 +181,28 @@ class SlidingBreaker:
         return circuit
 
     def _count(self, circuit: _Circuit, *, failures: int, slow: int) -> None:
-        self._forget(circuit)
-        number = int(self._now() * _PARTS / circuit.rule.window_s)
+        rule = circuit.rule
+        number = self._forget(circuit)
         if not circuit.parts or circuit.parts[-1][0] != number:
             circuit.parts.append([number, 0, 0, 0])
-        last = circuit.parts[-1]
+        last, totals = circuit.parts[-1], circuit.totals
         last[1], last[2], last[3] = last[1] + 1, last[2] + failures, last[3] + slow
-        calls, failed, slowed = (sum(part[i] for part in circuit.parts) for i in (1, 2, 3))
-        if calls >= circuit.rule.minimum_calls and (
-            failed >= circuit.rule.error_share * calls
-            or (circuit.rule.slow_ms is not None and slowed >= circuit.rule.slow_share * calls)
+        calls, failed, slowed = totals[0] + 1, totals[1] + failures, totals[2] + slow
+        circuit.totals = [calls, failed, slowed]
+        if calls >= rule.minimum_calls and (
+            failed >= rule.error_share * calls
+            or (rule.slow_ms is not None and slowed >= rule.slow_share * calls)
         ):
             self._open(circuit)
 
-    def _forget(self, circuit: _Circuit) -> None:
-        oldest = int(self._now() * _PARTS / circuit.rule.window_s) - _PARTS + 1
-        while circuit.parts and circuit.parts[0][0] < oldest:
-            del circuit.parts[0]
+    def _forget(self, circuit: _Circuit) -> int:
+        """Let go of what is older than the window; the number of the part that is now."""
+        number = int(self._now() * _PARTS / circuit.rule.window_s)
+        while circuit.parts and circuit.parts[0][0] <= number - _PARTS:
+            _, calls, failures, slow = circuit.parts.pop(0)
+            totals = circuit.totals
+            circuit.totals = [totals[0] - calls, totals[1] - failures, totals[2] - slow]
+        return number
 
     def _probed(self, circuit: _Circuit, *, is_good: bool) -> None:
         if self._now() < circuit.until_s:
@@ -209,7 +215,8 @@ class SlidingBreaker:
             return
         circuit.good += 1
         if circuit.good >= circuit.rule.probes:
-            circuit.is_open, circuit.opens, circuit.parts = False, 0, []
+            circuit.is_open, circuit.opens = False, 0
+            circuit.parts, circuit.totals = [], [0, 0, 0]
             circuit.deadlines, circuit.good = [], 0
 
     def _open(self, circuit: _Circuit) -> None:
@@ -218,7 +225,8 @@ class SlidingBreaker:
         circuit.is_open, circuit.until_s = True, self._now() + lasts
         circuit.opens += 1
         circuit.opened += 1
-        circuit.parts, circuit.deadlines, circuit.good = [], [], 0
+        circuit.parts, circuit.totals = [], [0, 0, 0]
+        circuit.deadlines, circuit.good = [], 0
 
 
 def make_breaker(section: BreakerSection | None, *, clock: Clock) -> SlidingBreaker:

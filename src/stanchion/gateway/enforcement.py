@@ -43,6 +43,7 @@ from stanchion.gateway.tool_calls import (
 from stanchion.gateway.transparency import with_notices
 from stanchion.gateway.upstream import Question, Route
 from stanchion.guard.exchange import PreparedInteraction
+from stanchion.models.plain import plain_request
 from stanchion.models.surface import SurfaceCodec
 from stanchion.models.wire import Request, WireError
 from stanchion.store.identity import is_plain
@@ -66,6 +67,16 @@ def decode(codec: SurfaceCodec, value: Any) -> Request:
     if not request.interaction.model and codec.name not in _WITHOUT_MODEL:
         raise invalid("invalid_request", "model: a model's name is needed here.")
     return request
+
+
+def read_request(codec: SurfaceCodec, raw: bytes) -> Request:
+    """The request in a body.
+
+    Raises:
+        Refused: `invalid`.
+    """
+    plain = plain_request(codec.name, raw)
+    return decode(codec, decode_body(raw)) if plain is None or not plain.interaction.model else plain
 
 
 def choose_feature(exchange: Exchange, named: str) -> Feature:

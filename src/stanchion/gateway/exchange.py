@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Headers = Mapping[bytes, bytes]
 NOBODY = Caller(key_id="")
 _KEYLESS = ("", "local")
+NEVER = float("inf")
 
 
 class Interrupt(StrEnum):
@@ -56,6 +57,8 @@ class Exchange:
         "components",
         "decisions",
         "encoder",
+        "ends_at",
+        "ends_why",
         "engaged",
         "error",
         "facts",
@@ -70,6 +73,7 @@ class Exchange:
         "interrupted_by",
         "is_approved",
         "is_gated",
+        "is_looked_at",
         "is_recorded",
         "is_settled",
         "live",
@@ -88,8 +92,9 @@ class Exchange:
         "switch_id",
         "task",
         "ticket",
-        "timer",
         "tries",
+        "try_ended",
+        "try_ends_at",
         "unknown_events",
         "upstream_ns",
         "usage",
@@ -142,7 +147,10 @@ class Exchange:
         self.is_settled = False
         self.is_recorded = False
         self.task: asyncio.Task[Any] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.is_looked_at = False
+        self.ends_at = self.try_ends_at = NEVER
+        self.ends_why = Interrupt.DEADLINE
+        self.try_ended = False
 
     @property
     def is_single_user(self) -> bool:
@@ -174,6 +182,10 @@ class Exchange:
         self.engaged = engaged
         self.task.cancel()
 
+    def switched_off(self, engaged: Engaged) -> None:
+        """End the request because a switch was engaged that matches it."""
+        self.interrupt(Interrupt.SWITCHED_OFF, engaged)
+
     def unfollow(self) -> None:
         """Stop watching the switches; safe to call twice."""
         if self.follow is not None:
@@ -185,10 +197,17 @@ class Exchange:
         return usage if self.route is None else self.route.priced(usage)
 
     def within(self, seconds: float, why: Interrupt = Interrupt.DEADLINE) -> None:
-        """Interrupt it when it is not over after so many seconds; replaces the timer before."""
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = asyncio.get_running_loop().call_later(seconds, self.interrupt, why)
+        """Interrupt it when it is not over after so many seconds; replaces the time before."""
+        self.ends_at, self.ends_why = asyncio.get_running_loop().time() + seconds, why
+
+    def look(self, now: float) -> None:
+        """End what is late: the request, or the try at a provider."""
+        if now >= self.ends_at:
+            self.ends_at = NEVER
+            self.interrupt(self.ends_why)
+        elif now >= self.try_ends_at and self.task is not None and self.interrupted_by is None:
+            self.try_ends_at, self.try_ended = NEVER, True
+            self.task.cancel()
 
     def header(self, name: bytes) -> str:
         """A header as text; empty when it is not there."""

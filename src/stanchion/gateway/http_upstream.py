@@ -27,6 +27,7 @@ from stanchion.models.http_errors import (
     status_error,
     too_large_error,
 )
+from stanchion.models.plain import plain_reply
 from stanchion.models.strict_json import decode_strict
 from stanchion.models.translation import fitted
 from stanchion.models.upstreams import UPSTREAMS, UpstreamCodec
@@ -123,7 +124,8 @@ class HttpUpstream:
             raw = await self._read(response, self._max_bytes)
         finally:
             response.close()
-        return codec.decode_reply(self._value(raw, response))
+        plain = plain_reply(codec.name, raw)
+        return codec.decode_reply(self._value(raw, response)) if plain is None else plain
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""

@@ -10,7 +10,7 @@ import msgspec
 
 from stanchion.core.codec import digest
 from stanchion.core.components import ComponentSet
-from stanchion.gateway.exchange import Exchange, Interrupt
+from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.extra_parameters import check_extras
 from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.upstream import Route
@@ -31,12 +31,10 @@ def watch_switches(exchange: Exchange) -> None:
     switches = exchange.live.parts.switches
     if switches is None:
         return
-    before = exchange.follow
-    exchange.follow = switches.follow(
-        exchange.facts, lambda engaged: exchange.interrupt(Interrupt.SWITCHED_OFF, engaged)
-    )
-    if before is not None:
-        before.close()
+    if exchange.follow is None:
+        exchange.follow = switches.follow(exchange.facts, exchange.switched_off)
+    else:
+        exchange.follow.move(exchange.facts)
 
 
 def heed_switches(exchange: Exchange) -> None:

@@ -154,6 +154,10 @@ class Engaged(msgspec.Struct, frozen=True, kw_only=True):
 class Follow(Protocol):
     """A watch on the switches for the time of one request."""
 
+    def move(self, facts: RequestFacts) -> None:
+        """Watch for what is known of the request now; what is engaged already is told too."""
+        ...
+
     def close(self) -> None:
         """Stop watching; safe to call twice."""
         ...

@@ -41,6 +41,13 @@ class _Following:
         self._board, self.facts, self.callback = board, facts, callback
         self.number, self.loop = number, loop
 
+    def move(self, facts: RequestFacts) -> None:
+        """Watch for other facts."""
+        self.facts = facts
+        index = self._board._index
+        if not index.is_calm and index.find(facts) is not None:
+            self.loop.call_soon(self._board._tell, [self])
+
     def close(self) -> None:
         """Stop watching."""
         self._board._follows.pop(self.number, None)
@@ -100,8 +107,7 @@ class SwitchBoard:
         loop = asyncio.get_running_loop()
         following = _Following(self, facts, on_engaged, number=self._count, loop=loop)
         self._follows[following.number] = following
-        if self._index.find(facts) is not None:  # engaged between `find` and `follow`
-            loop.call_soon(self._tell, [following])
+        following.move(facts)  # a switch may have been engaged between `find` and `follow`
         return following
 
     def expire(self) -> SwitchIndex:

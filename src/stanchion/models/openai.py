@@ -359,6 +359,9 @@ def _legacy_call(value: Any, where: str) -> ToolCall:
 
 
 def _encode_message(message: Message, style: Style) -> list[JsonObject]:
+    parts = message.parts
+    if len(parts) == 1 and type(parts[0]) is Text and message.name is None and message.role is not Role.TOOL:
+        return [{"role": message.role.value, "content": parts[0].text}]
     head: JsonObject = {"role": message.role.value}
     if message.name is not None:
         head["name"] = message.name

@@ -1,8 +1,9 @@
 """JSON of the other side, read in one way only: an object that says a key twice is refused.
 
 Two readers could take the two values of such a key for each other, and only one of them would be checked. The
-check is quick where no text holds a colon: a body has at least as many colons as it has keys, so as many
-colons as distinct keys means that no key is said twice. Otherwise the keys are counted exactly.
+check is quick: what was read is written again and the colons are counted. A colon follows each key or stands
+in a string, and what is written holds each key once. So where no string hides a colon behind an escape, as
+many colons mean that no key is said twice. Otherwise the keys are counted exactly.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from stanchion.core.errors import UnavailableError
 
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"([ \t\r\n]*+:)?', re.DOTALL)
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 _HINT = "Check the base URL and `api`, and look at what the endpoint sends."
 
 
@@ -29,10 +31,31 @@ def decode_strict(data: bytes, *, what: str) -> Any:
         value = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UnavailableError(f"{what} that is not JSON.", hint=_HINT, is_retryable=False) from None
-    keys = _count_keys(value)
-    if data.count(b":") != keys and _said_keys(data) != keys:
+    if not is_said_once(data, value):
         raise UnavailableError(f"{what} that says a key twice.", hint=_HINT, is_retryable=False)
     return value
+
+
+def has_as_many_colons(data: bytes, value: Any) -> bool:
+    """Whether a JSON text has as many colons as what was read from it: then it says no key twice.
+
+    `value` holds everything that the text says, as JSON values or as a struct that forbids unknown fields.
+    False says nothing.
+    """
+    if _ESCAPED in data:
+        return False
+    try:
+        return data.count(b":") == _encode(value).count(b":")
+    except (OverflowError, ValueError, RecursionError):  # a number that cannot be written in the same way
+        return False
+
+
+_ESCAPED = b"\\u003"  # the colon is \u003a
+
+
+def is_said_once(data: bytes, value: Any) -> bool:
+    """Whether no object in a JSON text says a key twice; `value` is what was read from the text."""
+    return has_as_many_colons(data, value) or _said_keys(data) == _count_keys(value)
 
 
 def _count_keys(value: Any) -> int:

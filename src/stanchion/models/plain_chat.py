@@ -1,0 +1,190 @@
+"""Chat completions that say nothing unusual, read and written in one step.
+
+Most requests and answers hold a model, turns of plain words and a few numbers. Those are read straight into
+typed fields. What these readers do not expect (another field, another type, a key that may be said twice)
+gives None, and the caller goes the long way, which checks everything and names what is wrong. What they do
+read means exactly what the long way would have read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from stanchion.core.interaction import FinishReason, Interaction, Message, Reply, Role, Sampling, Text, Usage
+from stanchion.core.origin import Origin
+from stanchion.models.openai_answers import FINISH_REASONS
+from stanchion.models.strict_json import has_as_many_colons
+from stanchion.models.wire import Request
+
+_TURNS = {
+    "system": (Role.SYSTEM, Origin.SYSTEM),
+    "developer": (Role.SYSTEM, Origin.SYSTEM),
+    "user": (Role.USER, Origin.USER),
+    "assistant": (Role.ASSISTANT, Origin.MODEL),
+}
+_T = TypeVar("_T")
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_json = msgspec.json.Encoder().encode
+_NO_USAGE = Usage()
+
+
+class _Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class _StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    include_usage: bool
+
+
+class _Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    model: str
+    messages: list[_Turn]
+    stream: bool | UnsetType = UNSET
+    max_tokens: int | UnsetType = UNSET
+    max_completion_tokens: int | UnsetType = UNSET
+    temperature: int | float | UnsetType = UNSET
+    top_p: int | float | UnsetType = UNSET
+    seed: int | UnsetType = UNSET
+    stream_options: _StreamOptions | UnsetType = UNSET
+    user: str | UnsetType = UNSET
+
+
+_read_chat = msgspec.json.Decoder(_Chat).decode
+
+
+def read_chat(raw: bytes) -> Request | None:
+    """A plain chat completions request; None: read it the long way."""
+    try:
+        chat = _read_chat(raw)
+    except _BROKEN:
+        return None
+    if not has_as_many_colons(raw, chat):
+        return None
+    options = chat.stream_options
+    return Request(
+        interaction=Interaction(
+            messages=tuple([_message(turn) for turn in chat.messages]),
+            model=chat.model,
+            sampling=Sampling(
+                temperature=_told(chat.temperature),
+                top_p=_told(chat.top_p),
+                max_output_tokens=_told(chat.max_completion_tokens, _told(chat.max_tokens)),
+                seed=_told(chat.seed),
+            ),
+        ),
+        stream=chat.stream is True,
+        include_usage=options is not UNSET and options.include_usage,
+        extras={} if chat.user is UNSET else {"user": chat.user},
+    )
+
+
+def _told(value: _T | UnsetType, otherwise: _T | None = None) -> _T | None:
+    return otherwise if value is UNSET else value
+
+
+def _message(turn: _Turn) -> Message:
+    role, origin = _TURNS[turn.role]
+    return Message(role=role, parts=(Text(text=turn.content, origin=origin),))
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+_Nothing = tuple[()] | None | UnsetType
+
+
+class _Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    content: str
+    role: str | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
+    tool_calls: _Nothing = UNSET
+    annotations: _Nothing = UNSET
+
+
+class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    message: _Said
+    finish_reason: str | UnsetType | None = UNSET
+    index: int | UnsetType = UNSET
+    logprobs: UnsetType | None = UNSET
+
+
+class _Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    prompt_tokens: int | UnsetType = UNSET
+    completion_tokens: int | UnsetType = UNSET
+    total_tokens: int | UnsetType = UNSET
+    prompt_tokens_details: dict[str, int] | UnsetType = UNSET
+    completion_tokens_details: dict[str, int] | UnsetType = UNSET
+
+
+class _Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    choices: tuple[_Choice]
+    model: str
+    usage: _Tokens | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    object: str | UnsetType = UNSET
+    created: int | UnsetType = UNSET
+    service_tier: str | UnsetType | None = UNSET
+    system_fingerprint: str | UnsetType | None = UNSET
+
+
+_read_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def read_answer(raw: bytes) -> Reply | None:
+    """A plain chat completion; None: read it the long way."""
+    try:
+        answer = _read_answer(raw)
+    except _BROKEN:
+        return None
+    if not has_as_many_colons(raw, answer):
+        return None
+    choice, told = answer.choices[0], answer.usage
+    words = choice.message.content
+    return Reply(
+        message=Message(role=Role.ASSISTANT, parts=(Text(text=words, origin=Origin.MODEL),) if words else ()),
+        finish_reason=FINISH_REASONS.get(choice.finish_reason or "", FinishReason.UNKNOWN),
+        model=answer.model,
+        usage=_NO_USAGE if told is UNSET else _usage(told),
+    )
+
+
+def _usage(told: _Tokens) -> Usage:
+    details = told.prompt_tokens_details
+    return Usage(
+        input_tokens=_told(told.prompt_tokens),
+        output_tokens=_told(told.completion_tokens),
+        cached_input_tokens=None if details is UNSET else details.get("cached_tokens"),
+    )
+
+
+def write_answer(reply: Reply, *, asked: Request, response_id: str, created: int) -> bytes | None:
+    """A plain chat completion as bytes; None: write it the long way."""
+    parts, usage = reply.message.parts, reply.usage
+    if len(parts) != 1 or type(parts[0]) is not Text:
+        return None
+    said = [
+        b'{"id":',
+        _json(response_id),
+        b',"object":"chat.completion","created":%d,"model":' % created,
+        _json(reply.model or asked.interaction.model),
+        b',"choices":[{"index":0,"message":{"role":"assistant","content":',
+        _json(parts[0].text),
+        b',"refusal":null},"logprobs":null,"finish_reason":"',
+        reply.finish_reason.encode(),
+        b'"}]',
+    ]
+    read, written = usage.input_tokens, usage.output_tokens
+    if read is not None or written is not None:
+        read, written = read or 0, written or 0
+        said.append(
+            b',"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d'
+            % (read, written, read + written)
+        )
+        if usage.cached_input_tokens is not None:
+            said.append(b',"prompt_tokens_details":{"cached_tokens":%d}' % usage.cached_input_tokens)
+        said.append(b"}")
+    said.append(b"}")
+    return b"".join(said)

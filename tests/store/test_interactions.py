@@ -258,3 +258,16 @@ def test_counts_are_grouped_by_the_columns_asked_for(store):
     }
     with pytest.raises(UnknownNameError, match="'effects'"):
         store.counts(InteractionQuery(), by=["effects"])
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 100])
+def test_many_records_come_back_in_any_number_and_one_that_is_there_stays(store, count):
+    first = record(0, feature="first")
+    store.insert([first])
+    many = [record(number, latency_ms=float(number)) for number in range(count)]
+    store.insert([*many, record(count - 1, feature="again")])
+    found = store.find(InteractionQuery())
+    assert [one.id for one in found] == [one.id for one in many]
+    assert found[0].feature == "first"
+    assert [one.latency_ms for one in found[1:]] == [one.latency_ms for one in many[1:]]
+    assert {one.feature for one in found[1:]} <= {"support"}

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -23,12 +24,12 @@ import msgspec
 
 from stanchion.core.clock import Clock
 from stanchion.core.errors import StanchionError, UnavailableError
-from stanchion.gateway.ports import ExchangeRecord
+from stanchion.gateway.ports import ExchangeRecord, UpstreamTry
 from stanchion.gateway.record_spill import Spill
 from stanchion.store.exchanges import ExchangeRow, ExchangeStore
 from stanchion.store.identity import is_plain
 from stanchion.store.interactions import InteractionStore
-from stanchion.store.records import InteractionRecord, Traffic, without_words
+from stanchion.store.records import InteractionRecord, Traffic
 from stanchion.store.times import to_us
 
 _log = logging.getLogger(__name__)
@@ -75,8 +76,13 @@ class StoreSink:
 
     def write(self, records: Sequence[ExchangeRecord]) -> None:
         """See `RecordSink.write`; both tables in one transaction."""
-        interactions = [interaction_of(one) for one in records if one.decisions or one.tries]
-        rows = [exchange_row(one) for one in records]
+        interactions: list[InteractionRecord] = []
+        rows: list[ExchangeRow] = []
+        for one in records:
+            at = datetime.fromisoformat(one.at)
+            rows.append(exchange_row(one, at_us=to_us(at)))
+            if one.decisions or one.tries:
+                interactions.append(interaction_of(one, at=at))
         with self._interactions.write() as connection:
             self._interactions.insert_in(connection, interactions)
             self._exchanges.insert_in(connection, rows)
@@ -295,54 +301,79 @@ class Recorder:
         return True
 
 
-def interaction_of(record: ExchangeRecord) -> InteractionRecord:
-    """The interaction record of a request."""
+class _Detail(msgspec.Struct, frozen=True):
+    """What has no column of its own; the fields stand in the order of JSON with sorted keys."""
+
+    guard_ms: float
+    guard_version: str
+    is_gated: bool | None
+    manifest: dict[str, int]
+    prompt: str
+    reference: str
+    switch_version: int
+    trace_id: str
+    tries: tuple[UpstreamTry, ...]
+    unknown_events: dict[str, int]
+    variants: dict[str, str]
+
+
+@lru_cache(maxsize=1024)
+def _recorded_model(model: str) -> str:
+    """The name of a model, where it has the form of a name."""
+    return model if is_plain(model) else ""
+
+
+_TRAFFIC = {one.value: one for one in Traffic}
+
+
+def interaction_of(record: ExchangeRecord, *, at: datetime) -> InteractionRecord:
+    """The interaction record of a request that came `at` this moment; the store leaves its words out."""
     facts = record.facts
     return InteractionRecord(
         id=facts.id,
-        at=datetime.fromisoformat(record.at),
+        at=at,
         environment=facts.environment,
         feature=facts.feature,
-        traffic=Traffic(facts.traffic),
+        traffic=_TRAFFIC.get(facts.traffic) or Traffic(facts.traffic),
         session_id=facts.session_id,
         tenant_key=facts.tenant,
         subject_key=facts.user_key,
-        model=facts.model if is_plain(facts.model) else "",
+        model=_recorded_model(facts.model),
         components=record.components,
-        decisions=tuple([without_words(decision) for decision in record.decisions]),
+        decisions=record.decisions,
         finish_reason=record.finish_reason,
         usage=record.usage,
         latency_ms=record.total_ms,
-        labels={"surface": facts.surface.value, "outcome": record.outcome.value},
+        labels={"surface": str(facts.surface), "outcome": str(record.outcome)},
     )
 
 
-def exchange_row(record: ExchangeRecord) -> ExchangeRow:
-    """The row of how a request ended."""
+def exchange_row(record: ExchangeRecord, *, at_us: int) -> ExchangeRow:
+    """The row of how a request that came at this moment ended."""
     facts = record.facts
-    detail = {
-        "tries": record.tries,
-        "manifest": record.manifest,
-        "variants": record.variants,
-        "unknown_events": record.unknown_events,
-        "trace_id": facts.trace_id,
-        "prompt": facts.prompt,
-        "guard_version": facts.guard_version,
-        "switch_version": record.switch_version,
-        "is_gated": record.is_gated,
-        "guard_ms": round(record.guard_ms, 3),
-        "reference": record.reference,
-    }
+    detail = _Detail(
+        round(record.guard_ms, 3),
+        facts.guard_version,
+        record.is_gated,
+        record.manifest,
+        facts.prompt,
+        record.reference,
+        record.switch_version,
+        facts.trace_id,
+        record.tries,
+        record.unknown_events,
+        record.variants,
+    )
     return ExchangeRow(
         id=facts.id,
-        at_us=to_us(datetime.fromisoformat(record.at)),
-        surface=facts.surface.value,
-        outcome=record.outcome.value,
-        stage=record.stage.value,
+        at_us=at_us,
+        surface=str(facts.surface),
+        outcome=str(record.outcome),
+        stage=str(record.stage),
         feature=facts.feature,
         environment=facts.environment,
         key_id=facts.key_id,
-        model=facts.model if is_plain(facts.model) else "",
+        model=_recorded_model(facts.model),
         provider=facts.provider,
         status=record.status,
         is_stream=facts.is_stream,

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 class ExchangeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. `at_us` is microseconds since 1970; `detail` is JSON: tries, manifest, variants."""
+    """One request. `at_us` is microseconds since 1970; `detail` is JSON: tries, manifest, variants.
+
+    The fields are the columns of the table, in their order.
+    """
 
     id: str
     at_us: int
@@ -62,7 +65,7 @@ class ExchangeStore:
         """Write rows in an open transaction."""
         from stanchion.store.tables import exchanges, insert_new_rows
 
-        insert_new_rows(connection, exchanges, [msgspec.structs.asdict(row) for row in rows])
+        insert_new_rows(connection, exchanges, [msgspec.structs.astuple(row) for row in rows])
 
     def get(self, exchange_id: str) -> ExchangeRow | None:
         """The row of a request; None when there is none."""

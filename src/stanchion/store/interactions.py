@@ -190,7 +190,7 @@ class InteractionStore:
 
     def _text_rows(
         self, records: Sequence[InteractionRecord], texts: Mapping[str, RedactedText]
-    ) -> list[dict[str, Any]]:
+    ) -> list[tuple[Any, ...]]:
         if texts and self.capture is not Capture.REDACTED:
             raise UsageError(
                 "this store keeps no text, and text was handed to it.",
@@ -203,12 +203,12 @@ class InteractionStore:
             if not text.redacted_by:
                 raise UsageError(f"the text of interaction {interaction_id!r} does not say what redacted it.")
         return [
-            {
-                "interaction_id": interaction_id,
-                "at_us": moments[interaction_id],
-                "redacted_by": text.redacted_by,
-                "parts": canonical_json(list(text.parts)).decode("utf-8"),
-            }
+            (
+                interaction_id,
+                moments[interaction_id],
+                text.redacted_by,
+                canonical_json(list(text.parts)).decode("utf-8"),
+            )
             for interaction_id, text in texts.items()
         ]
 
@@ -236,45 +236,52 @@ def _json(value: Any) -> str:
     return _sorted_json(value).decode("utf-8")
 
 
+@lru_cache(maxsize=1024)
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    return _json(dict(labels))
+
+
 @lru_cache(maxsize=256)
 def _components(components: ComponentSet) -> tuple[str, str]:
     """A component set as JSON, and its digest; a gateway sees few of them, again and again."""
     return _json(components), components.digest
 
 
-def _to_row(record: InteractionRecord) -> dict[str, Any]:
-    categories = record.categories
+def _to_row(record: InteractionRecord) -> tuple[Any, ...]:
+    """The values of the table's columns, in their order."""
+    decisions, usage = record.decisions, record.usage
     components, components_digest = _components(record.components)
-    return {
-        "id": record.id,
-        "at_us": to_us(record.at),
-        "environment": record.environment,
-        "feature": record.feature,
-        "traffic": record.traffic.value,
-        "session_id": record.session_id,
-        "tenant_key": record.tenant_key,
-        "subject_key": record.subject_key,
-        "model": record.model,
-        "components": components,
-        "components_digest": components_digest,
-        "prompt_digest": record.components.prompt,
-        "policy_digest": record.components.policy,
-        "effect": record.effect.value,
-        "is_protected": record.is_protected,
-        "finding_count": sum(categories.values()),
-        "categories": _json(categories) if categories else "{}",
-        "decisions": _json([without_words(decision) for decision in record.decisions]),
-        "finish_reason": record.finish_reason.value,
-        "input_tokens": record.usage.input_tokens,
-        "cached_input_tokens": record.usage.cached_input_tokens,
-        "output_tokens": record.usage.output_tokens,
-        "cost_usd": record.usage.cost_usd,
-        "latency_ms": record.latency_ms,
-        "guard_ms": record.guard_ms,
-        "labels": _json(record.labels),
-        "is_replayable": record.is_replayable,
-        "replay_note": record.replay_note,
-    }
+    categories = record.categories
+    return (
+        record.id,
+        to_us(record.at),
+        record.environment,
+        record.feature,
+        str(record.traffic),
+        record.session_id,
+        record.tenant_key,
+        record.subject_key,
+        record.model,
+        components,
+        components_digest,
+        record.components.prompt,
+        record.components.policy,
+        str(record.effect),
+        record.is_protected,
+        sum(categories.values()),
+        _json(categories) if categories else "{}",
+        _json([without_words(decision) for decision in decisions]),
+        str(record.finish_reason),
+        usage.input_tokens,
+        usage.cached_input_tokens,
+        usage.output_tokens,
+        usage.cost_usd,
+        record.latency_ms,
+        record.guard_ms,
+        _labels(tuple(record.labels.items())),
+        record.is_replayable,
+        record.replay_note,
+    )
 
 
 def _from_row(row: Any) -> InteractionRecord:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -59,34 +59,65 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("an interaction record needs an id.")
         if self.at.tzinfo is None:
             raise UsageError(f"interaction {self.id}: its time has no time zone.", hint="Use UTC.")
-        for name in ("id", "environment", "feature", "session_id", "model"):
-            check_plain(name, getattr(self, name))
-        for name in ("tenant_key", "subject_key"):
-            check_keyed(name, getattr(self, name))
+        check_plain("id", self.id)
+        _check_names(self.environment, self.feature, self.model)
+        _check_people(self.session_id, self.tenant_key, self.subject_key)
         for name, value in self.labels.items():
-            check_plain("the name of a label", name)
-            check_plain(f"label {name}", value)
+            _check_label(name, value)
 
     @property
     def effect(self) -> Effect:
         """The strictest effect that was acted on."""
-        return strictest(*(decision.enforced_effect for decision in self.decisions))
+        found = Effect.ALLOW
+        for decision in self.decisions:
+            if decision.effect is not Effect.ALLOW:
+                found = strictest(found, decision.enforced_effect)
+        return found
 
     @property
     def is_protected(self) -> bool:
         """Whether a policy decided, and on every surface that was looked at."""
-        return bool(self.decisions) and all(decision.is_protected for decision in self.decisions)
+        for decision in self.decisions:
+            if not decision.is_protected:
+                return False
+        return bool(self.decisions)
 
     @property
     def categories(self) -> dict[str, int]:
         """How many findings of each category, by name."""
-        found = [finding.category for decision in self.decisions for finding in decision.findings]
-        return dict(sorted(Counter(found).items())) if found else {}
+        found: dict[str, int] = {}
+        for decision in self.decisions:
+            for finding in decision.findings:
+                found[finding.category] = found.get(finding.category, 0) + 1
+        return dict(sorted(found.items())) if found else found
 
     @property
     def guard_ms(self) -> float | None:
         """Time spent in guards; None when nothing was checked."""
-        return sum(decision.elapsed_ms for decision in self.decisions) if self.decisions else None
+        return sum([decision.elapsed_ms for decision in self.decisions]) if self.decisions else None
+
+
+# What was looked at once is not looked at again: a gateway sees few of these, in every record.
+
+
+@lru_cache(maxsize=256)
+def _check_names(environment: str, feature: str, model: str) -> None:
+    check_plain("environment", environment)
+    check_plain("feature", feature)
+    check_plain("model", model)
+
+
+@lru_cache(maxsize=1024)
+def _check_people(session_id: str, tenant_key: str, subject_key: str) -> None:
+    check_plain("session_id", session_id)
+    check_keyed("tenant_key", tenant_key)
+    check_keyed("subject_key", subject_key)
+
+
+@lru_cache(maxsize=256)
+def _check_label(name: str, value: str) -> None:
+    check_plain("the name of a label", name)
+    check_plain(f"label {name}", value)
 
 
 def record_of(
@@ -130,8 +161,13 @@ def record_of(
 
 def without_words(decision: Decision) -> Decision:
     """A decision without free text: reasons go, and names of fields that a model may have chosen."""
-    if not decision.reason and not decision.findings and not any(check.reason for check in decision.checks):
-        return decision
+    has_reason = False
+    for check in decision.checks:
+        if check.reason:
+            has_reason = True
+            break
+    if not has_reason and not decision.findings:
+        return msgspec.structs.replace(decision, reason="") if decision.reason else decision
     return msgspec.structs.replace(
         decision,
         reason="",

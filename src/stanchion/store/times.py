@@ -18,7 +18,8 @@ def to_us(moment: datetime) -> int:
     """
     if moment.tzinfo is None:
         raise UsageError(f"the time {moment.isoformat()} has no time zone.", hint="Use UTC.")
-    return (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_us(microseconds: int) -> datetime:

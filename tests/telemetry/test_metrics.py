@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stanchion.core.errors import UnknownNameError
@@ -67,6 +71,7 @@ def test_workers_of_one_host_are_added_up(tmp_path: Path) -> None:
                 metrics = Metrics(folder, worker=worker)
                 metrics.add("stanchion_unprotected_total", amount)
                 metrics.set("stanchion_switch_version", 7.0 + amount)
+                metrics.fold()
                 os._exit(0)
             children.append(pid)
         for pid in children:
@@ -85,6 +90,34 @@ def test_workers_of_one_host_are_added_up(tmp_path: Path) -> None:
     got = read(out)
     assert got["stanchion_unprotected_total", ()] == 5
     assert got["stanchion_switch_version", ()] == 9  # the oldest version that some worker still obeys
+
+
+_VALUES = st.lists(st.one_of(st.floats(0, 100), st.sampled_from([0.001, 0.1, 60.0, math.inf])), max_size=40)
+
+
+@given(st.lists(_VALUES, min_size=1, max_size=3))
+def test_what_is_folded_is_what_the_library_would_have_counted(rounds: list[list[float]]) -> None:
+    name = "stanchion_guard_seconds"
+    metrics, peer = Metrics(), CollectorRegistry()
+    theirs = Histogram(name, table()[name].help, ["surface"], buckets=table()[name].buckets, registry=peer)
+    for values in rounds:
+        for value in values:
+            metrics.observe(name, value, "check")
+            theirs.labels("check").observe(value)
+        metrics.fold()
+    ours = {key: v for key, v in read(metrics.exposition()).items() if key[0].startswith(name)}
+    expected = {key: v for key, v in read(generate_latest(peer)).items() if not key[0].endswith("_created")}
+    ours = {key: v for key, v in ours.items() if not key[0].endswith("_created")}
+    assert ours == pytest.approx(expected) if any(rounds) else ours == {}
+
+
+def test_reading_twice_counts_nothing_twice() -> None:
+    metrics = Metrics()
+    metrics.add("stanchion_findings_total", 2, "pii")
+    metrics.observe("stanchion_guard_seconds", 0.2, "check")
+    assert read(metrics.exposition()) == read(metrics.exposition())
+    metrics.add("stanchion_findings_total", 3, "pii")
+    assert read(metrics.exposition())["stanchion_findings_total", (("category", "pii"),)] == 5
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:

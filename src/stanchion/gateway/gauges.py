@@ -69,11 +69,15 @@ class Gauges:
             metrics.total("stanchion_upkeep_failures_total", count, part)
 
     async def run(self, metrics: Metrics) -> None:
-        """Set them again and again until cancelled."""
-        while True:
-            self(metrics)
-            await self._count_approvals(metrics)
-            await asyncio.sleep(_EVERY_S)
+        """Set them again and again until cancelled, and let the other workers see what was counted."""
+        try:
+            while True:
+                self(metrics)
+                metrics.fold()
+                await self._count_approvals(metrics)
+                await asyncio.sleep(_EVERY_S)
+        finally:
+            metrics.fold()
 
     def _set_switches(self, metrics: Metrics) -> None:
         asked = self._asked

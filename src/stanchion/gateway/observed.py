@@ -69,8 +69,8 @@ class MetricsObserver:
     def finished(self, record: ExchangeRecord) -> None:
         """Count a request and everything that happened to it."""
         metrics, facts = self._metrics, record.facts
-        surface, stream = facts.surface.value, "true" if facts.is_stream else "false"
-        metrics.add("stanchion_requests_total", 1, surface, record.outcome.value, stream)
+        surface, stream = str(facts.surface), "true" if facts.is_stream else "false"
+        metrics.add("stanchion_requests_total", 1, surface, str(record.outcome), stream)
         metrics.observe("stanchion_request_seconds", record.total_ms / 1000, surface, stream)
         if record.first_byte_ms is not None:
             metrics.observe("stanchion_first_byte_seconds", record.first_byte_ms / 1000, surface)
@@ -101,8 +101,10 @@ class MetricsObserver:
 
     def _count_states(self, record: ExchangeRecord) -> None:
         metrics, facts, usage = self._metrics, record.facts, record.usage
-        if record.decisions and not all(decision.is_protected for decision in record.decisions):
-            metrics.add("stanchion_unprotected_total")
+        for decision in record.decisions:
+            if not decision.is_protected:
+                metrics.add("stanchion_unprotected_total")
+                break
         if record.is_gated is False:
             metrics.add("stanchion_ungated_total", 1, facts.feature)
         if record.switch_id:

@@ -7,10 +7,11 @@ on, so that no caller can fill the memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ from stanchion.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+T = TypeVar("T")
 
 MAX_LABEL_VALUES = 200
 OTHER = "other"
@@ -86,8 +89,49 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 
+class _Count:
+    """What was counted of one set of labels since the last `fold`."""
+
+    __slots__ = ("amount", "child")
+
+    def __init__(self, child: Any) -> None:
+        self.child = child
+        self.amount = 0.0
+
+    def fold(self) -> None:
+        if self.amount:
+            self.child.inc(self.amount)
+            self.amount = 0.0
+
+
+class _Measure:
+    """What was measured of one set of labels since the last `fold`: how many in each bucket, and the sum."""
+
+    __slots__ = ("bounds", "child", "counts", "total")
+
+    def __init__(self, child: Any, bounds: Sequence[float]) -> None:
+        self.child = child
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def fold(self) -> None:
+        if not any(self.counts):
+            return
+        for index, count in enumerate(self.counts):
+            if count:
+                self.child._buckets[index].inc(count)  # the library has no public way to add many at once
+                self.counts[index] = 0
+        self.child._sum.inc(self.total)
+        self.total = 0.0
+
+
 class Metrics:
     """Counts, in the process or, with a folder, across the workers of a host.
+
+    What is added and observed is kept as plain numbers until `fold` gives it to the library, whose lock for
+    each number costs more than the number; reading folds first. One thread counts and reads. A worker that is
+    killed takes with it what it counted since its last `fold`.
 
     Args:
         folder: where workers share their counts. It must have been given to the library before its first
@@ -107,7 +151,9 @@ class Metrics:
         self._made: dict[str, Any] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._seen: dict[tuple[str, str], set[str]] = {}
-        self._children: dict[tuple[str, ...], Any] = {}
+        self._gauges: dict[tuple[str, ...], Any] = {}
+        self._counts: dict[tuple[str, ...], _Count] = {}
+        self._measures: dict[tuple[str, ...], _Measure] = {}
         for one in METRICS:
             if one.kind is Kind.COUNTER:
                 made: Any = Counter(one.name, one.help, one.labels, registry=self._registry)
@@ -121,28 +167,44 @@ class Metrics:
 
     def add(self, name: str, amount: float = 1.0, *labels: str) -> None:
         """Count more of something."""
-        self._child(name, labels).inc(amount)
+        count = self._counts.get((name, *labels))
+        if count is None:
+            count = self._found(self._counts, name, labels, lambda child: _Count(child))
+        count.amount += amount
 
     def set(self, name: str, value: float, *labels: str) -> None:
         """Say how much there is now."""
-        self._child(name, labels).set(value)
+        self._found(self._gauges, name, labels, lambda child: child).set(value)
 
     def total(self, name: str, value: float, *labels: str) -> None:
         """Say how much of something another part has counted since the process began."""
         key = (name, *labels)
         more = value - self._totals.get(key, 0.0)
         self._totals[key] = value
-        if more > 0 or key not in self._children:
+        if more > 0 or key not in self._counts:
             self.add(name, max(more, 0.0), *labels)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
         """One more measured value."""
-        self._child(name, labels).observe(value)
+        measure = self._measures.get((name, *labels))
+        if measure is None:
+            bounds = _TABLE[name].buckets if name in _TABLE else ()
+            measure = self._found(self._measures, name, labels, lambda child: _Measure(child, bounds))
+        measure.counts[bisect_left(measure.bounds, value)] += 1
+        measure.total += value
+
+    def fold(self) -> None:
+        """Give what was counted to the library, where other workers see it."""
+        for count in self._counts.values():
+            count.fold()
+        for measure in self._measures.values():
+            measure.fold()
 
     def exposition(self) -> bytes:
         """Everything in Prometheus's text format."""
         from prometheus_client import generate_latest
 
+        self.fold()
         return generate_latest(self._whole())
 
     def _whole(self) -> CollectorRegistry:
@@ -155,23 +217,20 @@ class Metrics:
         MultiProcessCollector(merged, path=str(self._folder))  # type: ignore[no-untyped-call]
         return merged
 
-    def _child(self, name: str, labels: Sequence[str]) -> Any:
-        key = (name, *labels)
-        child = self._children.get(key)
-        if child is None:
-            child = self._made_child(name, labels)
-            if len(self._children) < MAX_LABEL_VALUES * len(METRICS):
-                self._children[key] = child
-        return child
-
-    def _made_child(self, name: str, labels: Sequence[str]) -> Any:
+    def _found(
+        self, kept: dict[tuple[str, ...], T], name: str, labels: Sequence[str], make: Callable[[Any], T]
+    ) -> T:
+        """What counts for these labels; where a label has too many values, that of `other`."""
         made = self._made.get(name)
         if made is None:
             raise UnknownNameError("metric", name, self._made)
-        kept = tuple(
-            self._bounded(name, label, v) for label, v in zip(self._labels[name], labels, strict=True)
-        )
-        return made.labels(*kept) if kept else made
+        values = zip(self._labels[name], labels, strict=True)
+        bounded = tuple([self._bounded(name, label, value) for label, value in values])
+        key = (name, *bounded)
+        one = kept.get(key)
+        if one is None:
+            one = kept[key] = make(made.labels(*bounded) if bounded else made)
+        return one
 
     def _bounded(self, name: str, label: str, value: str) -> str:
         seen = self._seen.setdefault((name, label), set())
@@ -200,6 +259,9 @@ def forget_worker(folder: Path, worker: int) -> None:
         old.unlink(missing_ok=True)
 
 
+_TABLE = {one.name: one for one in METRICS}
+
+
 def table() -> Mapping[str, Metric]:
     """The metrics by name."""
-    return {one.name: one for one in METRICS}
+    return _TABLE

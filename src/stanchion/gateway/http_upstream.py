@@ -124,7 +124,8 @@ class HttpUpstream:
             raw = await self._read(response, self._max_bytes)
         finally:
             response.close()
-        plain = plain_reply(codec.name, raw)
+        is_page = "html" in response.headers.get("Content-Type", "").lower()
+        plain = None if is_page else plain_reply(codec.name, raw)
         return codec.decode_reply(self._value(raw, response)) if plain is None else plain
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:

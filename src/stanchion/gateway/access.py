@@ -26,6 +26,7 @@ LOCAL_CALLER = Caller(key_id="local")
 _DUMMY_HASH = "0" * 64
 _NOBODY = VirtualKey(id="", name="", secrets=(), made_at_us=0, made_by="", revoked_at_us=0)
 _NO_SECRET = KeySecret(hash=_DUMMY_HASH, made_at_us=0, ends_at_us=0)
+_LONGEST_NAMES = 512  # bytes; longer ones are not ours
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -165,9 +166,8 @@ def _refused() -> Refused:
 
 def _check_local(headers: Mapping[bytes, bytes]) -> None:
     """Refuse what a web page in a browser here may have sent (DNS rebinding, cross-site requests)."""
-    host = _host_name(b"//" + headers.get(b"host", b""))
-    origin = headers.get(b"origin", b"")
-    if host in _LOCAL_NAMES and (not origin or _host_name(origin) in _LOCAL_NAMES):
+    host, origin = headers.get(b"host", b""), headers.get(b"origin", b"")
+    if len(host) + len(origin) <= _LONGEST_NAMES and _is_local(host, origin):
         return
     raise Refused(
         Outcome.DENIED,
@@ -179,6 +179,11 @@ def _check_local(headers: Mapping[bytes, bytes]) -> None:
 
 
 @functools.lru_cache(maxsize=256)
+def _is_local(host: bytes, origin: bytes) -> bool:
+    """Whether this machine was asked by its own name, by a page of its own or by no page."""
+    return _host_name(b"//" + host) in _LOCAL_NAMES and (not origin or _host_name(origin) in _LOCAL_NAMES)
+
+
 def _host_name(address: bytes) -> str:
     try:
         return (urlsplit(address.decode("ascii")).hostname or "").lower()

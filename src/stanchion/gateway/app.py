@@ -41,6 +41,7 @@ from stanchion.models.surface import SurfaceCodec, encode_json
 _log = logging.getLogger(__name__)
 Answering = Callable[[Exchange, SurfaceCodec, Answer], Awaitable[None]]
 Served = tuple[SurfaceCodec, Answering]
+_SURFACES = {surface.value: surface for surface in ApiSurface}
 _VERSIONS = ("1.1", "1.0")
 Page = Callable[[Live, Scope], tuple[int, object]]
 
@@ -139,7 +140,7 @@ class Gateway:
         live = self._live
         exchange = Exchange(
             id=live.ids.new("req"),
-            surface=ApiSurface(codec.name),
+            surface=_SURFACES[codec.name],
             live=live,
             headers={},
             started_ns=live.clock.monotonic_ns(),
@@ -151,7 +152,7 @@ class Gateway:
         self._running.add(exchange)
         exchange.is_looked_at = True
         self._deadlines.watch()
-        unwatched: Callable[[], object] | None = None
+        unwatched: Callable[[None], object] | None = None
         try:
             try:
                 exchange.within(live.body_timeout_s, Interrupt.SLOW_BODY)
@@ -161,7 +162,11 @@ class Gateway:
                     exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
                 unwatched = _watch(connection, exchange)
                 self._tell_started(exchange)
-                await self._followed(exchange, partial(answering, exchange, codec, answer))
+                watch_switches(exchange)
+                try:
+                    await answering(exchange, codec, answer)
+                finally:
+                    exchange.unfollow()
             except asyncio.CancelledError:
                 await self._interrupted(exchange, codec, answer)
             except ClientGone:
@@ -177,7 +182,7 @@ class Gateway:
             _uncancel()
         finally:
             if unwatched is not None:
-                unwatched()
+                unwatched(None)
             await self._settle(exchange)
 
     async def _read(
@@ -196,14 +201,6 @@ class Gateway:
         raw = await read_body(connection.receive, exchange.headers, max_bytes=feature.max_body_bytes)
         take_facts(exchange, feature, read_request(codec, raw))
         return feature
-
-    async def _followed(self, exchange: Exchange, decide: Callable[[], Awaitable[None]]) -> None:
-        """Decide the request, and end it when a switch is engaged meanwhile."""
-        watch_switches(exchange)
-        try:
-            await decide()
-        finally:
-            exchange.unfollow()
 
     async def _interrupted(self, exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
         why = exchange.interrupted_by
@@ -352,17 +349,17 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
     )
 
 
-def _watch(connection: Connection, exchange: Exchange) -> Callable[[], object]:
+def _watch(connection: Connection, exchange: Exchange) -> Callable[[None], object]:
     """End the request when its client goes away; what ends the watch.
 
     Our own server tells of it; of another it is known by a task that waits for it.
     """
-    gone = partial(exchange.interrupt, Interrupt.CLIENT_GONE)
-    when_gone = connection.scope.get(WHEN_GONE)
+    when_gone: Callable[[Callable[[], None] | None], object] | None = connection.scope.get(WHEN_GONE)
     if when_gone is not None:
-        when_gone(gone)
-        return partial(when_gone, None)
-    return asyncio.create_task(_waited(connection.receive, gone)).cancel
+        when_gone(exchange.client_gone)
+        return when_gone
+    waiting = asyncio.create_task(_waited(connection.receive, exchange.client_gone))
+    return lambda _: waiting.cancel()
 
 
 async def _waited(receive: Receive, gone: Callable[[], None]) -> None:

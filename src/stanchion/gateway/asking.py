@@ -91,12 +91,16 @@ async def stream(
 
 def _for(question: Question, route: Route) -> Question:
     provider = route.provider
-    request = with_passed_extras(question.request, surface=question.surface, provider=provider)
-    if request is not question.request:
-        question = msgspec.structs.replace(question, request=request)
-    vendor = question.surface.partition(".")[0]
-    may_forward = provider.takes_keys and vendor == provider.vendor
-    return msgspec.structs.replace(question, model=route.model, key=question.key if may_forward else "")
+    if question.request.extras:
+        request = with_passed_extras(question.request, surface=question.surface, provider=provider)
+        if request is not question.request:
+            question = msgspec.structs.replace(question, request=request)
+    key = question.key
+    if key and not (provider.takes_keys and question.surface.partition(".")[0] == provider.vendor):
+        key = ""
+    if route.model == question.model and key == question.key:
+        return question
+    return msgspec.structs.replace(question, model=route.model, key=key)
 
 
 class _Chain:

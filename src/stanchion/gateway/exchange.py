@@ -182,6 +182,10 @@ class Exchange:
         self.engaged = engaged
         self.task.cancel()
 
+    def client_gone(self) -> None:
+        """End the request because nobody waits for its answer any more."""
+        self.interrupt(Interrupt.CLIENT_GONE)
+
     def switched_off(self, engaged: Engaged) -> None:
         """End the request because a switch was engaged that matches it."""
         self.interrupt(Interrupt.SWITCHED_OFF, engaged)

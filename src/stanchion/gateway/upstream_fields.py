@@ -6,8 +6,10 @@ the same for the same id; a model's name gives way to the route's, a signature i
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
+from operator import is_
 
 import msgspec
 
@@ -20,11 +22,13 @@ from stanchion.core.interaction import (
     ReasoningDelta,
     Reply,
     StreamEvent,
+    Text,
     ToolCall,
 )
 
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}\Z")
 _MODEL = re.compile(r"(?!.*[0-9]{9})[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}\Z")
+_LONGEST_MODEL = 128
 _SEALED = re.compile(r"[A-Za-z0-9+/_-]*={0,2}\Z")
 
 
@@ -37,7 +41,12 @@ def plain_id(given: str) -> str:
 
 def plain_model(given: str, route: str) -> str:
     """The name of the model that answered where it is a plain one, else the name of its route."""
-    return given if not given or _MODEL.match(given) else route
+    return given if not given or (len(given) <= _LONGEST_MODEL and _is_model(given)) else route
+
+
+@functools.lru_cache(maxsize=256)
+def _is_model(given: str) -> bool:
+    return _MODEL.match(given) is not None
 
 
 def plain_signature(given: str | None) -> str | None:
@@ -47,9 +56,10 @@ def plain_signature(given: str | None) -> str | None:
 
 def plain_reply(reply: Reply, route: str) -> Reply:
     """A whole answer with its fields in their plain form; the very same object where they are."""
-    parts = tuple([_plain_part(part) for part in reply.message.parts])
+    before = reply.message.parts
+    parts = before if len(before) == 1 and type(before[0]) is Text else tuple(map(_plain_part, before))
     model = plain_model(reply.model, route)
-    if model == reply.model and all(a is b for a, b in zip(parts, reply.message.parts, strict=True)):
+    if model == reply.model and (parts is before or all(map(is_, parts, before))):
         return reply
     return msgspec.structs.replace(
         reply, model=model, message=msgspec.structs.replace(reply.message, parts=parts)

@@ -86,6 +86,7 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLAIN = Style()
+_NO_SAMPLING = Sampling()
 
 # --- requests -----------------------------------------------------------------------------------------------
 
@@ -136,13 +137,19 @@ def encode_request(
     if custom:
         style = msgspec.structs.replace(style, custom_tools=style.custom_tools | custom)
     body: JsonObject = {"model": interaction.model} if interaction.model else {}
-    body["messages"] = [wire for message in interaction.messages for wire in _encode_message(message, style)]
+    said: list[JsonObject] = []
+    for message in interaction.messages:
+        said += _encode_message(message, style)
+    body["messages"] = said
     if interaction.tools:
         body["tools"] = [_encode_tool(tool) for tool in interaction.tools]
-    body |= _encode_sampling(interaction.sampling, style.max_tokens_field)
+    if interaction.sampling != _NO_SAMPLING:
+        body |= _encode_sampling(interaction.sampling, style.max_tokens_field)
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-    return body | dict(extras or {})
+    if extras:
+        body |= extras
+    return body
 
 
 def _decode_sampling(fields: JsonObject, extras: JsonObject) -> Sampling:

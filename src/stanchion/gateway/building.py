@@ -248,7 +248,7 @@ def _provider(
             model.api,
         )
     else:
-        upstream, vendor = _http(model, clock, track), model.api
+        upstream, vendor = _http(name, model, clock, track), model.api
     return Provider(
         name=name,
         vendor=vendor,
@@ -273,12 +273,13 @@ def _live(key: Secret, track: Track | None) -> SecretLike:
     return key if track is None else track(key)
 
 
-def _http(model: ProviderModel, clock: Clock, track: Track | None) -> HttpUpstream:
+def _http(name: str, model: ProviderModel, clock: Clock, track: Track | None) -> HttpUpstream:
     key = _live(model.key, track) if model.key else None
     return HttpUpstream(
         model.base_url,
         dialect=DIALECTS[model.api],
         clock=clock,
+        name=name,
         key=key,
         connect_s=model.connect_s,
         idle_s=model.idle_s,

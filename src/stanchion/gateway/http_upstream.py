@@ -1,10 +1,9 @@
-"""A provider behind HTTP: one pooled session, keys added here and nowhere else, bytes decoded into events."""
+"""A provider behind HTTP: one pool of connections, keys added here only, bytes decoded into events."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,12 +13,14 @@ from stanchion.core.errors import UnavailableError, UsageError
 from stanchion.core.interaction import Reply, StreamEvent
 from stanchion.core.version import package_version
 from stanchion.gateway.upstream import Question
+from stanchion.gateway.upstream_connection import Incoming
+from stanchion.gateway.upstream_faults import LinkFault, fault_error
+from stanchion.gateway.upstream_pool import Origin, Pool, PoolLimits
 from stanchion.models.answer_reader import AnswerReader
 from stanchion.models.endpoint import ANTHROPIC_VERSION, SecretLike
 from stanchion.models.events import events_of
 from stanchion.models.http_client import checked_url, json_body, shown_url
 from stanchion.models.http_errors import (
-    connection_error,
     json_or_none,
     looks_like_html,
     no_json_error,
@@ -33,9 +34,10 @@ from stanchion.models.translation import fitted
 from stanchion.models.upstreams import UPSTREAMS, UpstreamCodec
 
 if TYPE_CHECKING:
-    import aiohttp
+    from yarl import URL
 
 _ERROR_BODY_BYTES = 64 * 1024
+_CODINGS = (b"", b"identity")
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +80,7 @@ class HttpUpstream:
 
     Args:
         base_url: the API's base, from the gateway file.
+        name: the provider's name there; errors say it and not the address, because clients read them.
         dialect: how it is asked.
         key: sent as the API demands; never shown.
         clock: for `Retry-After` dates.
@@ -93,6 +96,7 @@ class HttpUpstream:
         *,
         dialect: Dialect,
         clock: Clock,
+        name: str = "",
         key: SecretLike | None = None,
         connect_s: float = 10.0,
         idle_s: float = 60.0,
@@ -102,47 +106,45 @@ class HttpUpstream:
         self._urls = api_urls(base_url, dialect.paths)
         self._dialect = dialect
         self._clock = clock
-        self._connect_s = connect_s
-        self._idle_s = idle_s
-        self._max_connections = max_connections
+        self._limits = PoolLimits(connect_s=connect_s, idle_s=idle_s, max_connections=max_connections)
         self._max_bytes = max_response_bytes
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: Pool | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._targets: dict[str, Any] = {}
-        self._what = f"the provider at {shown_url(self._urls[dialect.main])}"
-        self._key = key  # it may change while we run; what does not is in the session's headers
+        self._what = f"the provider {name!r}" if name else "the provider"
+        self.address = shown_url(self._urls[dialect.main])
+        self._key = key  # it may change while we run
         self._known_key = "" if key is None else key.reveal()
-        self._headers = self._with_key(self._known_key)
+        self._heads = self._made_heads(self._known_key)
 
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
         codec, body = self._written(question, stream=False)
-        response = await self._post(codec.name, body, question)
+        incoming = await self._asked(codec.name, body, question, collect=self._max_bytes)
         try:
-            if response.status != 200:
-                raise await self._refused(response)
-            raw = await self._read(response, self._max_bytes)
+            if incoming.status != 200:
+                raise await self._refused(incoming)
+            raw = await self._some(incoming)  # all of it: it was collected
         finally:
-            response.close()
-        is_page = "html" in response.headers.get("Content-Type", "").lower()
+            incoming.close()
+        is_page = b"html" in incoming.headers.get(b"content-type", b"").lower()
         plain = None if is_page else plain_reply(codec.name, raw)
-        return codec.decode_reply(self._value(raw, response)) if plain is None else plain
+        return codec.decode_reply(self._value(raw, incoming)) if plain is None else plain
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
         codec, body = self._written(question, stream=True)
-        response = await self._post(codec.name, body, question)
+        incoming = await self._asked(codec.name, body, question)
         reader: AnswerReader | None = None
         try:
-            if response.status != 200:
-                raise await self._refused(response)
-            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            if kind in ("application/json", "text/html"):
-                raw = await self._read(response, self._max_bytes)
-                yield tuple(events_of(codec.decode_reply(self._value(raw, response))))
+            if incoming.status != 200:
+                raise await self._refused(incoming)
+            kind = incoming.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+            if kind in (b"application/json", b"text/html"):
+                raw = await self._read(incoming, self._max_bytes)
+                yield tuple(events_of(codec.decode_reply(self._value(raw, incoming))))
                 return
             reader, size = codec.reader(), 0
-            while data := await self._some(response):
+            while data := await self._some(incoming):
                 size += len(data)
                 if size > self._max_bytes:
                     raise too_large_error(self._what, self._max_bytes)
@@ -155,16 +157,15 @@ class HttpUpstream:
             if last:
                 yield last
         finally:
-            if reader is not None and reader.is_over and not response.content.at_eof():
-                await _drained(response)
-            response.close()
+            incoming.close(may_linger=reader is not None and reader.is_over)
 
     async def aclose(self) -> None:
         """See `Upstream.aclose`."""
-        session, self._session = self._session, None
-        if session is not None:
-            with suppress(RuntimeError):  # the loop they belonged to may be closed
-                await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+            if self._loop is asyncio.get_running_loop():
+                await asyncio.sleep(0)  # the transports close their sockets in the next turn
 
     def _written(self, question: Question, *, stream: bool) -> tuple[UpstreamCodec, bytes]:
         """The codec of the API that is asked, and the request in its words."""
@@ -180,108 +181,126 @@ class HttpUpstream:
             interaction = msgspec.structs.replace(interaction, model=question.model)
         return codec, json_body(codec.encode_request(interaction, stream=stream, extras=said.extras))
 
-    def _value(self, raw: bytes, response: aiohttp.ClientResponse) -> Any:
-        headers = {"content-type": response.headers.get("Content-Type", "")}
+    def _value(self, raw: bytes, incoming: Incoming) -> Any:
+        headers = _words(incoming)
         if json_or_none(raw[:1]) is None and looks_like_html(headers, raw):
             raise no_json_error(self._what, headers, raw)
         return decode_strict(raw, what=f"{self._what}: the answer is something")
 
-    async def _post(self, api: str, body: bytes, question: Question) -> aiohttp.ClientResponse:
-        import aiohttp
-
-        session = self._session_here()
-        headers = self._with_key(question.key) if question.key else self._renewed()
+    async def _asked(self, api: str, body: bytes, question: Question, *, collect: int = 0) -> Incoming:
+        """The answer, once its head is here; no redirect, and not compressed."""
+        head = self._head(api, question.key)
         if question.traceparent:
-            headers = {**headers, "traceparent": question.traceparent}
-        for is_last in (False, True):
-            try:
-                response = await session.post(
-                    self._targets[api], data=body, headers=headers, allow_redirects=False
-                )
-                break
-            except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
-                if is_last:  # the first may have been a pooled connection that had died
-                    raise connection_error(self._what, error) from None
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise connection_error(self._what, error) from None
-        if 300 <= response.status < 400:
-            response.close()
-            raise redirect_error(self._what, response.status, "another address")
-        return response
-
-    async def _some(self, response: aiohttp.ClientResponse) -> bytes:
-        """The next bytes; empty at the end."""
-        import aiohttp
-
+            head += b"traceparent: %s\r\n" % _plain(question.traceparent)
+        pool = self._pool_here()
         try:
-            return await response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise connection_error(self._what, error) from None
+            incoming = await pool.ask(
+                b"%scontent-length: %d\r\n\r\n" % (head, len(body)), body, collect=collect
+            )
+        except LinkFault as fault:
+            raise fault_error(self._what, fault, limit=self._max_bytes) from None
+        if 300 <= incoming.status < 400:
+            incoming.close()
+            raise redirect_error(self._what, incoming.status, "another address")
+        coding = incoming.headers.get(b"content-encoding")
+        if coding is not None and coding.strip().lower() not in _CODINGS and incoming.status == 200:
+            incoming.close()
+            raise UnavailableError(
+                f"{self._what}: its answer is compressed, though we ask for none of that.",
+                hint="Look at what stands in front of the endpoint.",
+                is_retryable=False,
+            )
+        return incoming
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def _some(self, incoming: Incoming) -> bytes:
+        """The next bytes; empty at the end."""
+        try:
+            return await incoming.some()
+        except LinkFault as fault:
+            raise fault_error(self._what, fault, limit=self._max_bytes) from None
+
+    async def _read(self, incoming: Incoming, limit: int) -> bytes:
         pieces: list[bytes] = []
         size = 0
-        while piece := await self._some(response):
+        while piece := await self._some(incoming):
             size += len(piece)
             if size > limit:
                 raise too_large_error(self._what, limit)
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> UnavailableError:
+    async def _refused(self, incoming: Incoming) -> UnavailableError:
         try:
-            body = await self._read(response, _ERROR_BODY_BYTES)
+            body = await self._read(incoming, _ERROR_BODY_BYTES)
         except UnavailableError:
             body = b""
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return status_error(self._what, response.status, headers, body, now=self._clock.now())
+        return status_error(self._what, incoming.status, _words(incoming), body, now=self._clock.now())
 
-    def _renewed(self) -> dict[str, str]:
-        """The headers that differ from the session's because the key was renewed; mostly none."""
+    def _head(self, api: str, key: str) -> bytes:
+        """The head of a request, without its length; a key of the client's is used this once."""
+        if key:
+            return self._made_heads(key)[api]
         key = "" if self._key is None else self._key.reveal()
-        return {} if key == self._known_key else self._with_key(key)
+        if key != self._known_key:  # it was renewed
+            self._heads, self._known_key = self._made_heads(key), key
+        return self._heads[api]
 
-    def _with_key(self, key: str) -> dict[str, str]:
-        if not key.isascii() or not key.isprintable() or key != key.strip():
-            raise UsageError(
-                "the API key holds characters that no HTTP header can carry.",
-                hint="Look for a newline or a space at its end, where it is read from.",
-            )
-        return {
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
-            "accept-encoding": "identity",
-            "user-agent": f"stanchion/{package_version()}",
-            **self._dialect.headers(key),
-        }
-
-    def _session_here(self) -> aiohttp.ClientSession:
-        """The session of the running loop; a loop that is gone took its connections with it."""
-        import aiohttp
+    def _made_heads(self, key: str) -> dict[str, bytes]:
         from yarl import URL
 
+        heads = {}
+        for api, written in self._urls.items():
+            url = URL(written)
+            headers = {
+                "host": _authority(url),
+                "content-type": "application/json",
+                "accept": "application/json, text/event-stream",
+                "accept-encoding": "identity",
+                "user-agent": f"stanchion/{package_version()}",
+                **self._dialect.headers(key),
+            }
+            lines = b"".join(b"%s: %s\r\n" % (name.encode(), _plain(v)) for name, v in headers.items())
+            heads[api] = b"POST %s HTTP/1.1\r\n%s" % (_plain(url.raw_path_qs), lines)
+        return heads
+
+    def _pool_here(self) -> Pool:
+        """The pool of the running loop; a loop that is gone took its connections with it."""
         loop = asyncio.get_running_loop()
-        if self._session is None or self._loop is not loop:
+        if self._pool is None or self._loop is not loop:
+            from yarl import URL
+
+            if self._pool is not None:
+                self._pool.close()
             self._loop = loop
-            self._targets = {api: URL(url) for api, url in self._urls.items()}
-            self._session = aiohttp.ClientSession(
-                headers=self._headers,
-                connector=aiohttp.TCPConnector(limit=self._max_connections, ttl_dns_cache=60),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=self._connect_s, sock_read=self._idle_s
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-            )
-        return self._session
+            url = URL(self._urls[self._dialect.main])
+            origin = Origin(scheme=url.scheme, host=url.raw_host or "", port=url.port or 80)
+            self._pool = Pool(origin, self._limits)
+        return self._pool
 
 
-async def _drained(response: aiohttp.ClientResponse) -> None:
-    """Read what little follows the end, so that the connection can be used again."""
-    with suppress(Exception):
-        async with asyncio.timeout(0.05):
-            await response.content.read(_ERROR_BODY_BYTES)
+def _plain(value: str) -> bytes:
+    """A value as a header carries it.
+
+    Raises:
+        UsageError: when no header can.
+    """
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise UsageError(
+            "the API key holds characters that no HTTP header can carry.",
+            hint="Look for a newline or a space at its end, where it is read from.",
+        )
+    return value.encode("ascii")
+
+
+def _authority(url: URL) -> str:
+    """What `host` says: the port only where it is not the scheme's own."""
+    host = url.raw_host or ""
+    shown = f"[{host.partition('%')[0]}]" if ":" in host else host
+    return shown if url.is_default_port() else f"{shown}:{url.port}"
+
+
+def _words(incoming: Incoming) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in incoming.headers.items()}
 
 
 def api_urls(base_url: str, paths: Mapping[str, str]) -> dict[str, str]:

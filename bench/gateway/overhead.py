@@ -5,6 +5,8 @@
 All proxies stand in front of the same upstream (`upstream.py`: 620 bytes of reply, streams of 34 events) with
 one worker each. `wrk` asks with 64 connections; CPU per request is the user and system time of a proxy's
 whole process tree over the requests that it answered, the median of the rounds; the proxies take turns.
+Every user's text and every answer differ from all others in eight words, so that of what a guard remembers of
+texts that it saw before only the system prompt is found again, as in an application that has one.
 `pass-through` decodes, encodes and records, and runs no detector; `default` is the default policy on input
 and output. LiteLLM lives in an environment of its own (`peers.txt`); without it, nginx or wrk the run says
 so and leaves the row out. Goals are ratios, so that a slow machine changes little.

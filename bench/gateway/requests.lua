@@ -1,19 +1,29 @@
--- Posts chats in turn, and prints what happened as one line of JSON.
+-- Posts chats, and prints what happened as one line of JSON. Every user's text is another one, so that nothing
+-- but the system prompt, which an application does send again and again, can be remembered.
 local prompts = {
-  "When will my parcel arrive? I ordered it last week and the page still says that it is being packed.",
-  "Please write a short note to my landlord about the broken heating in the kitchen, polite but firm.",
-  "What is the difference between a router and a switch, in two sentences that my mother understands?",
-  "Give me three ideas for a rainy afternoon with two children of four and seven years in a small flat.",
+  "When will my parcel arrive? It holds a lamp for a room that is ",
+  "Please write a note to my landlord about the walls, which are ",
+  "What shall I cook for eight guests who like their dinner to be ",
+  "Give me three ideas for a small flat in which the light is now ",
 }
-local turn = 0
+local words = {
+  "blue", "warm", "wide", "tall", "soft", "dark", "cold", "fair", "late", "long", "neat", "pale", "rare", "safe",
+  "slow", "thin",
+}
+local turn = os.time() % 65536 * 65536  -- 65,536 requests for each second: no round begins where another was
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.headers["authorization"] = "Bearer bench"
 
 function request()
-  turn = turn % #prompts + 1
+  turn = turn + 1
+  local said, left = prompts[turn % #prompts + 1], turn
+  for _ = 1, 8 do
+    said = said .. words[left % #words + 1] .. " "
+    left = math.floor(left / #words)
+  end
   local body = '{"model":"bench","messages":[{"role":"system","content":"You help the customers of a small shop."},'
-  body = body .. '{"role":"user","content":"' .. prompts[turn] .. '"}],"max_tokens":200}'
+  body = body .. '{"role":"user","content":"' .. said .. '"}],"max_tokens":200}'
   return wrk.format(nil, "/v1/chat/completions", nil, body)
 end
 

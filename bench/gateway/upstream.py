@@ -1,8 +1,9 @@
-"""A model's endpoint that costs almost nothing: fixed answers in OpenAI's and Anthropic's format.
+"""A model's endpoint that costs almost nothing: answers in OpenAI's and Anthropic's format.
 
     python bench/gateway/upstream.py PORT [--pause-ms 0]
 
-An answer has 620 bytes of body, a stream 34 events. A stream is asked for by `"stream":true` in the body;
+An answer has 620 bytes of body, a stream 34 events; eight words of each are others than in the one before. A
+stream is asked for by `"stream":true` in the body;
 `--pause-ms` waits before each event. It is an own small HTTP/1.1 server, so that its share of the machine
 stays far below that of what is measured.
 """
@@ -11,16 +12,34 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 REPLY_BYTES = 620
 STREAM_EVENTS = 34
+SLOT = "blue warm wide tall soft dark cold fair "  # what is another in every answer, of the same length
 TEXT = (
-    "The parcel left our warehouse on Tuesday and should reach you within three working days. You can follow "
-    "it with the link in the message that we sent you. If it has not come by then, write to us again."
+    f"{SLOT}The parcel left our warehouse on Tuesday and should reach you within three working days. You can "
+    "follow it with the link in the message that we sent you. If it has not come by then, write to us again."
 )
 WORDS = TEXT.split(" ")
+
+
+def _phrases() -> Iterator[bytes]:
+    """Eight words, other ones each time."""
+    words = [word.encode() for word in (SLOT + "late long neat pale rare safe slow thin").split()]
+    for number in itertools.count():
+        yield b"".join([words[number >> 4 * place & 15] + b" " for place in range(8)])
+
+
+def _varied(answer: bytes, phrase: bytes) -> bytes:
+    """The answer with another phrase; its length stays. In a stream the words come one by one."""
+    if SLOT.encode() in answer:
+        return answer.replace(SLOT.encode(), phrase)
+    for old, new in reversed(list(zip(SLOT.split(), phrase.split(), strict=True))):
+        answer = answer.replace(b'"' + old.encode() + b' "', b'"' + new + b' "', 1)
+    return answer
 
 
 def chat_body() -> bytes:
@@ -108,6 +127,7 @@ def _answer(body: bytes) -> bytes:
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ANSWERS = {b"chat": _answer(chat_body()), b"messages": _answer(message_body())}
 EVENTS = {b"chat": chat_events(), b"messages": message_events()}
+PHRASES = _phrases()
 
 
 def _chunked(piece: bytes) -> bytes:
@@ -150,14 +170,15 @@ class Endpoint(asyncio.Protocol):
             return
         api = b"messages" if b"/messages" in head.split(b"\r\n", 1)[0] else b"chat"
         if b'"stream":true' not in body.replace(b'"stream": true', b'"stream":true'):
-            self._transport.write(ANSWERS[api])
+            self._transport.write(_varied(ANSWERS[api], next(PHRASES)))
         elif self.pause_s:
-            task = asyncio.ensure_future(self._paced(EVENTS[api]))
+            phrase = next(PHRASES)
+            task = asyncio.ensure_future(self._paced([_varied(event, phrase) for event in EVENTS[api]]))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
             frames = b"".join(_chunked(event) for event in EVENTS[api])
-            self._transport.write(STREAM_HEAD + frames + b"0\r\n\r\n")
+            self._transport.write(_varied(STREAM_HEAD + frames + b"0\r\n\r\n", next(PHRASES)))
         if b"connection: close" in head and not self.pause_s:
             self._transport.close()
 

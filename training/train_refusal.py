@@ -30,8 +30,8 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from stanchion.core.codec import digest, digest_bytes
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR
-from stanchion.detectors.hashing import CHARACTER_ORDERS, FEATURE_VERSION, TABLE_BITS, n_grams
+from stanchion.detectors.classifier import SMOOTHING
+from stanchion.detectors.hashing import CHARACTER_ORDERS, FEATURE_VERSION, TABLE_BITS, WORD_FACTOR, n_grams
 from stanchion.detectors.refusal import ID, evidence, help_after_caution, said, voices
 from stanchion.detectors.refusal_model import BITS, NAME, OPENING, RefusalManifest, RefusalModel, open_refusal
 from stanchion.detectors.scan import packaged_scanner

@@ -190,7 +190,7 @@ def test_the_model_reports_a_bounded_number_of_windows() -> None:
 
 
 def test_n_grams_are_made_once_for_both_linear_models() -> None:
-    view_set = build_views("An ordinary sentence about the weather in Rome.")
+    view_set = build_views("An ordinary sentence about the weather in Rome. " * 30)
     given_ = DetectorInput(view_set=view_set, origin=Origin.USER)
     LinearDetector().detect(given_)
     kept = {key: value for key, value in view_set.memo.items() if key.startswith("n_grams:")}

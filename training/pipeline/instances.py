@@ -10,8 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from pipeline.rows import Row
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, gram_ranges, windows_of
-from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, n_grams
+from stanchion.detectors.classifier import SMOOTHING, gram_ranges, windows_of
+from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, WORD_FACTOR, n_grams
 from stanchion.detectors.linear import readings, text_allowance
 from stanchion.detectors.views import build_views
 

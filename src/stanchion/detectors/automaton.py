@@ -74,8 +74,12 @@ class Automaton:
         return self._sighting(data, self._triggers.find(data), is_ascii=is_ascii)
 
     def look_at(self, view: TextView) -> Sighting:
-        """What occurs in a reading, whose triggers may be known from making the next one."""
-        return self._sighting(view.data, view.signs, is_ascii=view.is_ascii)
+        """What occurs in a reading, whose triggers may be known from making the next one; looked for once."""
+        seen = view.sighting
+        if seen is None or seen[0] is not self:
+            seen = view.sighting = self, self._sighting(view.data, view.signs, is_ascii=view.is_ascii)
+        found: Sighting = seen[1]
+        return found
 
     def _sighting(self, data: bytes, signs: Signs, *, is_ascii: bool) -> Sighting:
         found: list[int] = []

@@ -12,19 +12,21 @@ import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from stanchion.core.codec import digest_bytes
 from stanchion.core.errors import IntegrityError, UnknownNameError
 from stanchion.core.resources import data_path, read_data_bytes
+from stanchion.detectors import short_texts
 from stanchion.detectors.hashing import (
     CHARACTER_ORDERS,
     FEATURE_VERSION,
     QUOTED_ORDERS,
     TABLE_BITS,
+    WORD_FACTOR,
     WORD_ORDERS,
     Grams,
 )
@@ -40,16 +42,19 @@ SHORT_WINDOW = 256
 SHORTEST_SENTENCE = 15
 LONGEST_PAIR = 400
 KIND_BITS = 16  # buckets of the table that tells kinds of attack apart: the leading bits of a bucket
-WORD_FACTOR = 3  # how much more a word or a pair of words counts than a character n-gram
 DOUBLING = 0.35  # logits that a window must have more for each doubling of the text beyond LONG_WINDOW
 LARGEST_ALLOWANCE = 1.5
 SMOOTHING = 20  # added to the number of n-grams, so that a handful of them proves little
+
+_TAKEN = 1 << 13
+_MOST_IN_32_BITS = 1 << 23  # weights of a byte whose sum is certain to fit
 
 _FAMILY_ORDERS = (*CHARACTER_ORDERS, *WORD_ORDERS, *QUOTED_ORDERS)
 _CHARACTERS = slice(0, len(CHARACTER_ORDERS))
 _WORDS = slice(_CHARACTERS.stop, _CHARACTERS.stop + len(WORD_ORDERS))
 _QUOTED = slice(_WORDS.stop, len(_FAMILY_ORDERS))
 # Spaces, quotation marks and brackets may follow a full stop; letters do not.
+_ASCII_SIGNS = re.compile(r"[\n.!?]")
 _SENTENCE_END = re.compile(r"[\n\u061f\u0964\u3002\uff01\uff1f\u2028\u2029]|[.!?](?=[\x00-)]|\Z)")
 
 
@@ -87,6 +92,7 @@ class LinearModel:
         self.manifest = manifest
         self._table = table
         self._kinds = kinds
+        self._weighing = short_texts.Weighing(table, manifest.scale, SMOOTHING)
 
     def logits(self, grams: Grams, windows: Windows) -> NDArray[np.float64]:
         """One logit per window; the bias alone for a window without n-grams."""
@@ -96,6 +102,16 @@ class LinearModel:
         scaled = self.manifest.scale * sums / np.sqrt(counts + SMOOTHING)
         logits: NDArray[np.float64] = self.manifest.bias + scaled
         return logits
+
+    def highest_of_short(self, text: str) -> float | None:
+        """The highest logit of the windows of a short ASCII text, minus infinity for one without letters.
+
+        None for a text that is neither, or that needs `logits`.
+        """
+        if len(text) > short_texts.LONGEST or not text.isascii():
+            return None
+        found = short_texts.highest(text, _spans_of(text), self._weighing)
+        return None if found is None else self.manifest.bias + found
 
     def score(self, logit: float, origin: str) -> float:
         """The score of a logit for a text of this origin, in [0, 1]; 0.5 at the origin's threshold."""
@@ -138,12 +154,17 @@ def window_sums(
     """For every window, the sum of its n-grams' weights and how many n-grams there are."""
     import numpy as np
 
-    weights = table.take(grams.buckets).astype(np.int64)
-    weights[grams.family_starts[len(CHARACTER_ORDERS)] :] *= WORD_FACTOR
-    running = np.zeros(weights.size + 1, dtype=np.int64)
-    np.cumsum(weights, out=running[1:])
+    size = grams.buckets.size
+    running: NDArray[Any] = np.zeros(size + 1, dtype=np.int64 if size > _MOST_IN_32_BITS else np.int32)
+    for start in range(0, size, _TAKEN):  # block by block: indices are widened on the way
+        end = min(start + _TAKEN, size)
+        weights = table.take(grams.buckets[start:end])
+        np.cumsum(weights, dtype=running.dtype, out=running[start + 1 : end + 1])
+        running[start + 1 : end + 1] += running[start]
     low, high = gram_ranges(grams, windows)
-    return (running.take(high) - running.take(low)).sum(axis=0), (high - low).sum(axis=0)
+    sums = running.take(high).astype(np.int64) - running.take(low)
+    sums[_CHARACTERS.stop :] *= WORD_FACTOR
+    return sums.sum(axis=0), (high - low).sum(axis=0)
 
 
 def gram_ranges(grams: Grams, windows: Windows) -> tuple[Indices, Indices]:
@@ -186,6 +207,12 @@ def windows_of(text: str) -> Windows:
     """
     import numpy as np
 
+    spans = _spans_of(text)
+    starts, ends = np.fromiter(chain.from_iterable(spans), np.intp, 2 * len(spans)).reshape(-1, 2).T
+    return Windows(np.ascontiguousarray(starts), np.ascontiguousarray(ends))
+
+
+def _spans_of(text: str) -> list[tuple[int, int]]:
     size = len(text)
     spans = _sliding(size, LONG_WINDOW)
     if size > SHORT_WINDOW:
@@ -195,8 +222,7 @@ def windows_of(text: str) -> Windows:
         kept = [span for span in sentences if span[1] - span[0] >= SHORTEST_SENTENCE]
         spans += kept
         spans += [(a[0], b[1]) for a, b in pairwise(kept) if b[1] - a[0] <= LONGEST_PAIR]
-    starts, ends = np.array(spans, dtype=np.intp).T
-    return Windows(starts, ends)
+    return spans
 
 
 def _sliding(size: int, width: int) -> list[tuple[int, int]]:
@@ -206,10 +232,15 @@ def _sliding(size: int, width: int) -> list[tuple[int, int]]:
 
 def _sentences(text: str) -> list[tuple[int, int]]:
     """Half-open spans that together are the text; a full stop inside a word or a number ends none."""
-    cuts = [0]
-    cuts.extend(match.end() for match in _SENTENCE_END.finditer(text))
-    cuts.append(len(text))
-    return list(pairwise(cuts))
+    cuts = _ascii_ends(text) if text.isascii() else [match.end() for match in _SENTENCE_END.finditer(text)]
+    return list(pairwise([0, *cuts, len(text)]))
+
+
+def _ascii_ends(text: str) -> list[int]:
+    """Where the sentences of an ASCII text end, as `_SENTENCE_END` says."""
+    followed = text + " "
+    ends = [match.end() for match in _ASCII_SIGNS.finditer(text)]
+    return [end for end in ends if followed[end] < "*" or followed[end - 1] == "\n"]
 
 
 def read_manifest(name: str) -> LinearManifest:

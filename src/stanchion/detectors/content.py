@@ -82,6 +82,7 @@ class ContentDetector:
     id = ID
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MICROSECONDS
+    is_pure = True
 
     def __init__(
         self,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from stanchion.core.resources import data_path, read_data_bytes
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, Windows, gram_ranges, verified_arrays
-from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, Grams
+from stanchion.detectors.classifier import SMOOTHING, Windows, gram_ranges, verified_arrays
+from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, WORD_FACTOR, Grams
 
 if TYPE_CHECKING:
     import numpy as np

@@ -62,6 +62,7 @@ class EncoderDetector:
     categories = (_DIRECT, _INDIRECT, _JAILBREAK)
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MILLISECONDS
+    is_pure = True
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ the same n-grams on every platform and with every version of Python.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import lru_cache
 from itertools import accumulate
@@ -28,16 +29,19 @@ FEATURE_VERSION = 1
 TABLE_BITS = 20
 CHARACTER_ORDERS = (4, 5)
 WORD_ORDERS = (1, 2)
+WORD_FACTOR = 3  # how much more a word or a pair of words counts than a character n-gram
 QUOTED_ORDERS = (1, 1)  # each quoted word again, and the fact that there is one
 _FAMILIES = len(CHARACTER_ORDERS) + len(WORD_ORDERS) + len(QUOTED_ORDERS)
 
 _TABLE_SIZE = 0x20000  # code points above are read as the last one
 _LAST_POINT = _TABLE_SIZE - 1
+_BLOCK = 1 << 13
 _SHORTEST_POWERS = 12  # bits: of texts up to so many letters one table of powers is kept
 _DIGIT = 0x30
+_DIGITS = re.compile(rb"00+")
 _MULTIPLIER = 0x01000193  # odd, so that it has an inverse modulo 2**32
-_ROTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
-_FINALISER = 0x2C1B3C6D
+ROTORS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x165667B1)
+FINALISER = 0x2C1B3C6D
 _QUOTED = 0x5A17C0DE
 _DIGIT_RANGES = (
     (0x30, 0x3A), (0x660, 0x66A), (0x6F0, 0x6FA), (0x966, 0x970), (0x9E6, 0x9F0), (0xE50, 0xE5A),
@@ -70,7 +74,7 @@ class Grams(NamedTuple):
     word_ends: Indices  # half-open
     quoted_starts: Indices  # of the words that are quoted
     quoted_ends: Indices
-    buckets: Indices  # each in range(2 ** TABLE_BITS)
+    buckets: Hashes  # each in range(2 ** TABLE_BITS)
     family_starts: tuple[int, ...]  # where each family starts in `buckets`
 
 
@@ -114,7 +118,12 @@ def _powers(size: int) -> tuple[Hashes, Hashes]:
 def prepare() -> None:
     """Make the tables that the first text would make: tens of milliseconds."""
     n_grams(" ")
-    _powers(1 << _SHORTEST_POWERS)
+    powers(1)
+
+
+def powers(size: int) -> tuple[Hashes, Hashes]:
+    """Powers of the multiplier and of its inverse modulo 2**32: at least `size` of each."""
+    return _powers(1 << max(_SHORTEST_POWERS, (size - 1).bit_length()))
 
 
 def n_grams(text: str) -> Grams:
@@ -124,16 +133,12 @@ def n_grams(text: str) -> Grams:
     """
     import numpy as np
 
-    tables = _tables()
-    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    if not text.isascii():
-        points = np.minimum(points, _LAST_POINT)
-    values = tables.letters.take(points)
-    is_digit = values == _DIGIT
-    values[1:][is_digit[1:] & is_digit[:-1]] = 0
-    positions = values.nonzero()[0]
-    letters = values.take(positions)
-    is_alone = None if text.isascii() else tables.alone.take(letters)
+    if text.isascii():
+        spread = np.frombuffer(spread_letters(text), np.uint8)
+        positions = spread.view(np.bool_).nonzero()[0]
+        letters, is_alone = spread.take(positions).astype(np.uint32), None
+    else:
+        positions, letters, is_alone = _letters_of(text)
     words, starts, ends = _words(letters, positions, is_alone)
     hashes = [*_joined(letters, CHARACTER_ORDERS), *_joined(words, WORD_ORDERS)]
     quoted_starts = quoted_ends = starts[:0]
@@ -142,10 +147,40 @@ def n_grams(text: str) -> Grams:
         again = words[is_quoted] ^ np.uint32(_QUOTED)
         hashes += [again, np.full(again.size, _QUOTED, dtype=np.uint32)]
         quoted_starts, quoted_ends = starts[is_quoted], ends[is_quoted]
-    mixed = _mixed(np.concatenate(hashes)) * _FINALISER
-    buckets = (mixed >> (32 - TABLE_BITS)).astype(np.intp)
+    buckets = _mixed(np.concatenate(hashes))
+    buckets *= np.uint32(FINALISER)
+    buckets >>= np.uint32(32 - TABLE_BITS)
     sizes = (0, *(part.size for part in hashes), *(0,) * (_FAMILIES - len(hashes)))
     return Grams(positions, starts, ends, quoted_starts, quoted_ends, buckets, tuple(accumulate(sizes[:-1])))
+
+
+def spread_letters(text: str) -> bytes:
+    """What each character of an ASCII text is hashed as; 0: not a letter, or not the first digit of a run."""
+    spread = text.encode("ascii").translate(_ascii_letters())
+    return _DIGITS.sub(_one_digit, spread) if b"00" in spread else spread
+
+
+def _one_digit(run: re.Match[bytes]) -> bytes:
+    return b"0" + bytes(run.end() - run.start() - 1)
+
+
+@lru_cache(maxsize=1)
+def _ascii_letters() -> bytes:
+    return bytes(_tables().letters[:128].tolist()) + bytes(128)
+
+
+def _letters_of(text: str) -> tuple[Indices, Hashes, NDArray[np.bool_]]:
+    """The letters of any text: where they stand, what they are hashed as, which are words of their own."""
+    import numpy as np
+
+    tables = _tables()
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    values = tables.letters.take(np.minimum(points, _LAST_POINT))
+    is_digit = values == _DIGIT
+    values[1:][is_digit[1:] & is_digit[:-1]] = 0
+    positions = (values != 0).nonzero()[0]
+    letters = values.take(positions)
+    return positions, letters, tables.alone.take(letters)
 
 
 def shared_n_grams(memo: dict[str, Any], name: str, text: str) -> Grams:
@@ -164,7 +199,7 @@ def _quoted(text: str, starts: Indices) -> NDArray[np.bool_] | None:
     """Whether each word starts inside a quotation; None when there is none."""
     import numpy as np
 
-    spans = quotations(text, _is_letter)
+    spans = quotations(text, is_letter)
     if not spans:
         return None
     opened, closed = np.array(spans).T
@@ -172,7 +207,8 @@ def _quoted(text: str, starts: Indices) -> NDArray[np.bool_] | None:
 
 
 @lru_cache(maxsize=1024)
-def _is_letter(character: str) -> bool:
+def is_letter(character: str) -> bool:
+    """Whether a character is a letter or a digit of an n-gram."""
     return bool(_tables().letters[min(ord(character), _LAST_POINT)])
 
 
@@ -199,10 +235,10 @@ def _words(
     last = np.empty_like(first)
     last[:-1] = first[1:] - 1
     last[-1] = size - 1
-    powers, inverses = _powers(1 << max(_SHORTEST_POWERS, (size - 1).bit_length()))
+    factors, inverses = powers(size)
     sums = np.empty(size + 1, dtype=np.uint32)
     sums[0] = 0
-    np.cumsum(letters * powers[:size], out=sums[1:])
+    np.cumsum(letters * factors[:size], out=sums[1:])
     words = _mixed((sums.take(last + 1) - sums.take(first)) * inverses.take(first))
     return words, positions.take(first), positions.take(last) + 1
 
@@ -210,17 +246,27 @@ def _words(
 def _joined(values: Hashes, orders: tuple[int, ...]) -> list[Hashes]:
     """For each order, one hash for every so many neighbours; a longer run extends the hash of the shorter."""
     found = []
-    hashes = values * _ROTORS[0]
+    hashes = values * ROTORS[0]
     for order in range(2, orders[-1] + 1):
+        more = values[order - 1 :] * ROTORS[order - 1]
         if order - 1 in orders:
             found.append(hashes)
-        hashes = hashes[:-1] + values[order - 1 :] * _ROTORS[order - 1]
+            hashes = hashes[:-1] + more
+        else:
+            hashes = hashes[:-1]
+            hashes += more
     found.append(hashes)
     return found
 
 
 def _mixed(hashes: Hashes) -> Hashes:
+    """The hashes themselves, mixed in place."""
     import numpy as np
 
-    hashes = (hashes ^ (hashes >> np.uint32(15))) * np.uint32(_FINALISER)
-    return hashes ^ (hashes >> np.uint32(13))
+    # block by block: what is made on the way stays in the processor's cache
+    for start in range(0, hashes.size, _BLOCK):
+        block = hashes[start : start + _BLOCK]
+        block ^= block >> np.uint32(15)
+        block *= np.uint32(FINALISER)
+        block ^= block >> np.uint32(13)
+    return hashes

@@ -55,8 +55,8 @@ class WindowViews(TextViewSet):
 
     goes_on = True
 
-    def __init__(self, original: str, *, is_wary: bool = False) -> None:
-        super().__init__(original)
+    def __init__(self, original: str, *, is_wary: bool = False, raw: TextView | None = None) -> None:
+        super().__init__(original, raw=raw)
         self._is_wary = is_wary
         if is_wary:
             super().offer_triggers(_FORWARDS if _CONTROL.search(original) else _WARY)
@@ -241,7 +241,9 @@ def wary(view_set: TextViewSet) -> TextViewSet:
     """The same text with every decoder tried; made once for each text."""
     made: TextViewSet | None = view_set.memo.get("incremental.wary")
     if made is None:
-        made = view_set.memo["incremental.wary"] = WindowViews(view_set.original, is_wary=True)
+        made = view_set.memo["incremental.wary"] = WindowViews(
+            view_set.original, is_wary=True, raw=view_set.raw
+        )
         made.memo["incremental.wary"] = made
         made.readings  # noqa: B018 - before a scanner offers the triggers that it saw
     return made

@@ -85,7 +85,7 @@ def reads_alike(view_set: TextViewSet) -> bool:
 
 def _reads_alike(view_set: TextViewSet) -> bool:
     raw = view_set.raw
-    if raw.triggers & ~_BACKWARDS or _may_be_triggered(raw.data):
+    if (raw.triggers and raw.triggers & ~_BACKWARDS) or _may_be_triggered(raw.data):
         return False
     if raw.text.isascii():
         return len(view_set.readings) == 1

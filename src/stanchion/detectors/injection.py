@@ -65,6 +65,7 @@ class PatternDetector:
     id = ID
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MICROSECONDS
+    is_pure = True
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner

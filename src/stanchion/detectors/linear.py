@@ -35,6 +35,7 @@ _COMPAT, _UNMARKED = "compat", "unmarked"
 DOUBLING, LARGEST_ALLOWANCE = 0.9, 3.5
 _SOME = 0.05  # of a reading: so much of it in code is not wording, and a later reading has it in clear
 _MUCH = 0.5
+_LOWEST = float("-inf")
 _NEEDS_SKELETON = frozenset({"confusables", "marks"})
 
 
@@ -59,6 +60,7 @@ class LinearDetector:
     categories = (_DIRECT, _INDIRECT, _JAILBREAK)
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MICROSECONDS
+    is_pure = True
 
     def __init__(self, *, minimum: float = 0.5) -> None:
         if not 0.0 <= minimum <= 1.0:
@@ -164,7 +166,7 @@ def text_allowance(size: int) -> float:
 
 def highest_logit(model: LinearModel, view_set: TextViewSet) -> float:
     """The logit of the worst window of a text, before any threshold; minus infinity for one without words."""
-    lowest = float("-inf")
+    lowest = _LOWEST
     logits = [
         suspect.logit
         for view in readings(view_set)
@@ -180,6 +182,9 @@ def _suspects(
 
     Where a block has more of them, its last suspect stands for all the others.
     """
+    highest = model.highest_of_short(view.text) if limit > _LOWEST else None
+    if highest is not None and highest < limit:
+        return  # `text_allowance` asks nothing more of a text so short
     allowed = text_allowance(len(view.text))
     for offset in range(0, max(len(view.text), 1), BLOCK):
         text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text

@@ -63,6 +63,7 @@ class ObfuscationDetector:
     categories = (_LIMIT, _DISGUISE)
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MICROSECONDS
+    is_pure = True
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner

@@ -60,6 +60,7 @@ class PiiDetector(PatternReach):
     id = ID
     reach = Reach(ReachKind.AUTOMATON)
     cost = Cost.MICROSECONDS
+    is_pure = True
 
     def __init__(self, scanner: Scanner, regions: Sequence[str]) -> None:
         self._scanner = scanner

@@ -14,8 +14,8 @@ import msgspec
 
 from stanchion.core.codec import Digest
 from stanchion.core.resources import data_path, read_data_bytes
-from stanchion.detectors.classifier import SMOOTHING, WORD_FACTOR, verified_arrays
-from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, n_grams
+from stanchion.detectors.classifier import SMOOTHING, verified_arrays
+from stanchion.detectors.hashing import CHARACTER_ORDERS, TABLE_BITS, WORD_FACTOR, n_grams
 
 if TYPE_CHECKING:
     import numpy as np

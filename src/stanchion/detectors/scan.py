@@ -121,7 +121,6 @@ class _Matcher:
         self._finders = tuple(PlaceFinder(pattern) for pattern in self._patterns)
         self._reads_segments = any("segment" in pattern.views for pattern in self._patterns)
         self._key = f"scan:{next(_NUMBERS)}"
-        self._raw_key = f"{self._key}:raw"
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         found: tuple[Hit, ...] | None = view_set.memo.get(self._key)
@@ -130,14 +129,11 @@ class _Matcher:
         return found
 
     def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
-        look_at, key = self._automaton.look_at, self._raw_key
         for view_set in view_sets:
-            view_set.memo[key] = look_at(view_set.raw)
+            self._automaton.look_at(view_set.raw)
 
     def _scan(self, view_set: TextViewSet) -> tuple[Hit, ...]:
-        sighting = view_set.memo.pop(self._raw_key, None)
-        if sighting is None:
-            sighting = self._automaton.look_at(view_set.raw)
+        sighting = self._automaton.look_at(view_set.raw)
         view_set.offer_triggers(sighting.triggers)
         found = list(self._places(sighting.patterns, view_set.raw, view_set)) if sighting.patterns else []
         for view in self._other_views(view_set):

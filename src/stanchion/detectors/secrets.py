@@ -68,6 +68,7 @@ class SecretsDetector(PatternReach):
     id = ID
     reach = Reach(ReachKind.AUTOMATON)
     cost = Cost.MICROSECONDS
+    is_pure = True
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner

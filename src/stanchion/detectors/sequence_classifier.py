@@ -61,6 +61,7 @@ class SequenceClassifier:
     id = ID
     reach = Reach(ReachKind.MESSAGE)
     cost = Cost.MILLISECONDS
+    is_pure = True
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -19,6 +19,7 @@ _TOKEN = re.compile(
 )
 _HALF = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]\Z")
 WIDTH = 4
+_PLAIN = bytes(ord(chr(i).lower()) if chr(i).isalnum() and i < 128 else ord(" ") for i in range(256))
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -43,9 +44,8 @@ class Source:
         self._width = width
         self._words = _words(text)
         self._places: dict[tuple[str, ...], list[int]] = {}
-        for index in range(len(self._words) - width + 1):
-            self._places.setdefault(tuple(self._words[index : index + width]), []).append(index)
-        self._vocabulary = frozenset(self._words)
+        for index, shingle in enumerate(self._shingles(self._words)):
+            self._places.setdefault(shingle, []).append(index)
         self.weight = sum(map(_weight, self._words))
 
     def overlap(self, text: str, *, min_words: float) -> Overlap:
@@ -53,11 +53,9 @@ class Source:
         if not self._places:
             return Overlap(0.0, ())
         words = _words(text)
-        if self._vocabulary.isdisjoint(words):
+        if self._places.keys().isdisjoint(self._shingles(words)):
             return Overlap(0.0, ())
-        shared = [
-            tuple(words[i : i + self._width]) in self._places for i in range(len(words) - self._width + 1)
-        ]
+        shared = list(map(self._places.__contains__, self._shingles(words)))
         runs, disclosed = [], set()
         spans: tuple[array[int], array[int]] | None = None
         for first, last in _stretches(shared, self._width):
@@ -69,15 +67,21 @@ class Source:
         share = sum(_weight(self._words[i]) for i in disclosed) / self.weight
         return Overlap(min(1.0, share), tuple(runs))
 
+    def _shingles(self, words: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """Every `width` words in a row."""
+        return zip(*[words[first:] for first in range(self._width)], strict=False)
+
     def _positions(self, words: Sequence[str]) -> set[int]:
         """The places of the source's words that the words repeat; each shingle is looked up once."""
-        shingles = {tuple(words[i : i + self._width]) for i in range(len(words) - self._width + 1)}
+        shingles = set(self._shingles(words))
         starts = {place for shingle in shingles for place in self._places.get(shingle, ())}
         return {place + offset for place in starts for offset in range(self._width)}
 
 
 def _words(text: str) -> list[str]:
     """The words as they are compared: strings only, which the collector of garbage need not walk through."""
+    if text.isascii():
+        return text.encode("ascii").translate(_PLAIN).decode("ascii").split()
     return [_folded(word) for word in _TOKEN.findall(text)]
 
 

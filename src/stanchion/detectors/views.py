@@ -28,9 +28,12 @@ class TextViewSet:
 
     goes_on = False  # whether more of the text may follow
 
-    def __init__(self, original: str, options: ViewOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self, original: str, options: ViewOptions = DEFAULT_OPTIONS, *, raw: TextView | None = None
+    ) -> None:
+        """`raw` is the raw reading of the same text, where there is one already."""
         self.original = original
-        self.raw = TextView("raw", original, None, None)
+        self.raw = raw or TextView("raw", original, None, None)
         self.memo: dict[str, Any] = {}
         self._options = options
         self._triggers: Trigger | None = None
@@ -115,6 +118,8 @@ class TextViewSet:
         self._notices = tuple(unfolding.notices)
 
 
-def build_views(text: str, *, options: ViewOptions = DEFAULT_OPTIONS) -> TextViewSet:
-    """The readings of a text; total for every `str`, in time linear in its length."""
-    return TextViewSet(text, options)
+def build_views(
+    text: str, *, options: ViewOptions = DEFAULT_OPTIONS, raw: TextView | None = None
+) -> TextViewSet:
+    """The readings of a text; total for every `str`, in time linear in its length. `raw` as for the class."""
+    return TextViewSet(text, options, raw=raw)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Protocol
+
+_ROW = 5  # numbers that tell one piece
 
 
 class OffsetMap(Protocol):
@@ -57,20 +60,11 @@ class Pieces:
 
     __slots__ = ("_ends", "_made", "_parents", "_read", "_starts")
 
-    def __init__(self) -> None:
-        self._starts: array[int] = array("L")
-        self._parents: array[int] = array("L")
-        self._ends: array[int] = array("L")
-        self._made: array[int] = array("L")
-        self._read: array[int] = array("L")
-
-    def add(self, start: int, parent: tuple[int, int], made: int, read: int) -> None:
-        """Append a piece that begins at `start`, where the last one ended."""
-        self._starts.append(start)
-        self._parents.append(parent[0])
-        self._ends.append(parent[1])
-        self._made.append(made)
-        self._read.append(read)
+    def __init__(self, rows: Sequence[int] = ()) -> None:
+        """`rows` holds, one piece after the other: start, start and end in the parent, made, read."""
+        packed = array("L", rows)
+        self._starts, self._parents, self._ends = packed[0::_ROW], packed[1::_ROW], packed[2::_ROW]
+        self._made, self._read = packed[3::_ROW], packed[4::_ROW]
 
     def to_parent(self, start: int, end: int) -> tuple[int, int]:
         """The union of what the touched units came from."""
@@ -96,11 +90,11 @@ class Rewriter:
     Stretches that no `replace` names are copied; `finish` copies the rest.
     """
 
-    __slots__ = ("_length", "_parts", "_pieces", "_read", "_source")
+    __slots__ = ("_length", "_parts", "_read", "_rows", "_source")
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._pieces = Pieces()
+        self._rows: list[int] = []
         self._parts: list[str] = []
         self._read = 0
         self._length = 0
@@ -110,22 +104,20 @@ class Rewriter:
 
         `unit` is (characters of `text`, characters of the source) that belong together; the whole by default.
         """
-        self._copy_to(start)
+        read = self._read
+        if start > read:
+            self._rows += (self._length, read, start, 1, 1)
+            self._parts.append(self._source[read:start])
+            self._length += start - read
         self._read = end
         if text:
-            made, read = unit or (len(text), end - start)
-            self._pieces.add(self._length, (start, end), made, read)
+            made = len(text)
+            self._rows += (self._length, start, end, *(unit or (made, end - start)))
             self._parts.append(text)
-            self._length += len(text)
+            self._length += made
 
     def finish(self) -> tuple[str, Pieces]:
         """The whole text and the way back."""
-        self._copy_to(len(self._source))
-        return "".join(self._parts), self._pieces
-
-    def _copy_to(self, end: int) -> None:
-        if end > self._read:
-            self._pieces.add(self._length, (self._read, end), 1, 1)
-            self._parts.append(self._source[self._read : end])
-            self._length += end - self._read
-            self._read = end
+        end = len(self._source)
+        self.replace(end, end, "")
+        return "".join(self._parts), Pieces(self._rows)

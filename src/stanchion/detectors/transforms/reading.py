@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stanchion.detectors.transforms.offsets import OffsetMap
 from stanchion.detectors.transforms.triggers import Signs, Trigger, trigger_finder
 
@@ -18,7 +20,7 @@ class TextView:
 
     __slots__ = (
         "_data", "_marks", "_signs", "apart", "encoded", "family", "is_skeleton", "name", "offsets", "parent",
-        "text",
+        "sighting", "text",
     )  # fmt: skip
 
     def __init__(self, name: str, text: str, parent: TextView | None, offsets: OffsetMap | None) -> None:
@@ -30,6 +32,7 @@ class TextView:
         self.encoded = 0.0
         self.apart = 0.0
         self.is_skeleton = False
+        self.sighting: tuple[object, Any] | None = None  # by whom it was looked at last, and what was seen
         self._signs: Signs | None = None
         self._data: bytes | None = None
         self._marks: list[int] | None = None
@@ -61,7 +64,7 @@ class TextView:
     def named(self, name: str) -> TextView:
         """The same reading under another name."""
         view = TextView(name, self.text, self.parent, self.offsets)
-        view._data, view._signs = self._data, self._signs
+        view._data, view._signs, view.sighting = self._data, self._signs, self.sighting
         return view
 
     def character(self, offset: int) -> int:

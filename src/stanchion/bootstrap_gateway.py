@@ -135,6 +135,7 @@ class LiveMaker:
         model, folder, file_digest = gateway_model(self._sources)
         address = self._sources.listen or model.listen
         check_reach(address, needs_keys=self._replica.access.needs_keys)
+        self._guards.seen_texts_bytes = model.seen_texts_bytes
         guards = {
             name: self._guards.make(name, feature, folder=folder) for name, feature in model.features.items()
         }

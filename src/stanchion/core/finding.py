@@ -155,6 +155,10 @@ class Detector(Protocol):
     A detector that loads or compiles something may have `prepare()`, also when it is an `AsyncDetector`. A
     guard calls it once when it is made, so that loading never counts against the deadline of a check; what it
     raises keeps the guard from being made.
+
+    A class may say `is_pure = True` (not inherited): its findings follow from readings, origin and locale of
+    a text alone. It is then given no more than these, and what it found in a text that comes again is
+    remembered.
     """
 
     @property

@@ -37,10 +37,12 @@ from stanchion.guard.answers import GuardState
 from stanchion.guard.made_detectors import make_detectors
 from stanchion.guard.media_rules import MediaHandling, MediaRules
 from stanchion.guard.packs import with_packs
-from stanchion.guard.pipeline import Guard, stretched_key
+from stanchion.guard.pipeline import Guard
 from stanchion.guard.policy import LoadedPolicy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Guarantee, Policy
+from stanchion.guard.seen_texts import DEFAULT_BYTES, SeenTexts
 from stanchion.guard.tightening import loosenings
+from stanchion.guard.vault import stretched_key
 from stanchion.models.endpoint import Prices, SecretLike
 from stanchion.models.http_client import HttpLimits
 
@@ -51,7 +53,10 @@ Track = Callable[[Secret], SecretLike]
 
 
 class GuardMaker:
-    """Makes the guards of features; those whose policies come out the same share one."""
+    """Makes the guards of features; those whose policies come out the same share one.
+
+    `seen_texts_bytes` bounds what each remembers of texts that it saw before.
+    """
 
     def __init__(
         self, registry: Any, *, clock: Clock, ids: Ids, env: Mapping[str, str] | None = None
@@ -61,6 +66,7 @@ class GuardMaker:
         self._ids = RequestIds(ids)
         self._env = env
         self._made: dict[str, Guard] = {}
+        self.seen_texts_bytes = DEFAULT_BYTES
 
     def make(self, name: str, feature: FeatureModel, *, folder: Path) -> Guard:
         """The guard of a feature; UNPROTECTED only where the file says `none`.
@@ -74,7 +80,7 @@ class GuardMaker:
         read, base = self._read(feature.policy, folder)
         policy = with_packs(tightened(read.policy, feature, name), self._registry)
         key = "" if read.key is None else read.key.reveal()
-        identity = f"{policy.digest} {key}"
+        identity = f"{policy.digest} {self.seen_texts_bytes} {key}"
         if identity not in self._made:
             self._made[identity] = Guard(
                 policy,
@@ -82,6 +88,7 @@ class GuardMaker:
                 clock=self._clock,
                 ids=self._ids,
                 key=stretched_key(key) if key else None,
+                seen_texts=SeenTexts(most_bytes=self.seen_texts_bytes),
             )
         return self._made[identity]
 

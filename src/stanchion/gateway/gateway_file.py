@@ -25,6 +25,7 @@ from stanchion.gateway.notices_file import NoticesModel
 from stanchion.gateway.prompts_registry import PromptsSection
 from stanchion.gateway.rollout_file import RolloutSection
 from stanchion.gateway.telemetry_file import TelemetrySection
+from stanchion.guard.seen_texts import DEFAULT_BYTES
 
 DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
@@ -235,6 +236,12 @@ class GatewayModel(FileModel):
     )
     secrets_renew_s: Seconds = pydantic.Field(
         default=60.0, description="How often keys from Vault and `$${file:path}` are read again."
+    )
+    seen_texts_bytes: int = pydantic.Field(
+        default=DEFAULT_BYTES,
+        ge=0,
+        le=1 << 30,
+        description="How much a guard remembers of what it found in texts that come again; 0: nothing.",
     )
     records: RecordsModel = pydantic.Field(default=RecordsModel(), description="How records are written.")
     telemetry: TelemetrySection = pydantic.Field(

@@ -19,6 +19,7 @@ from stanchion.gateway.control_reader import ControlReader
 from stanchion.gateway.live import Live
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.switches import SwitchBoard
+from stanchion.guard.seen_texts import SeenTexts
 from stanchion.store.times import to_us
 from stanchion.telemetry.metrics import Metrics
 
@@ -61,6 +62,9 @@ class Gauges:
             for each in breaker.health():
                 metrics.set("stanchion_breaker_open", _OPEN[each.state], each.name)
         metrics.set("stanchion_in_flight_requests", asked.in_flight())
+        seen = {id(one): one for one in _seen_texts(asked.live())}.values()
+        metrics.total("stanchion_input_texts_total", sum(one.seen for one in seen), "seen")
+        metrics.total("stanchion_input_texts_total", sum(one.new for one in seen), "new")
         records = asked.recorder.health()
         metrics.set("stanchion_queue_depth", records.waiting, "records")
         metrics.total("stanchion_records_lost_total", records.lost)
@@ -98,3 +102,8 @@ class Gauges:
             metrics.set("stanchion_approvals_pending", await asyncio.to_thread(queue.pending))
         except StanchionError:
             metrics.add("stanchion_upkeep_failures_total", 1, "approvals_gauge")
+
+
+def _seen_texts(live: Live) -> list[SeenTexts]:
+    """What the guards of all features remember."""
+    return [feature.guard.seen_texts for feature in (*live.features.values(), *live.variants.values())]

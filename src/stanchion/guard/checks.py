@@ -26,8 +26,9 @@ Context = Mapping[str, tuple[str, ...]]
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """A detector as a policy wants it to be used. `detector` is a Detector or an AsyncDetector.
 
-    The other fields follow from it: its id, and up to how many characters it may run on the caller's thread
-    (`counts_context`: those of the context included).
+    The other fields follow from it: its id, up to how many characters it may run on the caller's thread
+    (`counts_context`: those of the context included), and whether its class says `is_pure`: its findings
+    follow from the text, its origin and locale alone, which is then all that it is given.
     """
 
     detector: Any
@@ -35,6 +36,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     id: str = ""
     at_once_characters: int = 0
     counts_context: bool = False
+    is_pure: bool = False
 
     def __post_init__(self) -> None:
         """What does not change of the detector is asked once, not with every text."""
@@ -43,6 +45,9 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         characters, counts_context = _at_once(self.detector)
         set_field(self, "at_once_characters", characters)
         set_field(self, "counts_context", counts_context)
+        set_field(
+            self, "is_pure", vars(type(self.detector)).get("is_pure") is True and not _waits(self.detector)
+        )
 
     @property
     def deadline_s(self) -> float:
@@ -59,6 +64,7 @@ class CheckInput(msgspec.Struct, frozen=True, kw_only=True):
     context: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     session_id: str = ""
     locale: str = ""
+    tenant: str = ""
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +83,8 @@ class _Step(msgspec.Struct, frozen=True):
     text: int
 
 
+_PLAIN = (list, tuple)
+_RAN = CheckStatus.RAN
 _GAVE_UP = "gave up after a time-out"
 _PACKAGED = "stanchion.detectors."
 AT_ONCE_CHARACTERS = 4_096  # about a millisecond of the packaged detectors
@@ -117,7 +125,7 @@ class CheckRunner:
         given_up: set[str] | None = None,
     ) -> Results:
         """The result of every check on every text, by (check number, text number)."""
-        if not given_up and all(_may_run_at_once(check, texts) for check in checks):
+        if not given_up and may_all_run_at_once(checks, texts):
             return self._at_once(checks, texts)
         lost = set() if given_up is None else given_up
         steps = [_Step(c, t) for t in range(len(texts)) for c in range(len(checks))]
@@ -153,16 +161,8 @@ class CheckRunner:
         """Every check of every text on the caller's thread."""
         results: Results = {}
         for number, text in enumerate(texts):
-            given: DetectorInput | None = None
-            for place, check in enumerate(checks):
-                started_ns = time.monotonic_ns()
-                try:
-                    if given is None:
-                        given = detector_input(text, self._build_views(text.text))
-                    found = check.detector.detect(given)
-                    results[place, number] = _validated(check, text, found, started_ns)
-                except (Exception, SystemExit) as error:
-                    results[place, number] = _broke(error, started_ns)
+            for place, result in enumerate(look(checks, text, self._build_views)):
+                results[place, number] = result
         return results
 
     def _start_waiting(self, check: Check, text: CheckInput) -> _Started:
@@ -252,10 +252,39 @@ class _Batch:
             if views is None:
                 views = self._views[step.text] = self._work.build_views(text.text)
             detector: Detector = check.detector
-            found: Any = detector.detect(detector_input(text, views))
+            given = input_alone(text, views) if check.is_pure else detector_input(text, views)
+            found: Any = detector.detect(given)
             return _validated(check, text, found, started_ns)
         except (Exception, SystemExit) as error:
             return _broke(error, started_ns)
+
+
+def look(checks: Sequence[Check], text: CheckInput, build_views: ViewBuilder) -> list[CheckResult]:
+    """What checks make of one text, one after the other, on the caller's thread."""
+    results = []
+    views: ViewSet | None = None
+    given: DetectorInput | None = None
+    alone: DetectorInput | None = None
+    started_ns = time.monotonic_ns()
+    for check in checks:
+        try:
+            if views is None:
+                views = build_views(text.text)
+            if check.is_pure:
+                alone = alone or input_alone(text, views)
+                found = check.detector.detect(alone)
+            else:
+                given = given or detector_input(text, views)
+                found = check.detector.detect(given)
+            if type(found) in _PLAIN and not found:
+                result = CheckResult(status=_RAN, elapsed_ms=_ms_since(started_ns))
+            else:
+                result = _validated(check, text, found, started_ns)
+        except (Exception, SystemExit) as error:
+            result = _broke(error, started_ns)
+        results.append(result)
+        started_ns = time.monotonic_ns()
+    return results
 
 
 def detector_input(text: CheckInput, views: ViewSet) -> DetectorInput:
@@ -267,6 +296,11 @@ def detector_input(text: CheckInput, views: ViewSet) -> DetectorInput:
         session_id=text.session_id,
         locale=text.locale,
     )
+
+
+def input_alone(text: CheckInput, views: ViewSet) -> DetectorInput:
+    """What a pure detector is given for a text."""
+    return DetectorInput(view_set=views, origin=text.origin, locale=text.locale)
 
 
 def _left_after(work: _Work, steps: list[_Step], stuck: int | None, results: Results) -> list[_Step]:
@@ -306,7 +340,7 @@ async def _awaited(door: Door, check: Check, started: _Started) -> CheckResult:
 def _validated(check: Check, text: CheckInput, found: Any, started_ns: int) -> CheckResult:
     """Keep what is a finding; say so when something was not."""
     elapsed_ms = _ms_since(started_ns)
-    if type(found) is list and not found:
+    if type(found) in _PLAIN and not found:
         return CheckResult(status=CheckStatus.RAN, elapsed_ms=elapsed_ms)
     if not isinstance(found, Sequence) or isinstance(found, str | bytes):
         return _failed(CheckStatus.ERRORED, f"gave {type(found).__name__}, not findings", elapsed_ms)
@@ -387,6 +421,19 @@ def _at_once(detector: Any) -> tuple[int, bool]:
     if Cost(detector.cost) is Cost.MICROSECONDS:
         return AT_ONCE_CHARACTERS, False
     return int(getattr(detector, "quick_characters", 0)), True
+
+
+def may_all_run_at_once(checks: Sequence[Check], texts: Sequence[CheckInput]) -> bool:
+    """Whether every check may run on the caller's thread; as `_may_run_at_once`, with sizes taken once."""
+    size, context = sum([len(text.text) for text in texts]), -1
+    for check in checks:
+        if not check.at_once_characters or size > check.at_once_characters:
+            return False
+        if check.counts_context:
+            context = sum(map(_context_size, texts)) if context < 0 else context
+            if size + context > check.at_once_characters:
+                return False
+    return True
 
 
 def _may_run_at_once(check: Check, texts: Sequence[CheckInput]) -> bool:

@@ -12,9 +12,8 @@ import msgspec
 from stanchion.core.clock import Clock, Ids
 from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, Mode, OnFailure, Surface
 from stanchion.core.finding import Finding, Location, Severity
-from stanchion.core.origin import Origin
 from stanchion.core.taxonomy import taxonomy
-from stanchion.guard.checks import Check, CheckInput, CheckResult
+from stanchion.guard.checks import Check, CheckInput, Results
 from stanchion.guard.fields import Field, TextField, UncheckedPart
 from stanchion.guard.frames import LONGEST, FieldScan
 from stanchion.guard.framing import FramedChecks
@@ -34,7 +33,9 @@ TAKEN_OUT = frozenset({Surface.RETRIEVED, Surface.TOOL_RESULT, Surface.TOOL_DEFI
 
 
 _SURFACES = tuple(Surface)
+_SAID = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
 _NOTHING_SAID = Ruling()
+_ALLOW, _RAN = Effect.ALLOW, CheckStatus.RAN
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     context: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     session_id: str = ""
     locale: str = ""
+    tenant: str = ""
 
 
 class Ground(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,11 @@ class SurfaceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
     ground: Ground | None
     examined: tuple[Examined, ...]
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no rule says anything of any field."""
+        return not any(one.ruling.hits for one in self.examined)
 
 
 @dataclass(slots=True)
@@ -112,13 +119,16 @@ class Examiner:
         `grounds` are what was decided elsewhere (tool rules), with the finding that says so; `passing` is
         what was checked of the texts while they came.
         """
-        listed = list(fields)
         by_surface: dict[Surface, list[Field]] = {}
-        for field in listed:
+        characters = parts = 0
+        for field in fields:
             by_surface.setdefault(field.surface, []).append(field)
-        single = [field for field in listed if not (isinstance(field, TextField) and field.pieces)]
-        total = sum([len(field.text) for field in single if isinstance(field, TextField)])
-        too_much = self._beyond_totals(total, len(single))
+            if not isinstance(field, TextField):
+                parts += 1
+            elif not field.pieces:
+                parts += 1
+                characters += len(field.text)
+        too_much = self._beyond_totals(characters, parts)
         outcomes = {}
         passing = passing or Passing()
         grounds = grounds or {}
@@ -161,27 +171,20 @@ class Examiner:
             )
             gathered.grounds.append(ground)
             gathered.findings.append(finding)
-        examined = []
+        records, found, has_failed = self._records(checks, texts, results, surface)
+        examined: list[Examined] = []
         for number, text in enumerate(texts):
-            found = [f for c in range(len(checks)) for f in results[c, number].findings]
-            if not found:
-                examined.append(Examined(field=text, ruling=_NOTHING_SAID, effect=Effect.ALLOW))
+            if number not in found:
+                examined.append(Examined(field=text, ruling=_NOTHING_SAID, effect=_ALLOW))
                 continue
-            counted = [one for one in found if self._policy.table.counts(one, text.origin)]
+            counted = [one for one in found[number] if self._policy.table.counts(one, text.origin)]
             if text.pieces:
                 counted = _not_said(counted, text, examined)
             one, grounds = self.judged(text, counted)
             examined.append(one)
             gathered.findings.extend(counted)
             gathered.grounds.extend(grounds)
-        origins = [text.origin for text in texts]
-        records = tuple(
-            [
-                self._record(check, surface, [results[c, t] for t in range(len(texts))], origins)
-                for c, check in enumerate(checks)
-            ]
-        )
-        outcome, failures = _failures(checks, records)
+        outcome, failures = _failures(checks, records) if has_failed else _NO_FAILURE
         gathered.grounds.extend(failures)
         gathered.grounds.sort(key=_strictest_first)
         decision = self._decision(
@@ -205,19 +208,20 @@ class Examiner:
     ) -> Decision:
         grounds = gathered.grounds
         shadow = [hit.rule for one in examined for hit in one.ruling.shadow_hits]
-        shadow.sort(key=lambda rule: -rule.effect.rank)
+        if len(shadow) > 1:
+            shadow.sort(key=lambda rule: -rule.effect.rank)
         return Decision(
-            effect=grounds[0].effect if grounds else Effect.ALLOW,
+            effect=grounds[0].effect if grounds else _ALLOW,
             surface=surface,
             mode=self._policy.mode,
-            rule_ids=tuple(dict.fromkeys([ground.rule_id for ground in grounds])),
+            rule_ids=tuple(dict.fromkeys([ground.rule_id for ground in grounds])) if grounds else (),
             findings=tuple(gathered.findings),
             checks=records,
             policy_digest=self._policy.digest,
             reason=grounds[0].reason if grounds else "",
             reference=self._ids.new("dec"),
-            shadow_effect=shadow[0].effect if shadow else Effect.ALLOW,
-            shadow_rule_ids=tuple(dict.fromkeys([rule.id for rule in shadow])),
+            shadow_effect=shadow[0].effect if shadow else _ALLOW,
+            shadow_rule_ids=tuple(dict.fromkeys([rule.id for rule in shadow])) if shadow else (),
             outcome=outcome,
             elapsed_ms=(self._clock.monotonic_ns() - started_ns) / 1e6,
         )
@@ -269,6 +273,8 @@ class Examiner:
 
     def _beyond_totals(self, characters: int, parts: int) -> list[tuple[Ground, Finding]]:
         limits = self._policy.limits
+        if characters <= limits.total_characters and parts <= limits.parts:
+            return []
         found = []
         for name, value in (("total_characters", characters), ("parts", parts)):
             limit = getattr(limits, name)
@@ -280,11 +286,13 @@ class Examiner:
         """What stands against a field before any check: its size, or that no check can read it."""
         if isinstance(field, UncheckedPart):
             return self._unchecked(field)
-        is_output = field.surface in (Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL)
-        name = "output_characters" if is_output else "text_characters"
-        limit = getattr(self._policy.limits, name)
+        is_output = field.surface in _SAID
+        limits = self._policy.limits
+        limit = limits.output_characters if is_output else limits.text_characters
         length = 0 if field.pieces else len(field.text)  # each piece has its own field
-        return _limit(name, length, limit, field=field) if length > limit else None
+        if length <= limit:
+            return None
+        return _limit("output_characters" if is_output else "text_characters", length, limit, field=field)
 
     def _unchecked(self, part: UncheckedPart) -> tuple[Ground, Finding]:
         if part.kind == "media":
@@ -297,29 +305,38 @@ class Examiner:
         ground = Ground(effect=effect, rule_id=part.kind, category="input.media", reason=reason)
         return ground, own_finding(PARTS, "input.media", field=part.field, rule=part.kind, reason=reason)
 
-    def _record(
-        self, check: Check, surface: Surface, results: Sequence[CheckResult], origins: Sequence[Origin]
-    ) -> CheckRecord:
+    def _records(
+        self, checks: Sequence[Check], texts: Sequence[TextField], results: Results, surface: Surface
+    ) -> tuple[tuple[CheckRecord, ...], dict[int, list[Finding]], bool]:
+        """A line of the manifest for each check, what was found by text, and whether a check failed."""
         counts = self._policy.table.counts
-        status = CheckStatus.RAN if results else CheckStatus.SKIPPED
-        reason = "" if results else "there was no text it could read"
-        elapsed_ms, findings, failed = 0.0, 0, False
-        for result, origin in zip(results, origins, strict=True):
-            elapsed_ms += result.elapsed_ms
-            for found in result.findings:
-                findings += counts(found, origin)
-            if result.status is not CheckStatus.RAN and not failed:
-                status, reason, failed = result.status, result.reason, True
-        return CheckRecord(
-            detector=check.id,
-            version=str(check.detector.version),
-            surface=surface,
-            status=status,
-            elapsed_ms=round(elapsed_ms, 3),
-            findings=findings,
-            on_failure=check.settings.fail,
-            reason=reason,
-        )
+        found: dict[int, list[Finding]] = {}
+        records = []
+        has_failed = False
+        for place, check in enumerate(checks):
+            status, reason = (_RAN, "") if texts else (CheckStatus.SKIPPED, "there was no text it could read")
+            elapsed_ms, findings = 0.0, 0
+            for number, text in enumerate(texts):
+                result = results[place, number]
+                elapsed_ms += result.elapsed_ms
+                if result.findings:
+                    found.setdefault(number, []).extend(result.findings)
+                    findings += sum([counts(one, text.origin) for one in result.findings])
+                if status is _RAN and result.status is not _RAN:
+                    status, reason, has_failed = result.status, result.reason, True
+            records.append(
+                CheckRecord(
+                    detector=check.id,
+                    version=str(check.detector.version),
+                    surface=surface,
+                    status=status,
+                    elapsed_ms=round(elapsed_ms, 3),
+                    findings=findings,
+                    on_failure=check.settings.fail,
+                    reason=reason,
+                )
+            )
+        return tuple(records), found, has_failed
 
 
 def own_finding(
@@ -415,7 +432,11 @@ def _check_input(field: TextField, subject: Subject) -> CheckInput:
         context=dict(subject.context),
         session_id=subject.session_id,
         locale=subject.locale,
+        tenant=subject.tenant,
     )
+
+
+_NO_FAILURE: tuple[None, tuple[Ground, ...]] = (None, ())
 
 
 def _failures(

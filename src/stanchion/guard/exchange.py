@@ -48,6 +48,7 @@ from stanchion.guard.workers import Door
 # Where the user's own words stand: only those come back out of the vault. What the operator, a document or a
 # tool brought in is redacted for good, or an answer would give it to whoever asks.
 _REVERSIBLE = frozenset({Surface.INPUT})
+_BROUGHT = (Origin.RETRIEVED, Origin.MEMORY)
 _FOR_PEOPLE = (Effect.REQUIRE_APPROVAL, Effect.ROUTE)
 Outcomes = Mapping[Surface, SurfaceOutcome]
 Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]
@@ -96,6 +97,8 @@ class Exchange:
         self._keeper = keeper
         self._marking_key = marking_key
         self._fallback = Fallback(policy.safe_completions)
+        held = policy.retrieval.quarantine
+        self._holds_quarantine = bool(held.digests or held.sources)
 
     async def prepare(
         self,
@@ -109,10 +112,9 @@ class Exchange:
         calls = [part for message in interaction.messages for part in message.tool_calls]
         texts = chain(request_fields(interaction), parameter_fields(interaction, parameters))
         fields = await self._media.read(door, texts)
-        grounds = {
-            Surface.INPUT: list(self._too_deep(calls)),
-            Surface.RETRIEVED: list(self._quarantined(interaction)),
-        }
+        grounds = {Surface.INPUT: list(self._too_deep(calls))} if calls else {}
+        if self._holds_quarantine:
+            grounds[Surface.RETRIEVED] = list(self._quarantined(interaction))
         outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds)
         vault = self._keeper.open(interaction.session_id)
         decisions = tuple(outcome.decision for outcome in outcomes.values())
@@ -194,7 +196,7 @@ class Exchange:
         """The fields that must say something else, with what they shall say."""
         texts: dict[str, str] = {}
         for surface, outcome in outcomes.items():
-            if outcome.decision.mode is Mode.SHADOW:
+            if outcome.decision.mode is Mode.SHADOW or outcome.is_silent:
                 continue
             kept = vault if surface in _REVERSIBLE else None
             over = _marks_over([one for one in outcome.examined if one.field.pieces], self)
@@ -282,8 +284,6 @@ class Exchange:
     def _quarantined(self, interaction: Interaction) -> Iterator[tuple[Ground, Finding]]:
         """Documents that the policy names, however they came in."""
         held = self._policy.retrieval.quarantine
-        if not (held.digests or held.sources):
-            return
         given = [(document.text, document.source) for document in interaction.documents]
         given += [
             (part.text, part.source or "")
@@ -344,31 +344,33 @@ def _taken_out_of(one: Examined, notice: str) -> dict[str, str]:
 
 def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]]) -> Subject:
     """What detectors may read beside the text: system prompt, documents, question, the caller's `context`."""
-    texts = [
-        (message.role, part)
-        for message in interaction.messages
-        for part in message.parts
-        if isinstance(part, Text)
-    ]
+    system: list[str] = []
+    brought: list[str] = []
+    question: str | None = None
     listed = {document.id for document in interaction.documents}
+    for message in interaction.messages:
+        for part in message.parts:
+            if not isinstance(part, Text):
+                continue
+            if part.origin is Origin.SYSTEM:
+                system.append(part.text)
+            elif part.origin in _BROUGHT and part.source not in listed:
+                brought.append(part.text)
+            if message.role is Role.USER:
+                question = part.text
+    documents = interaction.documents
     found = {
-        "system_prompt": tuple(part.text for _, part in texts if part.origin is Origin.SYSTEM),
-        "documents": (
-            *(document.text for document in interaction.documents),
-            *(
-                part.text
-                for _, part in texts
-                if part.origin in (Origin.RETRIEVED, Origin.MEMORY) and part.source not in listed
-            ),
-        ),
-        "document_ids": tuple(document.id for document in interaction.documents),
-        "question": tuple(part.text for role, part in texts if role is Role.USER)[-1:],
+        "system_prompt": tuple(system),
+        "documents": (*[document.text for document in documents], *brought),
+        "document_ids": tuple([document.id for document in documents]),
+        "question": () if question is None else (question,),
     }
     filled = {name: words for name, words in found.items() if words}
     return Subject(
         context={**filled, **context},
         session_id=interaction.session_id,
         locale=interaction.labels.get("locale", ""),
+        tenant=interaction.tenant,
     )
 
 

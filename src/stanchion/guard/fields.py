@@ -85,6 +85,9 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
             yield TextField(
                 field=f"{place}.name", surface=Surface.INPUT, origin=Origin.UNKNOWN, text=message.name
             )
+        if len(message.parts) == 1:  # nothing to be read over several parts
+            yield from _said(message.parts[0], f"{place}.parts[0]")
+            continue
         said = [_said(part, f"{place}.parts[{index}]") for index, part in enumerate(message.parts)]
         yield from _with_joined(message.parts, said)
     for number, document in enumerate(interaction.documents):
@@ -100,6 +103,9 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
 
 def reply_fields(message: Message) -> Iterator[Field]:
     """Everything the model says: words, thoughts and tool calls."""
+    if len(message.parts) == 1:
+        yield from _answered(message.parts[0], "reply.parts[0]")
+        return
     said = [_answered(part, f"reply.parts[{index}]") for index, part in enumerate(message.parts)]
     yield from _with_joined(message.parts, said)
 

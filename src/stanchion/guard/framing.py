@@ -10,24 +10,46 @@ import msgspec
 
 from stanchion.core.decision import CheckStatus, Surface
 from stanchion.core.errors import UnavailableError
-from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Results
-from stanchion.guard.frames import FieldScan, Views, parts_of, settling
+from stanchion.guard.checks import (
+    Check,
+    CheckInput,
+    CheckResult,
+    CheckRunner,
+    Results,
+    detector_input,
+    look,
+    may_all_run_at_once,
+)
+from stanchion.guard.frames import FieldScan, parts_of, settling
 from stanchion.guard.plan import Plan
+from stanchion.guard.seen_texts import REMEMBERED, RememberedChecks, SeenTexts
+from stanchion.guard.view_builders import Readings
 from stanchion.guard.workers import Door
 
 # What a model says leaves as it comes, so it is checked in the same frames streamed and unstreamed. Arguments
 # of tools are acted on as a whole and are checked as a whole.
 FRAMED = frozenset({Surface.OUTPUT, Surface.REASONING})
+_NONE: frozenset[int] = frozenset()
 
 
 class FramedChecks:
     """Runs the checks of a plan; on a framed surface alike for a text that comes whole or in pieces."""
 
-    def __init__(self, plan: Plan, runner: CheckRunner, views: Views) -> None:
-        """`views` makes the readings of a frame; other texts get those of `runner`."""
+    def __init__(
+        self, plan: Plan, runner: CheckRunner, readings: Readings, *, seen: SeenTexts | None = None
+    ) -> None:
+        """`readings` are for the texts of framed surfaces; other texts get those of `runner`.
+
+        `seen` remembers what was found in texts that go to a model.
+        """
+        self._remembered: dict[Surface, RememberedChecks] = {}
+        if seen is not None and seen.is_on:
+            for surface in sorted(REMEMBERED):
+                self._remembered[surface] = RememberedChecks(surface, plan.on(surface), runner, seen)
+        self._again = readings.again
         self._plan = plan
         self._runner = runner
-        self._views = views
+        self._views = readings.frame
         self._is_prepared = False
         self._parts = {surface: [parts_of(check) for check in plan.on(surface)] for surface in sorted(FRAMED)}
         self._passing = {
@@ -74,9 +96,16 @@ class FramedChecks:
         """
         checks = self._plan.on(surface)
         if surface not in FRAMED:
-            return await self._runner.run(door, checks, texts, given_up=given_up), frozenset()
-        wholes = await self._runner.run(door, self.whole(surface), texts, given_up=given_up)
+            remembered = self._remembered.get(surface)
+            if remembered is not None:
+                return await remembered.run(door, texts, given_up=given_up), _NONE
+            return await self._runner.run(door, checks, texts, given_up=given_up), _NONE
         results: Results = {}
+        if len(texts) == 1 and not given_up and not scans:
+            found = self._one_look(surface, texts[0])
+            if found is not None:
+                return {(check, 0): result for check, result in enumerate(found)}, _NONE
+        wholes = await self._runner.run(door, self.whole(surface), texts, given_up=given_up)
         overlong = set()
         for number, text in enumerate(texts):
             scan = await self._scanned(door, surface, text, given_up=given_up, begun=scans.get(text.field))
@@ -86,6 +115,26 @@ class FramedChecks:
             for check, result in enumerate(self._joined(surface, scan.results(text.text), whole)):
                 results[check, number] = result
         return results, frozenset(overlong)
+
+    def _one_look(self, surface: Surface, text: CheckInput) -> list[CheckResult] | None:
+        """The results of a short text in which nothing settles that is a finding, however it is cut.
+
+        None where that cannot be told, or a check breaks: then frame by frame.
+        """
+        passing, whole = self._passing[surface].checks, self._whole[surface]
+        if not (may_all_run_at_once(passing, [text]) and may_all_run_at_once(whole, [text])):
+            return None
+        try:
+            frame = self._views(text.text)
+            given = detector_input(text, frame)
+            if not all(check.detector.calm(given) for check in passing):
+                return None
+        except Exception:  # the frames say what is wrong
+            return None
+        settled = look(passing, text, lambda _: frame)
+        if any(one.findings or one.status is not CheckStatus.RAN for one in settled):
+            return None
+        return self._joined(surface, settled, look(whole, text, lambda _: self._again(frame)))
 
     async def _scanned(
         self, door: Door, surface: Surface, text: CheckInput, *, given_up: set[str], begun: FieldScan | None

@@ -41,12 +41,13 @@ from stanchion.guard.plan import Plan, complete_plan, silent_rules
 from stanchion.guard.policy import LoadedPolicy, Policy, packaged_policy, read_policy
 from stanchion.guard.policy_model import Redaction
 from stanchion.guard.redaction import Redactor
+from stanchion.guard.seen_texts import SeenTexts
 from stanchion.guard.streaming import StreamGuard
 from stanchion.guard.target import GuardedTarget
 from stanchion.guard.tool_exchange import ToolExchange
 from stanchion.guard.tools import Approve, CallCounts, Denial, ToolGate
-from stanchion.guard.vault import VaultKeeper
-from stanchion.guard.view_builders import build_frame_views, view_builder
+from stanchion.guard.vault import VaultKeeper, stretched_key
+from stanchion.guard.view_builders import readings_for
 from stanchion.guard.workers import AsyncDoor, Door, SyncDoor, WorkerPool, run
 
 _log = logging.getLogger(__name__)
@@ -71,9 +72,11 @@ class Guard:
         extractors: Sequence[TextExtractor] | None = None,
         successor_of: Guard | None = None,
         prepare: bool = True,
+        seen_texts: SeenTexts | None = None,
     ) -> None:
         """`successor_of` is a guard whose vaults, key and counted calls this one goes on with.
 
+        `seen_texts` remembers what was found in texts that go to a model; it must be this guard's own.
         `extractors` read the text of files where the policy says so (default: those installed).
         `detectors` holds a Detector or AsyncDetector for every detector that the policy enables.
 
@@ -94,6 +97,7 @@ class Guard:
         keeper = VaultKeeper(ttl_s=settings.vault_ttl_s, clock=self._clock, master_key=key)
         self._keeper: VaultKeeper = keeper if successor_of is None else successor_of._keeper
         self._counts: CallCounts = CallCounts() if successor_of is None else successor_of._counts
+        self.seen_texts = SeenTexts() if seen_texts is None else seen_texts
         self._silent_rules: tuple[str, ...] = ()
         self._plan: Plan | None = None
         self._exchange: Exchange | None = None
@@ -102,10 +106,9 @@ class Guard:
             return
         self._plan = complete_plan(policy, detectors, prepare=prepare)
         self._silent_rules = silent_rules(policy, detectors)
-        for rule_id in self._silent_rules:
-            _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
-        runner = CheckRunner(build_views or view_builder(policy), pool=pool)
-        checks = FramedChecks(self._plan, runner, build_views or build_frame_views)
+        readings = readings_for(policy, build_views)
+        runner = CheckRunner(readings.whole, pool=pool)
+        checks = FramedChecks(self._plan, runner, readings, seen=self.seen_texts)
         self._exchange = Exchange(
             policy,
             Examiner(policy, self._plan, checks, clock=self._clock, ids=self._ids),
@@ -484,13 +487,6 @@ class Guard:
             reference=self._ids.new("dec"),
             is_protected=False,
         )
-
-
-def stretched_key(words: str) -> bytes:
-    """A 32-byte key from a secret text (scrypt, N=2^14, r=8, p=1; RFC 7914)."""
-    import hashlib
-
-    return hashlib.scrypt(words.encode(), salt=b"stanchion.guard", n=2**14, r=8, p=1, dklen=32)
 
 
 def _installed_registry() -> Any:

@@ -75,7 +75,7 @@ def silent_rules(policy: Policy, detectors: Mapping[str, Any]) -> tuple[str, ...
         (name, category) for name in policy.enabled_detectors for category in detectors[name].categories
     ]
     reported += [("guard.limits", "input.limit"), ("guard.parts", "input.media")]
-    return tuple(
+    silent = tuple(
         rule.id
         for rule in policy.rules
         if not any(
@@ -83,6 +83,9 @@ def silent_rules(policy: Policy, detectors: Mapping[str, Any]) -> tuple[str, ...
             for name, category in reported
         )
     )
+    for rule_id in silent:
+        _log.warning("policy %r: rule %r can never apply, no detector reports it.", policy.name, rule_id)
+    return silent
 
 
 def complete_plan(policy: Policy, detectors: Mapping[str, Any], *, prepare: bool) -> Plan:

@@ -254,6 +254,11 @@ def _derive(key: bytes, *, salt: bytes, info: str, length: int) -> bytes:
     return derived[:length]
 
 
+def stretched_key(words: str) -> bytes:
+    """A 32-byte key from a secret text (scrypt, N=2^14, r=8, p=1; RFC 7914)."""
+    return hashlib.scrypt(words.encode(), salt=b"stanchion.guard", n=2**14, r=8, p=1, dklen=32)
+
+
 def _state_key(master_key: bytes) -> bytes:
     return _derive(master_key, salt=b"stanchion", info="vault-state", length=32)
 

@@ -71,6 +71,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("stanchion_checks_total", "Checks of the manifest, by what became of them.", "status"),
     _counter("stanchion_fail_open_total", "Failed checks that the policy lets pass.", "surface"),
     _counter("stanchion_deadline_total", "Checks that ran out of time.", "surface"),
+    _counter("stanchion_input_texts_total", "Texts of requests: `seen` before, or `new`.", "memory"),
     _counter("stanchion_unprotected_total", "Requests that no policy looked at."),
     _counter("stanchion_ungated_total", "Requests whose component set is not on the list.", "feature"),
     _counter("stanchion_unknown_events_total", "Events of an upstream that no rule understands.", "kind"),

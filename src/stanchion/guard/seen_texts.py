@@ -1,0 +1,185 @@
+"""Texts that were checked before: what detectors found in them, by a keyed hash, and no text.
+
+A chat client sends its system prompt, its tools and all earlier turns again with every turn. What a detector
+finds in a text that it saw before is not worked out again, if the detector says that its findings follow from
+the text alone (`is_pure`); such a detector is given nothing else, memory or not, so that the key covers all
+that it can see. Only what goes to a model is remembered, never an answer; a check that failed or ran out of
+time never; and rules, redactions and references are made anew each time. See docs/adr/0227.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
+
+import msgspec
+
+from stanchion.core.decision import CheckStatus, Surface
+from stanchion.core.finding import Finding
+from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Results
+from stanchion.guard.workers import Door
+
+DEFAULT_BYTES = 4 << 20
+REMEMBERED = frozenset(
+    {Surface.SYSTEM, Surface.INPUT, Surface.RETRIEVED, Surface.TOOL_DEFINITION, Surface.TOOL_RESULT}
+)
+MOST_FINDINGS = 64  # of one text; what holds more is looked at again
+_ENTRY_BYTES, _FINDING_BYTES = 256, 768  # about what an entry takes, and a finding in it
+_DIGEST_BYTES = 16
+
+Found = tuple[tuple[Finding, ...], ...]  # by check; places in the text, under no field's name
+
+
+class SeenTexts:
+    """What was found, by key; the least recently used goes first. Thread-safe.
+
+    The key of the hash is drawn for this object and never leaves it: what is in memory tells nobody which
+    texts were seen, not even who has the texts.
+    """
+
+    def __init__(self, *, most_bytes: int = DEFAULT_BYTES) -> None:
+        """`most_bytes` bounds what is kept; 0 keeps nothing."""
+        self._most_bytes = most_bytes
+        self._secret = secrets.token_bytes(32)
+        self._entries: OrderedDict[bytes, Found] = OrderedDict()
+        self._lock = threading.Lock()
+        self._bytes = 0
+        self.seen = 0
+        self.new = 0
+
+    def __repr__(self) -> str:
+        return f"SeenTexts({len(self._entries)} texts, {self._bytes} bytes)"
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is remembered."""
+        return self._most_bytes > 0
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much is kept."""
+        return self._bytes
+
+    def key(self, place: bytes, text: CheckInput) -> bytes:
+        """The keyed hash of all that a pure detector sees, and of whose it is.
+
+        `place` says surface and detectors. A tenant's texts are kept apart from another's: the time of an
+        answer tells nobody what others asked.
+        """
+        parts = (place, text.origin.encode(), text.locale.encode(), text.tenant.encode())
+        head = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
+        data = head + text.text.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(data, digest_size=_DIGEST_BYTES, key=self._secret).digest()
+
+    def find(self, key: bytes) -> Found | None:
+        """What was found in a text that was seen before; counted either way."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                self.new += 1
+            else:
+                self.seen += 1
+                self._entries.move_to_end(key)
+            return found
+
+    def keep(self, key: bytes, found: Found) -> None:
+        """Remember what was found in a text."""
+        findings = sum(map(len, found))
+        if findings > MOST_FINDINGS:
+            return
+        with self._lock:
+            if key in self._entries:
+                return
+            self._entries[key] = found
+            self._bytes += _ENTRY_BYTES + _FINDING_BYTES * findings
+            while self._bytes > self._most_bytes:
+                _, gone = self._entries.popitem(last=False)
+                self._bytes -= _ENTRY_BYTES + _FINDING_BYTES * sum(map(len, gone))
+
+
+class RememberedChecks:
+    """The checks of one surface; of those that are pure, only what is new to them is looked at."""
+
+    def __init__(
+        self, surface: Surface, checks: Sequence[Check], runner: CheckRunner, seen: SeenTexts
+    ) -> None:
+        self._surface = surface
+        self._checks = tuple(checks)
+        self._runner = runner
+        self._seen = seen
+        self._pure = tuple(place for place, check in enumerate(checks) if check.is_pure)
+        self._others = tuple(place for place, check in enumerate(checks) if not check.is_pure)
+        self._versions: tuple[str, ...] = ()
+        self._place = b""
+
+    async def run(self, door: Door, texts: Sequence[CheckInput], *, given_up: set[str]) -> Results:
+        """As `CheckRunner.run` over all checks of the surface."""
+        if given_up or not self._pure:
+            return await self._runner.run(door, self._checks, texts, given_up=given_up)
+        place = self._described()
+        keys = [self._seen.key(place, text) for text in texts]
+        known = {number: found for number, key in enumerate(keys) if (found := self._seen.find(key))}
+        new = [number for number in range(len(texts)) if number not in known]
+        every = range(len(self._checks))
+        run = partial(self._ran, door, given_up=given_up)
+        results = await run(every, texts, numbers=new) if new else {}
+        if known:
+            if self._others:
+                results |= await run(self._others, texts, numbers=list(known))
+            for number, found in known.items():
+                for check, findings in zip(self._pure, found, strict=True):
+                    results[check, number] = _again(findings, texts[number].field)
+        for number in new:
+            of_text = [results[check, number] for check in self._pure]
+            if all(one.status is CheckStatus.RAN for one in of_text):
+                self._seen.keep(keys[number], tuple([_nameless(one.findings) for one in of_text]))
+        return results
+
+    async def _ran(
+        self,
+        door: Door,
+        checks: Sequence[int],
+        texts: Sequence[CheckInput],
+        *,
+        numbers: Sequence[int],
+        given_up: set[str],
+    ) -> Results:
+        """The results of some checks on some texts, by the numbers of both."""
+        some = [self._checks[check] for check in checks]
+        found = await self._runner.run(door, some, [texts[n] for n in numbers], given_up=given_up)
+        return {(checks[check], numbers[text]): result for (check, text), result in found.items()}
+
+    def _described(self) -> bytes:
+        """The surface and its pure detectors with their versions, as a part of the key."""
+        versions = tuple([str(self._checks[place].detector.version) for place in self._pure])
+        if versions != self._versions:
+            ids = [self._checks[place].id for place in self._pure]
+            self._place = msgspec.json.encode([self._surface, ids, versions])
+            self._versions = versions
+        return self._place
+
+
+_NOTHING = CheckResult(status=CheckStatus.RAN)
+
+
+def _again(findings: Sequence[Finding], field: str) -> CheckResult:
+    if not findings:
+        return _NOTHING
+    return CheckResult(status=CheckStatus.RAN, findings=tuple([_named(one, field) for one in findings]))
+
+
+def _nameless(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings without their field: its name may be a key of somebody's JSON."""
+    return tuple([_named(one, "") for one in findings])
+
+
+def _named(finding: Finding, field: str) -> Finding:
+    location = msgspec.structs.replace(finding.location, field=field)
+    return msgspec.structs.replace(finding, location=location)

@@ -222,12 +222,15 @@ class LiveMaker:
 
     def _prompts(self, model: GatewayModel) -> Any:
         from stanchion.bootstrap_control import trusted_of
+        from stanchion.gateway.prompts_disk import PromptDisk
         from stanchion.gateway.prompts_registry import PromptStore, make_prompts
 
         if model.prompts is None:
             return None
+        settings = self._sources.settings
         store = PromptStore(self._database, clock=self._clock)
-        return make_prompts(model.prompts, store, keys=trusted_of(self._sources.settings))
+        kept = PromptDisk(settings.state_dir, source=self._database.where)
+        return make_prompts(model.prompts, store, keys=trusted_of(settings), kept=kept)
 
     def _feedback(self, section: Any) -> Any:
         from stanchion.gateway.feedback import make_feedback

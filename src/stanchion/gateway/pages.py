@@ -93,6 +93,8 @@ def _parts(live: Live, gateway: Gateway) -> dict[str, Any]:
         said["shadows"] = {"running": gateway.shadows.running, "dropped": gateway.shadows.dropped}
     if prompts is not None:
         said["prompts_refused"] = sorted(prompts.refused)
+        if prompts.is_from_disk:
+            said["prompts_from_disk"] = True
     return said
 
 

@@ -7,16 +7,23 @@ version without a valid one is not served, whoever wrote the row. Requests are r
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import pydantic
 
 from stanchion.core.clock import Clock
 from stanchion.core.codec import Digest, digest_text, is_digest
-from stanchion.core.errors import IntegrityError, StanchionError, UnknownNameError, UsageError
+from stanchion.core.errors import (
+    IntegrityError,
+    StanchionError,
+    UnavailableError,
+    UnknownNameError,
+    UsageError,
+)
 from stanchion.core.signatures import Envelope, sign, verified
 from stanchion.files.schema import FieldError, FileModel
 from stanchion.gateway.ports import Outcome, Refused
@@ -29,6 +36,8 @@ from stanchion.store.times import to_us
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+_log = logging.getLogger(__name__)
 
 PAYLOAD_TYPE = "application/vnd.stanchion.prompt+json"
 MAX_PROMPT_CHARS = 200_000
@@ -84,6 +93,33 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     at_us: int
     set_by: str
+
+
+class PromptState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a registry holds at one moment."""
+
+    versions: tuple[PromptVersion, ...]
+    labels: tuple[Label, ...]
+
+
+class KeptPrompts(Protocol):
+    """Where the last state is kept for a start without the store; see `prompts_disk`."""
+
+    def load(self) -> PromptState | None:
+        """What was kept; None when there is nothing.
+
+        Raises:
+            IntegrityError: when it is damaged.
+        """
+        ...
+
+    def store(self, state: PromptState) -> None:
+        """Keep a state.
+
+        Raises:
+            OSError: when it cannot be written.
+        """
+        ...
 
 
 class ResolvedPrompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +227,10 @@ class PromptStore:
         with self._database.read() as connection:
             return [Label(**row._mapping) for row in connection.execute(statement)]
 
+    def state(self) -> PromptState:
+        """All versions and labels."""
+        return PromptState(versions=tuple(self.versions()), labels=tuple(self.labels()))
+
     def find(self, reference: str) -> PromptVersion:
         """The version behind `support@prod` or `support@v3`.
 
@@ -286,7 +326,11 @@ class PromptStore:
 
 
 class PromptRegistry:
-    """The prompts that may be served, in memory. `load` reads them again."""
+    """The prompts that may be served, in memory. `load` reads them again.
+
+    With `kept`, what was read last is kept on disk, and a start without the store serves that: `is_from_disk`
+    says so until the store answers.
+    """
 
     def __init__(
         self,
@@ -294,24 +338,63 @@ class PromptRegistry:
         store: PromptStore,
         *,
         keys: Mapping[str, Ed25519PublicKey] | None = None,
+        kept: KeptPrompts | None = None,
     ) -> None:
         if section.require_signed and not keys:
             raise UsageError("signed prompts are required, and no key is trusted.")
         self.section = section
         self._store = store
         self._keys = dict(keys or {})
+        self._kept = kept
+        self._is_loaded = False
         self._served: dict[str, PromptVersion] = {}
         self.refused: dict[str, str] = {}
+        self.is_from_disk = False
 
     def load(self) -> None:
         """Read the registry; a version that does not hold is left out, and `refused` says why.
 
         Raises:
-            UnavailableError: when the database cannot be read; what is in memory stays.
+            UnavailableError: when the database cannot be read; what is in memory stays. With nothing in
+                memory, what was kept on disk is served instead, when that holds.
         """
-        versions = {(one.name, one.version): one for one in self._store.versions()}
+        try:
+            state = self._store.state()
+        except UnavailableError as error:
+            if self._is_loaded:
+                raise
+            state = self._last_state(error)
+            self.is_from_disk = True
+        else:
+            self._keep(state)
+            self.is_from_disk = False
+        self._serve(state)
+        self._is_loaded = True
+
+    def _last_state(self, error: UnavailableError) -> PromptState:
+        """What the disk holds; without it there is no start."""
+        try:
+            state = None if self._kept is None else self._kept.load()
+        except IntegrityError as damage:
+            raise UnavailableError(
+                f"{error.message} The prompts on disk cannot stand in: {damage.message}", hint=error.hint
+            ) from error
+        if state is None:
+            raise error
+        return state
+
+    def _keep(self, state: PromptState) -> None:
+        if self._kept is None:
+            return
+        try:
+            self._kept.store(state)
+        except OSError as error:  # the store answers: nothing is lost but the start without it
+            _log.error("the prompts could not be kept on disk: %s", error.strerror or error)
+
+    def _serve(self, state: PromptState) -> None:
+        versions = {(one.name, one.version): one for one in state.versions}
         references = {f"{name}@v{number}": one for (name, number), one in versions.items()}
-        for label in self._store.labels():
+        for label in state.labels:
             if (label.name, label.version) in versions:
                 references[f"{label.name}@{label.label}"] = versions[label.name, label.version]
         served: dict[str, PromptVersion] = {}
@@ -395,9 +478,17 @@ def _invalid(message: str, *, status: int, code: str) -> Refused:
 
 
 def make_prompts(
-    section: PromptsSection, store: PromptStore, *, keys: Mapping[str, Ed25519PublicKey] | None = None
+    section: PromptsSection,
+    store: PromptStore,
+    *,
+    keys: Mapping[str, Ed25519PublicKey] | None = None,
+    kept: KeptPrompts | None = None,
 ) -> PromptRegistry:
-    """The registry, loaded."""
-    registry = PromptRegistry(section, store, keys=keys)
+    """The registry, loaded.
+
+    Raises:
+        UnavailableError: when neither the store nor the disk says what may be served.
+    """
+    registry = PromptRegistry(section, store, keys=keys, kept=kept)
     registry.load()
     return registry

@@ -21,6 +21,7 @@ from stanchion.gateway.upstream_fields import plain_events, plain_reply
 from stanchion.models.events import events_of
 
 _OUR_FAULT = frozenset({400, 404, 405, 409, 413, 415, 422})  # another provider would not like it either
+_MAX_DETAIL = 400
 _ERRORS = (UnavailableError, DeadlineError, UsageError, TimeoutError)
 
 
@@ -180,21 +181,26 @@ class _Chain:
 
     def failed(self, route: Route, error: StanchionError | TimeoutError) -> None:
         self._error = error
-        self._note(route.provider.name, route.model, _status(error))
+        self._note(route.provider.name, route.model, _status(error), detail=_detail(route, error))
         status = error.status if isinstance(error, UnavailableError) else None
         self._may_go_on = status not in _OUR_FAULT
         breaker = self._live.parts.breaker
         if breaker is not None and self._may_go_on and not isinstance(error, UsageError):
             breaker.failed(route.provider.name)
 
-    def _note(self, provider: str, model: str, status: str) -> float:
+    def _note(self, provider: str, model: str, status: str, *, detail: str = "") -> float:
         elapsed_ns = self._live.clock.monotonic_ns() - self._began_ns if self._began_ns else 0
         self._began_ns = 0
         self._exchange.upstream_ns += elapsed_ns
         latency_ms = round(elapsed_ns / 1e6, 3)
         self._exchange.tries.append(
             UpstreamTry(
-                provider=provider, model=model, status=status, latency_ms=latency_ms, span_id=self._span_id
+                provider=provider,
+                model=model,
+                status=status,
+                latency_ms=latency_ms,
+                span_id=self._span_id,
+                detail=detail,
             )
         )
         self._span_id = ""
@@ -219,6 +225,13 @@ class _Chain:
             )
         self._exchange.error = _status(error)
         return _refusal(error)
+
+
+def _detail(route: Route, error: StanchionError | TimeoutError) -> str:
+    """What the record keeps of a failure: the address, and the error, which quotes nobody's words."""
+    if not isinstance(error, UnavailableError):
+        return route.provider.address
+    return f"{route.provider.address} {error.message}".strip()[:_MAX_DETAIL]
 
 
 def _status(error: StanchionError | TimeoutError) -> str:

@@ -241,6 +241,7 @@ def _provider(
     track: Track | None,
 ) -> Provider:
     upstream: Upstream
+    address = ""
     if model.api == "scripted":
         upstream, vendor = ClientUpstream(_scripted(folder / (model.script or ""), name)), "scripted"
     elif model.api == "local":
@@ -251,11 +252,12 @@ def _provider(
     elif model.cloud is not None and model.key is not None:
         limits = HttpLimits(connect_s=model.connect_s, max_connections=model.max_connections)
         upstream, vendor = (
-            make_cloud(model.cloud, key=_live(model.key, track), clock=clock, limits=limits),
+            make_cloud(model.cloud, name=name, key=_live(model.key, track), clock=clock, limits=limits),
             model.api,
         )
     else:
-        upstream, vendor = _http(name, model, clock, track), model.api
+        asked = _http(name, model, clock, track)
+        upstream, vendor, address = asked, model.api, asked.address
     return Provider(
         name=name,
         vendor=vendor,
@@ -266,6 +268,7 @@ def _provider(
         apis=_apis(model.api, upstream),
         allow_parameters=frozenset(model.allow_parameters),
         unknown_parameters=model.unknown_parameters,
+        address=address,
     )
 
 

@@ -79,8 +79,10 @@ class VertexSection(FileModel):
 CloudSection = AzureSection | BedrockSection | VertexSection
 
 
-def make_cloud(section: CloudSection, *, key: SecretLike, clock: Clock, limits: HttpLimits) -> CloudUpstream:
-    """The upstream of a cloud; connects to nothing yet.
+def make_cloud(
+    section: CloudSection, *, key: SecretLike, clock: Clock, limits: HttpLimits, name: str = ""
+) -> CloudUpstream:
+    """The upstream of a cloud; connects to nothing yet. Errors say `name` and not the address.
 
     Raises:
         UsageError: for options that do not fit together, and for a key that no header can carry.
@@ -94,40 +96,50 @@ def make_cloud(section: CloudSection, *, key: SecretLike, clock: Clock, limits: 
                 api=section.api,
                 auth=section.auth,
             )
-            return CloudUpstream(AzureProvider(azure, key=key), clock=clock, limits=limits)
+            return CloudUpstream(AzureProvider(azure, key=key), clock=clock, limits=limits, name=name)
         case BedrockSection():
             credentials = AwsCredentials(
                 access_key=section.access_key, secret_key=key, session_token=section.session_token
             )
             bedrock = BedrockOptions(region=section.region, api=section.api, endpoint=section.endpoint)
             provider = BedrockProvider(bedrock, credentials=credentials, clock=clock)
-            return CloudUpstream(provider, clock=clock, limits=limits)
+            return CloudUpstream(provider, clock=clock, limits=limits, name=name)
         case VertexSection():
-            return _vertex(section, key=key, clock=clock, limits=limits)
+            return _vertex(section, key=key, clock=clock, limits=limits, name=name)
 
 
-def _vertex(section: VertexSection, *, key: SecretLike, clock: Clock, limits: HttpLimits) -> CloudUpstream:
+def _vertex(
+    section: VertexSection, *, key: SecretLike, clock: Clock, limits: HttpLimits, name: str
+) -> CloudUpstream:
     options = VertexOptions(
         project=section.project, location=section.location, api=section.api, endpoint=section.endpoint
     )
     if not section.account:
         provider = VertexProvider(options, tokens=StaticToken(key))
-        return CloudUpstream(provider, clock=clock, limits=limits)
+        return CloudUpstream(provider, clock=clock, limits=limits, name=name)
     account = ServiceAccount(
         email=section.account, private_key=key, key_id=section.key_id, token_url=section.token_url
     )
     tokens = AccessTokens(account, clock=clock)
-    return CloudUpstream(VertexProvider(options, tokens=tokens), clock=clock, limits=limits, tokens=tokens)
+    vertex = VertexProvider(options, tokens=tokens)
+    return CloudUpstream(vertex, clock=clock, limits=limits, tokens=tokens, name=name)
 
 
 class CloudUpstream:
     """Asks one cloud; see `Upstream`."""
 
     def __init__(
-        self, provider: Provider, *, clock: Clock, limits: HttpLimits, tokens: AccessTokens | None = None
+        self,
+        provider: Provider,
+        *,
+        clock: Clock,
+        limits: HttpLimits,
+        tokens: AccessTokens | None = None,
+        name: str = "",
     ) -> None:
         self._api = provider.codec.name
-        self._client = UpstreamClient(provider, limits=limits, clock=clock)
+        what = f"the provider {name!r}" if name else ""
+        self._client = UpstreamClient(provider, limits=limits, clock=clock, what=what)
         self._tokens = tokens
 
     @property

@@ -248,6 +248,7 @@ class HttpUpstream:
     def _made_heads(self, key: str) -> dict[str, bytes]:
         from yarl import URL
 
+        _plain(key)
         heads = {}
         for api, written in self._urls.items():
             url = URL(written)

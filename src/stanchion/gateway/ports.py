@@ -384,13 +384,17 @@ class Access(Protocol):
 
 
 class UpstreamTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One try at a provider; `span_id` is what its `traceparent` said, where spans are made."""
+    """One try at a provider; `span_id` is what its `traceparent` said, where spans are made.
+
+    `detail` says of a try that failed where the provider is and what went wrong; no client is told.
+    """
 
     provider: str
     model: str
     status: str
     latency_ms: float
     span_id: str = ""
+    detail: str = ""
 
 
 class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -102,8 +102,9 @@ class Provider:
     """A provider by its name in the gateway file; `vendor` is whose dialect it speaks.
 
     `takes_keys` says that a client's own key of this vendor may be forwarded to it; `apis` are the APIs it
-    speaks, empty for a model in this process. `allow_parameters` and `unknown_parameters` (`block`, `drop` or
-    `pass`) are the rules of `extra_parameters`.
+    speaks, empty for a model in this process. `address` is for records; no client is told it.
+    `allow_parameters` and `unknown_parameters` (`block`, `drop` or `pass`) are the rules of
+    `extra_parameters`.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Provider:
     apis: frozenset[str] = frozenset()
     allow_parameters: frozenset[str] = frozenset()
     unknown_parameters: str = "block"
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

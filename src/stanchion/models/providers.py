@@ -199,12 +199,19 @@ class UpstreamClient:
         provider: where and how.
         limits: connections and sizes; `deadline_s` is the caller's business.
         clock: for `Retry-After` dates and signatures.
+        what: how errors call it, where whoever reads them need not know its address.
     """
 
     def __init__(
-        self, provider: Provider, *, limits: HttpLimits | None = None, clock: Clock | None = None
+        self,
+        provider: Provider,
+        *,
+        limits: HttpLimits | None = None,
+        clock: Clock | None = None,
+        what: str = "",
     ) -> None:
         self._provider = provider
+        self._what = what
         self._http = HttpClient(limits or HttpLimits(max_connections=1000), clock=clock or SystemClock())
 
     async def ask(
@@ -279,7 +286,8 @@ class UpstreamClient:
         extras, headers = further
         asked = msgspec.structs.replace(interaction, model=model)
         body = self._provider.codec.encode_request(asked, stream=stream, extras=extras)
-        return await self._provider.call(body, model=model, stream=stream, headers=headers)
+        call = await self._provider.call(body, model=model, stream=stream, headers=headers)
+        return msgspec.structs.replace(call, what=self._what) if self._what else call
 
     def _refused(self, error: UnavailableError) -> Reply:
         """The reply in an error that is one.

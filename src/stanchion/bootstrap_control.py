@@ -15,6 +15,8 @@ from stanchion.core.clock import Clock, Ids, SortableIds, SystemClock
 from stanchion.core.errors import StanchionError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (
         Ed25519PrivateKey,
         Ed25519PublicKey,
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from stanchion.config import Settings
     from stanchion.gateway.access import KeyAccess
-    from stanchion.gateway.admission import AdmissionList, Ungated
+    from stanchion.gateway.admission import AdmissionList, AdmissionRules, Ungated
     from stanchion.gateway.approval_views import TicketViews
     from stanchion.gateway.approvals import ApprovalQueue
     from stanchion.gateway.control_announce import Way
@@ -37,14 +39,16 @@ if TYPE_CHECKING:
     from stanchion.gateway.switch_state import SwitchTarget
     from stanchion.gateway.switches import SwitchBoard
     from stanchion.gateway.upstream_secrets import UpstreamSecrets
+    from stanchion.governance.folder import SafetyFolder
     from stanchion.governance.organisation import Tier
     from stanchion.store.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organisation:
-    """What the safety folder says about operation. `note` tells what could not be read."""
+    """What the safety folder at `path` says about operation. `note` tells what could not be read."""
 
+    path: Path | None = None
     tiers: Mapping[str, Tier] = field(default_factory=dict)
     features: Mapping[str, str] = field(default_factory=dict)
     people: frozenset[str] | None = None
@@ -65,32 +69,55 @@ class Organisation:
         )
 
     def ungated(self) -> dict[str, Ungated]:
-        """What the gateway does with ungated component sets, by feature."""
+        """What the gateway does with ungated component sets, by feature.
+
+        Raises:
+            UsageError: when the safety folder cannot be read: then nobody knows.
+        """
+        from stanchion.core.errors import UsageError
         from stanchion.gateway.admission import Ungated
 
+        if self.note:
+            raise UsageError(
+                "what becomes of component sets that passed no gate is not known: " + self.note,
+                hint="See what is wrong: stanchion check",
+            )
+        if not self.features:
+            return {}
+        from stanchion.governance.organisation import Tier
+
         return {
-            feature: Ungated(self.tiers[tier].ungated)
-            for feature, tier in self.features.items()
-            if tier in self.tiers
+            feature: Ungated(self.tiers.get(tier, Tier()).ungated) for feature, tier in self.features.items()
         }
 
 
 def read_organisation(settings: Settings) -> Organisation:
     """The safety folder's word; never raises, because nobody is kept from a switch by a broken file."""
-    from stanchion.config import process_environment
-    from stanchion.governance.folder import find_safety_folder, read_folder
-
     if not settings.safety_folder.exists():
         return Organisation()
+    from stanchion.config import process_environment
+    from stanchion.governance.folder import find_safety_folder, read_cases
+
     try:
-        folder = read_folder(find_safety_folder(settings.safety_folder), env=process_environment())
+        path = find_safety_folder(settings.safety_folder)
+        folder = read_cases(path, env=process_environment())
     except (StanchionError, OSError) as error:
         return Organisation(note=f"the safety folder cannot be read, so the default holds: {error}")
     if folder.organisation is None:
-        return Organisation(note="org.yaml cannot be read, so the default holds; see: stanchion check")
+        return Organisation(note=f"org.yaml cannot be read, so the default holds: {_first(folder)}")
     org = folder.organisation.value
-    features = {each.name: str(each.case.value.tier) for each in folder.features if each.case is not None}
-    return Organisation(tiers=org.tiers, features=features, people=frozenset(org.people))
+    unread = sorted(each.name for each in folder.features if each.case is None)
+    return Organisation(
+        path=path,
+        tiers=org.tiers,
+        features={each.name: str(each.case.value.tier) for each in folder.features if each.case is not None},
+        people=frozenset(org.people),
+        note=f"the case of {', '.join(unread)} cannot be read: {_first(folder)}" if unread else "",
+    )
+
+
+def _first(folder: SafetyFolder) -> str:
+    return folder.problems[0].render() if folder.problems else "it is empty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,14 +209,13 @@ def make_replica_plane(
     is_loopback: bool,
     has_database: bool = True,
     clock: Clock | None = None,
-    ungated: Ungated | None = None,
 ) -> ReplicaPlane:
     """The obeying side of one process. It needs no signing key, and starts while the database is away.
 
     `has_database` False: this host has none, and the file in the state directory is the authority.
     """
     from stanchion.gateway.access import KeyAccess
-    from stanchion.gateway.admission import AdmissionList, Ungated
+    from stanchion.gateway.admission import AdmissionList
     from stanchion.gateway.control_disk import ControlDisk
     from stanchion.gateway.control_reader import ControlReader
     from stanchion.gateway.control_store import ControlStore
@@ -215,12 +241,7 @@ def make_replica_plane(
         clock=the_clock,
         is_loopback=is_loopback,
     )
-    admission = AdmissionList(
-        reader,
-        clock=the_clock,
-        actions=read_organisation(settings).ungated(),
-        default=ungated or Ungated.ALLOW,
-    )
+    admission = AdmissionList(reader, clock=the_clock)
     sources = WatchSources(
         connect=connect if has_database else None,
         postgres_url=url if has_database and url.startswith("postgres") else "",
@@ -228,6 +249,24 @@ def make_replica_plane(
     )
     watch = ControlWatch(reader, board, sources, clock=the_clock, ids=SortableIds(the_clock))
     return ReplicaPlane(reader=reader, switches=board, access=access, admission=admission, watch=watch)
+
+
+def make_admission(
+    settings: Settings,
+    gated: AdmissionList,
+    *,
+    at_least: Ungated,
+    flag: Callable[[], Ungated] | None = None,
+) -> AdmissionRules:
+    """What becomes of ungated component sets: each feature's tier as `org.yaml` says now, or stricter.
+
+    Raises:
+        UsageError: when the safety folder cannot be read.
+    """
+    from stanchion.gateway.admission import AdmissionRules
+
+    tiers = read_organisation(settings).ungated()
+    return AdmissionRules(gated, tiers=tiers, at_least=at_least, flag=flag)
 
 
 def make_admin_api(

@@ -14,14 +14,17 @@ from stanchion.core.clock import Clock, SortableIds, SystemClock
 if TYPE_CHECKING:
     from stanchion.bootstrap_control import ReplicaPlane
     from stanchion.config import Settings
+    from stanchion.gateway.access import KeyAccess, RequiredKeys
     from stanchion.gateway.app import Gateway
-    from stanchion.gateway.gateway_file import GatewayModel
+    from stanchion.gateway.flag_steering import FlagSteering
+    from stanchion.gateway.gateway_file import FeatureModel, GatewayModel
     from stanchion.gateway.gauges import Gauges
-    from stanchion.gateway.live import Live, Parts
+    from stanchion.gateway.live import Feature, Live, Parts
     from stanchion.gateway.observed import MetricsObserver, TracingObserver
     from stanchion.gateway.ports import Observer
     from stanchion.gateway.record import Recorder
     from stanchion.gateway.upstream_secrets import UpstreamSecrets
+    from stanchion.guard.pipeline import Guard
     from stanchion.store.database import Database
     from stanchion.store.identity import IdKeys
 
@@ -127,14 +130,14 @@ class LiveMaker:
             UsageError: when they cannot be used together.
         """
         from stanchion.core.codec import digest
-        from stanchion.gateway.building import make_feature, make_models, make_variants, warm_up
+        from stanchion.gateway.building import make_feature, make_models, warm_up
         from stanchion.gateway.gateway_file import is_loopback, split_address
         from stanchion.gateway.live import Live
         from stanchion.gateway.serving import check_reach
 
         model, folder, file_digest = gateway_model(self._sources)
         address = self._sources.listen or model.listen
-        check_reach(address, needs_keys=self._replica.access.needs_keys)
+        check_reach(address, needs_keys=self._access(model).needs_keys)
         self._guards.seen_texts_bytes = model.seen_texts_bytes
         guards = {
             name: self._guards.make(name, feature, folder=folder) for name, feature in model.features.items()
@@ -142,11 +145,7 @@ class LiveMaker:
         for guard in guards.values():
             warm_up(guard)
         features = {name: make_feature(name, model.features[name], guard) for name, guard in guards.items()}
-        variants = make_variants(
-            model, features, lambda name, section: self._guards.make(name, section, folder=folder)
-        )
-        for variant in variants.values():
-            warm_up(variant.guard)
+        variants = self._variants(model, features, folder)
         return Live(
             environment=model.environment or self._sources.settings.environment,
             features=features,
@@ -162,7 +161,7 @@ class LiveMaker:
             clock=self._clock,
             ids=self._ids,
             id_keys=self._id_keys,
-            parts=self._parts(model),
+            parts=self._parts(model, folder),
             observers=self._observers,
             recorder=self._recorder,
             is_local=is_loopback(split_address(address)[0]),
@@ -174,16 +173,45 @@ class LiveMaker:
             ),
         )
 
-    def _parts(self, model: GatewayModel) -> Parts:
+    def _variants(
+        self, model: GatewayModel, features: Mapping[str, Feature], folder: Path
+    ) -> dict[str, Feature]:
+        from stanchion.gateway.building import make_flag_choices, make_variants, warm_up
+
+        def guard(name: str, section: FeatureModel) -> Guard:
+            return self._guards.make(name, section, folder=folder)
+
+        found = {**make_variants(model, features, guard), **make_flag_choices(model, features, guard)}
+        for variant in found.values():
+            warm_up(variant.guard)
+        return found
+
+    def _access(self, model: GatewayModel) -> KeyAccess | RequiredKeys:
+        from stanchion.gateway.access import RequiredKeys
+
+        access = self._replica.access
+        return RequiredKeys(access) if model.access.keys == "required" else access
+
+    def _parts(self, model: GatewayModel, folder: Path) -> Parts:
         """The parts of a configuration; one whose section did not change is kept, with what it counted."""
+        from stanchion.bootstrap_control import make_admission
+        from stanchion.bootstrap_flags import with_flags
         from stanchion.gateway.breaker import make_breaker
         from stanchion.gateway.live import Parts
 
         clock = self._clock
+        flags = self._flags(model, folder)
+        ungated = flags.ungated if flags is not None and flags.ungated_is_steered else None
         return Parts(
-            access=self._replica.access,
-            switches=self._replica.switches,
-            admission=self._replica.admission,
+            flags=flags,
+            access=self._access(model),
+            switches=with_flags(self._replica.switches, flags),
+            admission=make_admission(
+                self._sources.settings,
+                self._replica.admission,
+                at_least=model.admission.at_least,
+                flag=ungated,
+            ),
             limits=self._kept_or("limits", model.limits, self._limits),
             breaker=self._kept_or("breaker", model.breaker, lambda one: make_breaker(one, clock=clock)),
             rollout=self._kept_or("rollout", model.rollout, self._rollout),
@@ -200,6 +228,19 @@ class LiveMaker:
             part = make(section)
             self._kept[name] = (section, part)
         return part
+
+    def _flags(self, model: GatewayModel, folder: Path) -> FlagSteering | None:
+        """The flags; those of a section that changed or went away are read no more."""
+        from stanchion.bootstrap_flags import make_flags
+
+        before, old = self._kept.get("flags", (None, None))
+        if model.flags == before:
+            return old  # type: ignore[no-any-return]
+        made = None if model.flags is None else make_flags(model.flags, folder=folder)
+        self._kept["flags"] = (model.flags, made)
+        if old is not None:
+            old.flags.stop()
+        return made
 
     def _limits(self, section: Any) -> Any:
         from stanchion.gateway.budgets import Budgets

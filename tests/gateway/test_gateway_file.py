@@ -8,6 +8,7 @@ from stanchion.core.clock import SystemClock
 from stanchion.core.errors import FilesError, UsageError
 from stanchion.gateway import gateway_file
 from stanchion.gateway.building import make_models, tightened
+from stanchion.gateway.flags_file import FlagModel, FlagProviderModel
 from stanchion.gateway.gateway_file import FeatureModel, is_loopback, read_gateway_file
 from stanchion.gateway.serving import check_reach
 from stanchion.guard.policy import packaged_policy
@@ -92,6 +93,12 @@ def test_every_key_is_in_the_reference():
         "NoticesModel",
         "RecordsModel",
         "TelemetrySection",
+        "AccessSection",
+        "AdmissionSection",
+        "FlagsSection",
     ):
         for key in getattr(gateway_file, name).model_fields:
             assert f"| `{key}` |" in page, f"{name}.{key}"
+    for model in (FlagModel, FlagProviderModel):
+        for key in model.model_fields:
+            assert f"| `{key}` |" in page, f"{model.__name__}.{key}"

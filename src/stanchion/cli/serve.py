@@ -89,7 +89,7 @@ def _serve_here(sources: GatewaySources, options: ServeOptions, bound: Any, *, i
 
 def _check(sources: GatewaySources) -> None:
     from stanchion.bootstrap_gateway import make_gateway
-    from stanchion.cli.serve_view import weaker_lines
+    from stanchion.cli.serve_view import in_force, weaker_lines
 
     process = make_gateway(sources)
     try:
@@ -98,6 +98,8 @@ def _check(sources: GatewaySources) -> None:
             note(f"feature {name}: {feature.guard_state}, streams {feature.guarantee}")
         for weaker in weaker_lines(live):
             note(f"WEAKER {weaker}")
+        for line in in_force(live):
+            note(line)
         note(f"models: {', '.join(live.models.names()) or 'every model of the pass-through providers'}")
         note(f"configuration {live.digest}: fine")
     finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stanchion.core.decision import Decision, Effect
+from stanchion.gateway.admission import AdmissionRules
 from stanchion.gateway.ports import ExchangeRecord, Outcome, RequestFacts
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from stanchion.bootstrap_gateway import GatewayProcess
     from stanchion.core.finding import Finding
+    from stanchion.gateway.flag_steering import FlagSteering
     from stanchion.gateway.live import Feature, Live
     from stanchion.gateway.upstream import Provider
 
@@ -118,6 +120,8 @@ def line_of(record: ExchangeRecord) -> str:
         parts.append(f"[dim]stream {record.guarantee}[/]")
     if record.outcome not in (Outcome.ALLOWED, Outcome.REDACTED):
         parts.append(f"[dim]{record.stage.value} {record.error} {record.reference}[/]")
+    if record.ungated == "warn":
+        parts.append("[yellow]ungated[/]")
     if record.guard_state != "protecting" and record.guard_state:
         parts.append(f"[bold red]{record.guard_state}[/]")
     return " ".join(parts)
@@ -238,10 +242,28 @@ def greeting(process: GatewayProcess, url: str) -> list[tuple[str, str]]:
         ("experiment", f"[bold white on red] WEAKER [/] [red]{escape(said)}[/]")
         for said in weaker_lines(live)
     ]
+    if live.parts.flags is not None:
+        rows.append(("feature flags", _flags(live.parts.flags)))
     rows.append(("records", process.database.where))
     if process.admin_address:
         rows.append(("admin API", f"http://{process.admin_address}"))
     return rows
+
+
+def in_force(live: Live) -> list[str]:
+    """What holds of what other places decide: keys, gated component sets, flags."""
+    parts, said = live.parts, []
+    if parts.access is not None:
+        is_open = not getattr(parts.access, "needs_keys", True)
+        who = "nobody needs a key (loopback, and none was made)" if is_open else "everybody needs a key"
+        said.append(f"access: {who}")
+    if isinstance(parts.admission, AdmissionRules):
+        said += [f"feature {name}, {parts.admission.said(name)}" for name in live.features]
+    if parts.flags is not None:
+        unsafe = parts.flags.flags.unsafe()
+        told = ", ".join(f"{flag} ({why})" for flag, why in sorted(unsafe.items())) or "none"
+        said.append(f"flags at version {parts.flags.version}; at their safe value: {told}")
+    return said
 
 
 def weaker_lines(live: Live) -> list[str]:
@@ -260,6 +282,16 @@ def _keys(provider: Provider) -> str:
     if provider.takes_keys:
         return "asked with the key that the client sends"
     return "asked with the gateway's key" if provider.apis else "in this process"
+
+
+def _flags(steering: FlagSteering) -> str:
+    from rich.markup import escape
+
+    unsafe = steering.flags.unsafe()
+    if not unsafe:
+        return f"version {steering.version}"
+    told = ", ".join(f"{flag} ({why})" for flag, why in sorted(unsafe.items()))
+    return f"version {steering.version}; [yellow]the safe value holds for {escape(told)}[/]"
 
 
 def _guarded(feature: Feature) -> str:

@@ -11,10 +11,14 @@ from __future__ import annotations
 import functools
 import hmac
 from collections.abc import Callable, Mapping
+from typing import Literal
 from urllib.parse import urlsplit
+
+import pydantic
 
 from stanchion.core.clock import Clock
 from stanchion.core.errors import StanchionError
+from stanchion.files.schema import FileModel
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.control_document import ControlKind, body_of
 from stanchion.gateway.control_reader import ControlReader, Trust, Update
@@ -57,7 +61,14 @@ class KeyAccess:
 
     async def authenticate(self, headers: Mapping[bytes, bytes], *, surface: ApiSurface) -> Caller:
         """Whose key it is."""
-        caller = self.identify(headers)
+        return self.for_surface(self.identify(headers), surface)
+
+    def for_surface(self, caller: Caller, surface: ApiSurface) -> Caller:
+        """The caller, if the key may be used for the surface.
+
+        Raises:
+            Refused: 403.
+        """
         if caller.surfaces and surface.value not in caller.surfaces:
             raise Refused(
                 Outcome.DENIED,
@@ -73,6 +84,10 @@ class KeyAccess:
         if not self.needs_keys and self._is_loopback:
             _check_local(headers)
             return LOCAL_CALLER
+        return self.keyed(headers)
+
+    def keyed(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Whose key it is; without one nobody's, from whichever machine."""
         key = self.key_of(presented(headers))
         return Caller(
             key_id=key.id,
@@ -144,6 +159,33 @@ class KeyAccess:
             pepper = None
         self._pepper = pepper
         self._by_hash = {secret.hash: (key, secret) for key in state.keys for secret in key.secrets}
+
+
+class AccessSection(FileModel):
+    """The section `access`. The keys themselves are made by people: `stanchion access-keys`."""
+
+    keys: Literal["required", "from_first_key"] = pydantic.Field(
+        default="from_first_key",
+        description="`from_first_key`: on loopback nobody needs a key until the first one is made; "
+        "`required`: everybody does from the start, so that it serves nobody before.",
+    )
+
+
+class RequiredKeys:
+    """The same keys, and nobody is served without one; implements `ports.Access`."""
+
+    needs_keys = True
+
+    def __init__(self, access: KeyAccess) -> None:
+        self._access = access
+
+    async def authenticate(self, headers: Mapping[bytes, bytes], *, surface: ApiSurface) -> Caller:
+        """Whose key it is."""
+        return self._access.for_surface(self.identify(headers), surface)
+
+    def identify(self, headers: Mapping[bytes, bytes]) -> Caller:
+        """Whose key it is, whatever it may be used for."""
+        return self._access.keyed(headers)
 
 
 def presented(headers: Mapping[bytes, bytes]) -> bytes:

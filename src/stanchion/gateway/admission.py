@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 
 import msgspec
+import pydantic
 
 from stanchion.core.clock import Clock
 from stanchion.core.codec import Digest, is_digest
 from stanchion.core.components import ComponentSet
 from stanchion.core.errors import UsageError
+from stanchion.files.schema import FileModel
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.control_document import ControlKind, body_of
 from stanchion.gateway.control_reader import ControlReader, Trust, Update
@@ -33,6 +35,21 @@ class Ungated(StrEnum):
     ALLOW = "allow"
     WARN = "warn"
     BLOCK = "block"
+
+
+def strictest(*actions: Ungated) -> Ungated:
+    """The strictest of several: block, then warn, then allow."""
+    return max(actions, key=list(Ungated).index)
+
+
+class AdmissionSection(FileModel):
+    """The section `admission`. What a tier asks for is in `org.yaml`; here it can only be made stricter."""
+
+    at_least: Ungated = pydantic.Field(
+        default=Ungated.ALLOW,
+        description="What becomes at least of component sets that passed no gate, whatever their feature's "
+        "tier says; also of features that the safety folder does not know.",
+    )
 
 
 class GatedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,11 +95,14 @@ class AdmissionList:
 
     def check(self, facts: RequestFacts, components: ComponentSet) -> AdmissionAnswer:
         """Looked up in the signed list; never raises."""
+        return self.answer(facts, components, self._actions.get(facts.feature, self._default))
+
+    def answer(self, facts: RequestFacts, components: ComponentSet, ungated: Ungated) -> AdmissionAnswer:
+        """The same, where something else says what becomes of what is not on the list."""
         if self._is_gated(facts.feature, self._digest(components)):
             return AdmissionAnswer(action=Ungated.ALLOW.value, is_gated=True)
         reason = self._why_unknown or "this component set has not passed a gate"
-        action = self._actions.get(facts.feature, self._default)
-        return AdmissionAnswer(action=action.value, is_gated=False, reason=reason)
+        return AdmissionAnswer(action=ungated.value, is_gated=False, reason=reason)
 
     def _is_gated(self, feature: str, digest: Digest) -> bool:
         found = self._sets.get((feature, digest)) or self._sets.get(("", digest))
@@ -108,6 +128,43 @@ class AdmissionList:
         else:
             self._sets = {}
             self._why_unknown = f"the list of gated sets cannot be verified: {update.standing.reason}"
+
+
+class AdmissionRules:
+    """The list with what one configuration says of ungated sets; implements `ports.Admission`.
+
+    `tiers` is what each feature's tier says in `org.yaml`, `at_least` the gateway file's word, `flag` that of
+    a feature flag. The strictest holds.
+    """
+
+    def __init__(
+        self,
+        gated: AdmissionList,
+        *,
+        tiers: Mapping[str, Ungated],
+        at_least: Ungated = Ungated.ALLOW,
+        flag: Callable[[], Ungated] | None = None,
+    ) -> None:
+        self._gated, self._tiers, self._at_least, self._flag = gated, dict(tiers), at_least, flag
+
+    def check(self, facts: RequestFacts, components: ComponentSet) -> AdmissionAnswer:
+        """Looked up in the signed list; never raises."""
+        return self._gated.answer(facts, components, self.ungated(facts.feature))
+
+    def ungated(self, feature: str) -> Ungated:
+        """What becomes of an ungated set of a feature now."""
+        action = strictest(self._tiers.get(feature, Ungated.ALLOW), self._at_least)
+        return action if self._flag is None else strictest(action, self._flag())
+
+    def said(self, feature: str) -> str:
+        """What is in force for a feature, and who says so, in words."""
+        tier = self._tiers.get(feature)
+        source = f"org.yaml says {tier.value}" if tier is not None else "the safety folder does not know it"
+        if self._at_least is not Ungated.ALLOW:
+            source += f", admission.at_least says {self._at_least.value}"
+        if self._flag is not None:
+            source += f", the flag admission.ungated says {self._flag().value}"
+        return f"ungated sets: {self.ungated(feature).value} ({source})"
 
 
 def write_admission(

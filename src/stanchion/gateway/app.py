@@ -342,6 +342,8 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
         variants={} if exchange.assignment is None else exchange.assignment.variants,
         switch_version=0 if switches is None else switches.version,
         switch_id=exchange.switch_id,
+        ungated=exchange.ungated,
+        flags="" if live.parts.flags is None else live.parts.flags.version,
         unknown_events=exchange.unknown_events,
         error=exchange.error,
         input_hash=input_hash,

@@ -210,6 +210,29 @@ def make_variants(
     return made
 
 
+def make_flag_choices(
+    model: GatewayModel, features: Mapping[str, Feature], guard: Callable[[str, FeatureModel], Guard]
+) -> dict[str, Feature]:
+    """The features under the policies that a flag may choose; see `live.Live.variants`.
+
+    Raises:
+        UsageError: when one is weaker than its feature's policy: a flag only tightens.
+    """
+    made: dict[str, Feature] = {}
+    for name, policies in {} if model.flags is None else model.flags.choices("policy").items():
+        for policy in policies:
+            section = model.features[name].model_copy(update={"policy": policy})
+            made[variant_name(name, policy)] = one = make_feature(name, section, guard(name, section))
+            weaker = weakenings(features[name].guard, one.guard)
+            if weaker:
+                raise UsageError(
+                    f"flags: feature.{name}.policy may choose {policy!r}, which is weaker than the feature's "
+                    f"policy: {'; '.join(weaker[:_MOST_SHOWN])}.",
+                    hint="A flag only tightens: name policies that extend the feature's.",
+                )
+    return made
+
+
 def weakenings(before: Guard, after: Guard) -> tuple[str, ...]:
     """Every setting in which one guard is weaker than another, in words; empty where none is."""
     if before.policy is None:

@@ -257,6 +257,9 @@ def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
     prompt = exchange.header(b"x-stanchion-prompt")
     if live.parts.rollout is not None:
         exchange.assignment = live.parts.rollout.choose(facts)
+    if live.parts.flags is not None:
+        exchange.assignment = live.parts.flags.steer(facts, exchange.assignment)
+    if exchange.assignment is not None:
         name = exchange.assignment.model or name
         prompt = exchange.assignment.prompt or prompt
         facts = _put_policy(exchange)

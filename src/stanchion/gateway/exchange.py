@@ -95,6 +95,7 @@ class Exchange:
         "tries",
         "try_ended",
         "try_ends_at",
+        "ungated",
         "unknown_events",
         "upstream_ns",
         "usage",
@@ -136,6 +137,7 @@ class Exchange:
         self.unknown_events: dict[str, int] = {}
         self.reservation: Reservation | None = None
         self.is_gated: bool | None = None
+        self.ungated = ""
         self.switch_id = ""
         self.error = ""
         self.before_end: Callable[[], Awaitable[None]] | None = None

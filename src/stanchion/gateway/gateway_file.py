@@ -16,10 +16,13 @@ import pydantic
 
 from stanchion.files.references import Secret
 from stanchion.files.schema import FieldError, FileModel, Loaded, load_file
+from stanchion.gateway.access import AccessSection
+from stanchion.gateway.admission import AdmissionSection
 from stanchion.gateway.approvals import ApprovalsSection
 from stanchion.gateway.breaker import BreakerSection
 from stanchion.gateway.clouds import AzureSection, BedrockSection, CloudSection, VertexSection
 from stanchion.gateway.feedback import FeedbackSection
+from stanchion.gateway.flags_file import FlagsSection
 from stanchion.gateway.limits_file import LimitsSection
 from stanchion.gateway.notices_file import NoticesModel
 from stanchion.gateway.prompts_registry import PromptsSection
@@ -228,6 +231,15 @@ class GatewayModel(FileModel):
     approvals: ApprovalsSection | None = pydantic.Field(
         default=None, description="The queue of people for calls that need one."
     )
+    access: AccessSection = pydantic.Field(
+        default=AccessSection(), description="Who is served without a key; keys are made by people."
+    )
+    admission: AdmissionSection = pydantic.Field(
+        default=AdmissionSection(), description="Component sets that passed no gate; tiers are in `org.yaml`."
+    )
+    flags: FlagsSection | None = pydantic.Field(
+        default=None, description="Flags of an OpenFeature provider, and what each may steer."
+    )
     feedback: FeedbackSection | None = pydantic.Field(
         default=FeedbackSection(), description="What users say of answers; null: not taken."
     )
@@ -268,6 +280,7 @@ class GatewayModel(FileModel):
             if feature.route is not None:
                 self._can(feature.route, f"features.{name}: the route")
         self._experiments_fit()
+        self._flags_fit()
         for provider in self.pass_through.values():
             _known(provider, self.providers, "pass_through: the provider")
         if self.default_feature:
@@ -294,6 +307,21 @@ class GatewayModel(FileModel):
                         f"rollout: variant {variant.id} names a prompt, and there is no registry.",
                         hint="Add: prompts: {}",
                     )
+
+    def _flags_fit(self) -> None:
+        flags = self.flags
+        if flags is None:
+            return
+        for feature in flags.named("feature") | flags.named("policy_of") | flags.named("model_of"):
+            _known(feature, self.features, "flags: the feature")
+        for provider in flags.named("provider"):
+            _known(provider, self.providers, "flags: the provider")
+        chosen = {each for models in flags.choices("model").values() for each in models}
+        for model in () if self.pass_through else sorted(chosen | flags.named("model")):
+            _known(model, self.models, "flags: the model")
+        experiments = {} if self.rollout is None else {one.id: one for one in self.rollout.experiments}
+        for experiment in flags.named("rollout"):
+            _known(experiment, experiments, "flags: the experiment")
 
     @property
     def main_feature(self) -> str:

@@ -24,6 +24,7 @@ from stanchion.gateway.ports import (
 
 if TYPE_CHECKING:
     from stanchion.gateway.feedback import FeedbackDesk
+    from stanchion.gateway.flag_steering import FlagSteering
     from stanchion.gateway.notices_file import NoticesModel
     from stanchion.gateway.prompts_registry import PromptRegistry
     from stanchion.gateway.record import Recorder
@@ -75,6 +76,7 @@ class Parts:
     approvals: Approvals | None = None
     prompts: PromptRegistry | None = None
     feedback: FeedbackDesk | None = None
+    flags: FlagSteering | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,8 @@ def _parts(live: Live, gateway: Gateway) -> dict[str, Any]:
     if isinstance(rollout, WeightedRollout):
         said["rollout"] = {"failures": rollout.health.failures, "waiting": rollout.health.waiting}
         said["shadows"] = {"running": gateway.shadows.running, "dropped": gateway.shadows.dropped}
+    if live.parts.flags is not None:
+        said["flags"] = live.parts.flags.said()
     if prompts is not None:
         said["prompts_refused"] = sorted(prompts.refused)
         if prompts.is_from_disk:

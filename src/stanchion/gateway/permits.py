@@ -106,6 +106,7 @@ def admit(exchange: Exchange, route: Route, request: Request) -> None:
         return
     said = admission.check(exchange.facts, exchange.components)
     exchange.is_gated = said.is_gated
+    exchange.ungated = "" if said.is_gated else said.action
     if said.action == "block":
         raise Refused(
             Outcome.NOT_ADMITTED,

@@ -402,7 +402,9 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `manifest` is the expected checks with what became of each (they are in the decisions' `checks`; here are
     the counts by state: expected, ran, did_not_run). Times are milliseconds; `cost_usd` None: not known.
-    `input_hash` and `output_hash` are keyed and stand for the words in spans; empty where none are made.
+    `ungated` is what was done about a set that passed no gate: `allow`, `warn` or `block`. `flags` is the
+    version of the feature flags that held. `input_hash` and `output_hash` are keyed and stand for the words
+    in spans; empty where none are made.
     """
 
     facts: RequestFacts
@@ -427,6 +429,8 @@ class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
     variants: dict[str, str] = msgspec.field(default_factory=dict)
     switch_version: int = 0
     switch_id: str = ""
+    ungated: str = ""
+    flags: str = ""
     unknown_events: dict[str, int] = msgspec.field(default_factory=dict)
     error: str = ""
     input_hash: str = ""

@@ -304,6 +304,7 @@ class Recorder:
 class _Detail(msgspec.Struct, frozen=True):
     """What has no column of its own; the fields stand in the order of JSON with sorted keys."""
 
+    flags: str
     guard_ms: float
     guard_version: str
     is_gated: bool | None
@@ -313,6 +314,7 @@ class _Detail(msgspec.Struct, frozen=True):
     switch_version: int
     trace_id: str
     tries: tuple[UpstreamTry, ...]
+    ungated: str
     unknown_events: dict[str, int]
     variants: dict[str, str]
 
@@ -352,6 +354,7 @@ def exchange_row(record: ExchangeRecord, *, at_us: int) -> ExchangeRow:
     """The row of how a request that came at this moment ended."""
     facts = record.facts
     detail = _Detail(
+        record.flags,
         round(record.guard_ms, 3),
         facts.guard_version,
         record.is_gated,
@@ -361,6 +364,7 @@ def exchange_row(record: ExchangeRecord, *, at_us: int) -> ExchangeRow:
         record.switch_version,
         facts.trace_id,
         record.tries,
+        record.ungated,
         record.unknown_events,
         record.variants,
     )

@@ -123,6 +123,17 @@ def read_folder(path: Path, *, env: Mapping[str, str] | None) -> SafetyFolder:
     return folder
 
 
+def read_cases(path: Path, *, env: Mapping[str, str] | None) -> SafetyFolder:
+    """Only `org.yaml` and each feature's `case.yaml`: who decides, and each feature's tier."""
+    folder = SafetyFolder(path)
+    folder.organisation = _read(folder, path / ORGANISATION, OrganisationFile, env)
+    for file in sorted((path / "features").glob("*/case.yaml")):
+        feature = Feature(file.parent.name, file.parent)
+        feature.case = _read(folder, file, CaseFile, env)
+        folder.features.append(feature)
+    return folder
+
+
 def _read_feature(folder: SafetyFolder, path: Path, env: Mapping[str, str] | None) -> Feature:
     feature = Feature(path.name, path)
     feature.case = _read(folder, path / "case.yaml", CaseFile, env)

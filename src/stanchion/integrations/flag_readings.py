@@ -25,16 +25,21 @@ _log = logging.getLogger(__name__)
 
 
 class Flag(msgspec.Struct, frozen=True):
-    """A flag and its safe value: a boolean, or a share in [0, 1]."""
+    """A flag and its safe value: a boolean, a share in [0, 1], or a text that is one of `values`.
+
+    `asked` is its key at the provider, where that is another one.
+    """
 
     key: str
-    safe: bool | float
+    safe: bool | float | str
+    values: tuple[str, ...] = ()
+    asked: str = ""
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """What a flag said last. `problem` is empty when its provider gave the value."""
 
-    value: bool | float
+    value: bool | float | str
     variant: str = ""
     problem: str = ""
 
@@ -63,6 +68,8 @@ class SafeFlags:
         self._clock = clock or SystemClock()
         self._readings: dict[str, Reading] = {}
         self._read_ns = 0
+        self._version = ""
+        self._said = "READY"
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.problems: Counter[tuple[str, str]] = Counter()
@@ -83,7 +90,20 @@ class SafeFlags:
             thread.join(self._refresh_s + 1)
 
     def refresh(self) -> None:
-        """Read every flag now; this may wait for the provider."""
+        """Read every flag now; this may wait for the provider.
+
+        A provider that says it is not ready may still give what it last knew: that is not taken as read now,
+        so that it is too old in time.
+        """
+        status = self._status()
+        if status != "READY" and self._readings:
+            if status != self._said:
+                _log.warning(
+                    "the provider of flags says %s; its last values hold until they are too old.", status
+                )
+            self._said = status
+            return
+        self._said = status
         readings = {key: self._read(flag) for key, flag in self._flags.items()}
         for key, reading in readings.items():
             if reading.problem:
@@ -92,6 +112,7 @@ class SafeFlags:
                 if before is None or before.problem != reading.problem:
                     _log.warning("flag %r: %s; its safe value holds.", key, reading.problem)
         self._readings, self._read_ns = readings, self._clock.monotonic_ns()
+        self._version = _version(readings)
 
     def reading(self, key: str) -> Reading:
         """What a flag says now, from memory.
@@ -103,11 +124,30 @@ class SafeFlags:
         if flag is None:
             raise UnknownNameError("flag", key, self._flags)
         found = self._readings.get(key)
-        if found is None or (self._clock.monotonic_ns() - self._read_ns) / 1e9 > self._max_age_s:
+        if found is None or self._is_too_old:
             problem = "not_read" if found is None else "too_old"
             self.problems[key, problem] += 1
             return Reading(value=flag.safe, problem=problem)
         return found
+
+    @property
+    def _is_too_old(self) -> bool:
+        return (self._clock.monotonic_ns() - self._read_ns) / 1e9 > self._max_age_s
+
+    @property
+    def version(self) -> str:
+        """A short digest of every value that holds now; `safe` while they are unread or too old."""
+        return "safe" if not self._readings or self._is_too_old else self._version
+
+    def unsafe(self) -> dict[str, str]:
+        """The flags whose safe value holds now, with what is wrong."""
+        if not self._readings or self._is_too_old:
+            return dict.fromkeys(self._flags, "too_old" if self._readings else "not_read")
+        return {key: one.problem for key, one in self._readings.items() if one.problem}
+
+    def text(self, key: str) -> str:
+        """A text, one of the flag's values."""
+        return str(self.reading(key).value)
 
     def is_on(self, key: str) -> bool:
         """Whether a boolean flag is on."""
@@ -121,16 +161,26 @@ class SafeFlags:
         """Whether a flag was declared."""
         return key in self._flags
 
+    def _status(self) -> str:
+        ask = getattr(self._client, "get_provider_status", None)
+        try:
+            return "READY" if ask is None else str(ask().value)
+        except Exception as error:  # a provider is somebody else's code
+            return type(error).__name__
+
     def _follow(self) -> None:
         while not self._stopping.wait(self._refresh_s):
             self.refresh()
 
     def _read(self, flag: Flag) -> Reading:
         try:
+            key = flag.asked or flag.key
             if isinstance(flag.safe, bool):
-                details = self._client.get_boolean_details(flag.key, flag.safe, self._context)
+                details = self._client.get_boolean_details(key, flag.safe, self._context)
+            elif isinstance(flag.safe, str):
+                details = self._client.get_string_details(key, flag.safe, self._context)
             else:
-                details = self._client.get_float_details(flag.key, flag.safe, self._context)
+                details = self._client.get_float_details(key, flag.safe, self._context)
         except Exception as error:  # a provider is somebody else's code
             return Reading(value=flag.safe, problem=type(error).__name__)
         if details.error_code:
@@ -142,10 +192,21 @@ class SafeFlags:
         return _sound(flag, details.value, details.variant or "")
 
 
+def _version(readings: Mapping[str, Reading]) -> str:
+    said = sorted((key, str(one.value), one.problem) for key, one in readings.items())
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
 def _sound(flag: Flag, value: Any, variant: str) -> Reading:
     if isinstance(flag.safe, bool):
         if not isinstance(value, bool):
             return Reading(value=flag.safe, problem="type_mismatch")
+        return Reading(value=value, variant=variant)
+    if isinstance(flag.safe, str):
+        if not isinstance(value, str):
+            return Reading(value=flag.safe, problem="type_mismatch")
+        if value not in flag.values:
+            return Reading(value=flag.safe, problem="not_among_its_values")
         return Reading(value=value, variant=variant)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Reading(value=flag.safe, problem="type_mismatch")

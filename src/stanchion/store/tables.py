@@ -11,7 +11,6 @@ from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # INTEGER is SQLite's own 64-bit row number
 
@@ -21,7 +20,11 @@ metadata = sa.MetaData()
 def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
     """An INSERT that leaves a row alone whose key is there already."""
     if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
         return sqlite.insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects import postgresql  # 30 ms that a command on SQLite need not pay
+
     return postgresql.insert(table).on_conflict_do_nothing()
 
 

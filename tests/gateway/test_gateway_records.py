@@ -8,10 +8,10 @@ import pytest
 
 from stanchion.core.clock import SystemClock
 from stanchion.core.errors import IntegrityError, UnavailableError
-from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, Stage
+from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, Stage, UpstreamTry
 from stanchion.gateway.record import Recorder, StoreSink
 from stanchion.store.database import open_database
-from stanchion.store.exchanges import ExchangeStore
+from stanchion.store.exchanges import ExchangeRow, ExchangeStore
 from stanchion.store.interactions import InteractionStore
 
 CLOCK = SystemClock()
@@ -178,6 +178,91 @@ def test_a_record_is_a_row_of_both_tables(tmp_path):
         assert exchanges.counts() == {"allowed": 1}
         assert [one.id for one in exchanges.latest()] == ["req_1"]
         assert interactions.get("req_1") is None, "nothing was decided and nobody was asked"
+
+
+def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
+    facts = RequestFacts(
+        id="req_1",
+        surface=ApiSurface.ANTHROPIC_MESSAGES,
+        is_stream=True,
+        feature="support",
+        environment="prod",
+        key_id="key_1",
+        model="m",
+        provider="p",
+        prompt="voice@v3",
+        guard_version="sha256:aa",
+        trace_id="ab" * 16,
+    )
+    made = ExchangeRecord(
+        facts=facts,
+        at="2026-03-01T10:00:00.000007+00:00",
+        outcome=Outcome.REDACTED,
+        stage=Stage.OUTPUT,
+        status=201,
+        reference="req_1.2",
+        is_gated=True,
+        manifest={"expected": 4, "did_not_run": 3},
+        guarantee="no-leak",
+        guard_state="protecting",
+        total_ms=5.5,
+        guard_ms=1.23456,
+        upstream_ms=2.5,
+        first_byte_ms=1.5,
+        tries=(UpstreamTry(provider="p", model="m", status="ok", latency_ms=2.0),),
+        variants={"e": "v"},
+        switch_version=9,
+        switch_id="s",
+        unknown_events={"k": 2},
+        error="e",
+    )
+    with open_database(tmp_path / "records.db") as database:
+        exchanges = ExchangeStore(database)
+        StoreSink(InteractionStore(database), exchanges).write([made])
+        row = exchanges.get("req_1")
+        seen = InteractionStore(database).get("req_1")
+    assert row is not None
+    assert msgspec.structs.replace(row, detail="") == ExchangeRow(
+        id="req_1",
+        at_us=1_772_359_200_000_007,
+        surface="anthropic.messages",
+        outcome="redacted",
+        stage="output",
+        feature="support",
+        environment="prod",
+        key_id="key_1",
+        model="m",
+        provider="p",
+        status=201,
+        is_stream=True,
+        did_not_run=3,
+        total_ms=5.5,
+        upstream_ms=2.5,
+        first_byte_ms=1.5,
+        guard_state="protecting",
+        guarantee="no-leak",
+        switch_id="s",
+        error="e",
+        detail="",
+    )
+    assert row.is_stream is True
+    detail = msgspec.json.decode(row.detail)
+    assert list(detail) == sorted(detail)
+    assert detail == {
+        "guard_ms": 1.235,
+        "guard_version": "sha256:aa",
+        "is_gated": True,
+        "manifest": {"expected": 4, "did_not_run": 3},
+        "prompt": "voice@v3",
+        "reference": "req_1.2",
+        "switch_version": 9,
+        "trace_id": "ab" * 16,
+        "tries": [{"provider": "p", "model": "m", "status": "ok", "latency_ms": 2.0}],
+        "unknown_events": {"k": 2},
+        "variants": {"e": "v"},
+    }
+    assert seen is not None
+    assert seen.labels == {"surface": "anthropic.messages", "outcome": "redacted"}
 
 
 class Refusing(Sink):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -26,7 +26,7 @@ from stanchion.core.clock import Clock
 from stanchion.core.errors import StanchionError, UnavailableError
 from stanchion.gateway.ports import ExchangeRecord, UpstreamTry
 from stanchion.gateway.record_spill import Spill
-from stanchion.store.exchanges import ExchangeRow, ExchangeStore
+from stanchion.store.exchanges import ExchangeStore
 from stanchion.store.identity import is_plain
 from stanchion.store.interactions import InteractionStore
 from stanchion.store.records import InteractionRecord, Traffic
@@ -77,15 +77,15 @@ class StoreSink:
     def write(self, records: Sequence[ExchangeRecord]) -> None:
         """See `RecordSink.write`; both tables in one transaction."""
         interactions: list[InteractionRecord] = []
-        rows: list[ExchangeRow] = []
+        rows: list[tuple[Any, ...]] = []
         for one in records:
             at = datetime.fromisoformat(one.at)
-            rows.append(exchange_row(one, at_us=to_us(at)))
+            rows.append(exchange_values(one, at_us=to_us(at)))
             if one.decisions or one.tries:
                 interactions.append(interaction_of(one, at=at))
         with self._interactions.write() as connection:
             self._interactions.insert_in(connection, interactions)
-            self._exchanges.insert_in(connection, rows)
+            self._exchanges.insert_values_in(connection, rows)
 
 
 class Recorder:
@@ -350,8 +350,8 @@ def interaction_of(record: ExchangeRecord, *, at: datetime) -> InteractionRecord
     )
 
 
-def exchange_row(record: ExchangeRecord, *, at_us: int) -> ExchangeRow:
-    """The row of how a request that came at this moment ended."""
+def exchange_values(record: ExchangeRecord, *, at_us: int) -> tuple[Any, ...]:
+    """How a request that came at this moment ended: the values of an `ExchangeRow`, in order."""
     facts = record.facts
     detail = _Detail(
         record.flags,
@@ -368,26 +368,26 @@ def exchange_row(record: ExchangeRecord, *, at_us: int) -> ExchangeRow:
         record.unknown_events,
         record.variants,
     )
-    return ExchangeRow(
-        id=facts.id,
-        at_us=at_us,
-        surface=str(facts.surface),
-        outcome=str(record.outcome),
-        stage=str(record.stage),
-        feature=facts.feature,
-        environment=facts.environment,
-        key_id=facts.key_id,
-        model=_recorded_model(facts.model),
-        provider=facts.provider,
-        status=record.status,
-        is_stream=facts.is_stream,
-        did_not_run=record.manifest.get("did_not_run", 0),
-        total_ms=record.total_ms,
-        upstream_ms=record.upstream_ms,
-        first_byte_ms=record.first_byte_ms,
-        guard_state=record.guard_state,
-        guarantee=record.guarantee,
-        switch_id=record.switch_id,
-        error=record.error,
-        detail=_encode(detail).decode(),
+    return (
+        facts.id,
+        at_us,
+        str(facts.surface),
+        str(record.outcome),
+        str(record.stage),
+        facts.feature,
+        facts.environment,
+        facts.key_id,
+        _recorded_model(facts.model),
+        facts.provider,
+        record.status,
+        1 if facts.is_stream else 0,
+        record.manifest.get("did_not_run", 0),
+        record.total_ms,
+        record.upstream_ms,
+        record.first_byte_ms,
+        record.guard_state,
+        record.guarantee,
+        record.switch_id,
+        record.error,
+        _encode(detail).decode(),
     )

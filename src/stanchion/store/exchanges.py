@@ -63,9 +63,13 @@ class ExchangeStore:
 
     def insert_in(self, connection: sa.Connection, rows: Sequence[ExchangeRow]) -> None:
         """Write rows in an open transaction."""
+        self.insert_values_in(connection, [msgspec.structs.astuple(row) for row in rows])
+
+    def insert_values_in(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Write rows in an open transaction, each as the values of an `ExchangeRow` in order."""
         from stanchion.store.tables import exchanges, insert_new_rows
 
-        insert_new_rows(connection, exchanges, [msgspec.structs.astuple(row) for row in rows])
+        insert_new_rows(connection, exchanges, rows)
 
     def get(self, exchange_id: str) -> ExchangeRow | None:
         """The row of a request; None when there is none."""

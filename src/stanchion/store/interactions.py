@@ -267,7 +267,7 @@ def _to_row(record: InteractionRecord) -> tuple[Any, ...]:
         record.components.prompt,
         record.components.policy,
         str(record.effect),
-        record.is_protected,
+        1 if record.is_protected else 0,
         sum(categories.values()),
         _json(categories) if categories else "{}",
         _json([without_words(decision) for decision in decisions]),
@@ -279,7 +279,7 @@ def _to_row(record: InteractionRecord) -> tuple[Any, ...]:
         record.latency_ms,
         record.guard_ms,
         _labels(tuple(record.labels.items())),
-        record.is_replayable,
+        1 if record.is_replayable else 0,
         record.replay_note,
     )
 

@@ -51,12 +51,18 @@ def _insert_of(connection: sa.Connection, table: sa.Table, count: int) -> str:
     if made is None:
         quote = connection.dialect.identifier_preparer.quote
         names = ", ".join(quote(column.name) for column in table.columns)
-        sign = "?" if connection.dialect.name == "sqlite" else "%s"
-        row = f"({', '.join([sign] * len(table.columns))})"
+        row = f"({', '.join(_sign(connection, column) for column in table.columns)})"
         rows = ", ".join([row] * count)
         made = f"INSERT INTO {quote(table.name)} ({names}) VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608
         _INSERTS[key] = made
     return made
+
+
+def _sign(connection: sa.Connection, column: sa.Column[Any]) -> str:
+    """Where a value goes. A boolean may come as 0 or 1: Python's driver of SQLite is slow with real ones."""
+    if connection.dialect.name == "sqlite":
+        return "?"
+    return "CAST(%s AS integer)::boolean" if isinstance(column.type, sa.Boolean) else "%s"
 
 
 _AT_ONCE = 32

@@ -202,6 +202,8 @@ def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
         status=201,
         reference="req_1.2",
         is_gated=True,
+        ungated="warn",
+        flags="flags_3",
         manifest={"expected": 4, "did_not_run": 3},
         guarantee="no-leak",
         guard_state="protecting",
@@ -249,6 +251,7 @@ def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
     detail = msgspec.json.decode(row.detail)
     assert list(detail) == sorted(detail)
     assert detail == {
+        "flags": "flags_3",
         "guard_ms": 1.235,
         "guard_version": "sha256:aa",
         "is_gated": True,
@@ -259,6 +262,7 @@ def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
         "trace_id": "ab" * 16,
         "tries": [{"provider": "p", "model": "m", "status": "ok", "latency_ms": 2.0}],
         "unknown_events": {"k": 2},
+        "ungated": "warn",
         "variants": {"e": "v"},
     }
     assert seen is not None

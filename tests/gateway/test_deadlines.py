@@ -33,7 +33,7 @@ async def test_a_try_that_takes_too_long_is_cancelled_and_the_request_goes_on(ma
             seen.append("cancelled")
             raise
 
-    Deadlines([exchange]).watch()
+    Deadlines([exchange]).watch(asyncio.get_running_loop())
     began = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
         await within(exchange, 0.05, hang())
@@ -47,7 +47,7 @@ async def test_a_try_that_takes_too_long_is_cancelled_and_the_request_goes_on(ma
 
 async def test_the_end_of_the_request_goes_before_the_end_of_a_try(make) -> None:
     exchange = make()
-    Deadlines([exchange]).watch()
+    Deadlines([exchange]).watch(asyncio.get_running_loop())
     exchange.within(0.01)
     with pytest.raises(asyncio.CancelledError):
         await within(exchange, 0.01, asyncio.sleep(60))
@@ -71,7 +71,7 @@ async def test_one_request_that_fails_keeps_no_other_from_its_end(make) -> None:
             raise RuntimeError("broken")
 
     exchange = make()
-    Deadlines([Broken(), exchange]).watch()
+    Deadlines([Broken(), exchange]).watch(asyncio.get_running_loop())
     with pytest.raises(TimeoutError):
         await within(exchange, 0.01, asyncio.sleep(60))
 
@@ -82,7 +82,7 @@ def test_a_second_event_loop_has_its_own_timer(make) -> None:
 
     async def late():
         running[:] = [make()]
-        deadlines.watch()
+        deadlines.watch(asyncio.get_running_loop())
         with pytest.raises(TimeoutError):
             await within(running[0], 0.01, asyncio.sleep(60))
 
@@ -93,11 +93,11 @@ def test_a_second_event_loop_has_its_own_timer(make) -> None:
 async def test_nothing_is_looked_at_while_nothing_runs(make) -> None:
     running = [make()]
     deadlines = Deadlines(running)
-    deadlines.watch()
+    deadlines.watch(asyncio.get_running_loop())
     running.clear()
     await asyncio.sleep(4 * LOOK_S)
     assert deadlines._timer is None
     running.append(make())
-    deadlines.watch()
+    deadlines.watch(asyncio.get_running_loop())
     with pytest.raises(TimeoutError):
         await within(running[0], 0.01, asyncio.sleep(60))

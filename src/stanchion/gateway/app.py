@@ -147,11 +147,12 @@ class Gateway:
         )
         begin_request(exchange.id)
         exchange.at = live.clock.now().isoformat()
-        exchange.task = asyncio.current_task()
+        exchange.loop = loop = asyncio.get_running_loop()
+        exchange.task = asyncio.current_task(loop)
         answer = Answer(connection.send)
         self._running.add(exchange)
         exchange.is_looked_at = True
-        self._deadlines.watch()
+        self._deadlines.watch(loop)
         unwatched: Callable[[None], object] | None = None
         try:
             try:

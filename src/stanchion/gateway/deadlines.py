@@ -26,9 +26,8 @@ class Deadlines:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self) -> None:
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look from now on, on the running loop; called whenever a request begins."""
-        loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:
             self._loop = loop
             self._timer = loop.call_later(LOOK_S, self._look)
@@ -55,7 +54,8 @@ async def within(exchange: Exchange, seconds: float, awaited: Awaitable[_T]) -> 
     if not exchange.is_looked_at:
         async with asyncio.timeout(seconds):
             return await awaited
-    exchange.try_ends_at = asyncio.get_running_loop().time() + seconds
+    loop = exchange.loop or asyncio.get_running_loop()
+    exchange.try_ends_at = loop.time() + seconds
     try:
         return await awaited
     except asyncio.CancelledError:

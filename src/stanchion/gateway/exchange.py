@@ -77,6 +77,7 @@ class Exchange:
         "is_recorded",
         "is_settled",
         "live",
+        "loop",
         "outcome",
         "prompt_digest",
         "reference",
@@ -149,6 +150,7 @@ class Exchange:
         self.is_settled = False
         self.is_recorded = False
         self.task: asyncio.Task[Any] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None  # asking which one runs is a call to the system
         self.is_looked_at = False
         self.ends_at = self.try_ends_at = NEVER
         self.ends_why = Interrupt.DEADLINE
@@ -204,7 +206,8 @@ class Exchange:
 
     def within(self, seconds: float, why: Interrupt = Interrupt.DEADLINE) -> None:
         """Interrupt it when it is not over after so many seconds; replaces the time before."""
-        self.ends_at, self.ends_why = asyncio.get_running_loop().time() + seconds, why
+        loop = self.loop or asyncio.get_running_loop()
+        self.ends_at, self.ends_why = loop.time() + seconds, why
 
     def look(self, now: float) -> None:
         """End what is late: the request, or the try at a provider."""

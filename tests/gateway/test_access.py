@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stanchion.core.clock import CountingIds, ManualClock
 from stanchion.core.components import ComponentSet
 from stanchion.core.errors import UsageError
+from stanchion.gateway import access
 from stanchion.gateway.access import KeyAccess
 from stanchion.gateway.admission import AdmissionList, GatedSet, Ungated, admitted_digest, write_admission
 from stanchion.gateway.control_document import ControlKind
@@ -278,3 +279,26 @@ def test_the_list_is_written_and_taken_back(plane) -> None:
     )
     assert removed.answer == 0
     assert not admission(plane).check(facts(), GATED).is_gated
+
+
+async def test_what_is_remembered_of_hosts_is_bounded_and_makes_nobody_local(tmp_path) -> None:
+    local = Keys(tmp_path)
+    local.sync()
+    ours, theirs = {b"host": b"localhost"}, {b"host": b"localhost", b"origin": b"https://evil.example"}
+    for _ in range(2):  # asked again, the answer is the same
+        assert (await local.access.authenticate(ours, surface=CHAT)).key_id == "local"
+        with pytest.raises(Refused):
+            await local.access.authenticate(theirs, surface=CHAT)
+    for number in range(600):
+        with pytest.raises(Refused):
+            await local.access.authenticate({b"host": b"evil-%d.example" % number}, surface=CHAT)
+    kept = access._is_local.cache_info()
+    assert kept.currsize <= 256
+    with pytest.raises(Refused):
+        await local.access.authenticate({b"host": b"localhost:" + b"8" * 600}, surface=CHAT)
+    assert access._is_local.cache_info().misses == kept.misses
+    local.new()
+    local.sync()
+    with pytest.raises(Refused) as caught:  # keys are asked for as soon as there are any
+        await local.access.authenticate(ours, surface=CHAT)
+    assert caught.value.status == 401

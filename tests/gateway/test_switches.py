@@ -423,6 +423,28 @@ async def test_one_who_follows_too_late_is_told_at_once_and_one_that_fails_stops
     assert len(failures) == 1
 
 
+async def test_a_watch_that_moves_hears_of_what_stands_and_of_what_comes_and_not_of_what_it_left(
+    plane,
+) -> None:
+    reader, board = plane.board()
+    reader.absent(KIND, source="database")
+    told: list[str] = []
+    left = board.follow(facts(feature="checkout"), lambda hit: told.append("left"))
+    comes = board.follow(facts(feature=""), lambda hit: told.append("comes"))
+    late = board.follow(facts(feature=""), lambda hit: told.append("late"))
+    left.move(facts(feature="search"))
+    comes.move(facts(feature="checkout"))
+    plane.acts.engage(CHECKOUT, reason="leaks", actor=ANN)
+    offer_newest(plane, reader)
+    await asyncio.sleep(0.02)
+    assert told == ["comes"]
+    late.move(facts(feature="checkout"))
+    late.move(facts(feature="checkout"))
+    await asyncio.sleep(0.02)
+    assert told == ["comes", "late"]
+    assert board.following == 1
+
+
 async def test_requests_under_way_are_told_when_a_lease_ends(plane, clock) -> None:
     reader, board = plane.board()
     plane.acts.lease(CHECKOUT, ttl_s=10, reason="trial", actor=ANN)

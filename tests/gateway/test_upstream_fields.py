@@ -15,7 +15,8 @@ from stanchion.core.interaction import (
     Role,
     ToolCall,
 )
-from stanchion.gateway.upstream_fields import plain_events, plain_id, plain_reply
+from stanchion.gateway import upstream_fields
+from stanchion.gateway.upstream_fields import plain_events, plain_id, plain_model, plain_reply
 from stanchion.models.wire import error_label
 
 WORDS = "call me at 4111 1111 1111 1111"
@@ -67,3 +68,12 @@ def test_fields_of_a_stream_are_the_same_as_those_of_a_whole_answer() -> None:
 )
 def test_an_error_code_carries_no_key_and_no_number(code: object) -> None:
     assert error_label({"error": {"code": code, "type": "invalid_request_error"}}) == "invalid_request_error"
+
+
+def test_what_is_remembered_of_names_is_bounded_in_number_and_length() -> None:
+    for number in range(600):
+        assert plain_model(f"model-{number}", "route") == f"model-{number}"
+    kept = upstream_fields._is_model.cache_info()
+    assert kept.currsize <= 256
+    assert plain_model("a" * 129, "route") == "route"
+    assert upstream_fields._is_model.cache_info().misses == kept.misses

@@ -2,10 +2,13 @@
 
     python bench/gateway/soak.py [--requests 50000] [--policy default] [--crowd 2000]
 
-`wrk` asks in slices; after each the resident memory of the gateway's process tree is read. The first fifth of
-`wrk` asks in slices; after each the resident memory of the gateway's processes is read. The first fifth of
-between the medians of its first and its last quarter are told. Memory is flat when the growth is at most
-`MOST_GROWTH_KB`, whatever the number of requests; the exit status says so.
+`wrk` asks in slices; after each the resident memory of the gateway's process tree is read and told. The first
+fifth of the slices is warm-up; of the rest, the slope over requests and the growth between the medians of the
+first and the last quarter are told. Memory is flat when the growth is at most `MOST_GROWTH_KB`, whatever the
+number of requests.
+
+Exit status: 0 flat and every request answered, 1 not, 2 nothing was measured (no wrk, no room for the
+records: a million requests are some 2 GB with policy none and 5 GB with default, in the temporary folder).
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,6 +29,7 @@ import overhead
 import servers
 
 WARM_UP = 0.2
+RECORD_BYTES = 6000  # what a record may take on the disk, its indexes and the write-ahead log among it
 MOST_GROWTH_KB = 16 * 1024  # what pools and batches may add; 50,000 kept records would be some 200 MiB
 
 
@@ -63,8 +68,15 @@ class Soaked:
         return self.growth_kb <= MOST_GROWTH_KB
 
 
-def soak(*, requests: int, policy: str = "default", crowd: int = 2000, slices: int = 25) -> Soaked:
-    """So many requests, then so many streams at once."""
+def soak(
+    *,
+    requests: int,
+    policy: str = "default",
+    crowd: int = 2000,
+    slices: int = 25,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Soaked:
+    """So many requests, then so many streams at once; `tell` gets a line after each slice."""
     found = Soaked()
     with tempfile.TemporaryDirectory(prefix="stanchion-soak-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -72,11 +84,13 @@ def soak(*, requests: int, policy: str = "default", crowd: int = 2000, slices: i
         gateway = stack.enter_context(servers.gateway(folder / "gateway", model, policy=policy))
         rate = overhead.load(gateway, seconds=3)["per_s"]
         seconds = min(60, max(1, round(requests / slices / max(rate, 1))))
+        tell(f"{rate:.0f} requests a second: some {requests / max(rate, 1) / 60:.1f} minutes")
         while found.requests < requests:
             got = overhead.load(gateway, seconds=seconds)
             found.requests += int(got["requests"])
             found.bad += int(got["bad"])
             found.seen.append((found.requests, gateway.rss_kb()))
+            tell(f"{found.requests:>10} requests {found.seen[-1][1] / 1024:>8.1f} MiB {found.bad:>6} bad")
         if crowd:
             streamed = overhead.stream(gateway, count=crowd, concurrency=crowd)
             found.crowd_good, found.crowd_bad = int(streamed["good"]), int(streamed["bad"])
@@ -92,21 +106,32 @@ def main() -> None:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     asked = parser.parse_args()
     if not shutil.which("wrk"):
-        print("wrk is not installed; nothing was measured", file=sys.stderr)
-        return
-    found = soak(requests=asked.requests, policy=asked.policy, crowd=asked.crowd)
+        sys.exit(_unmeasured("wrk is not installed"))
+    if shutil.disk_usage(tempfile.gettempdir()).free < asked.requests * RECORD_BYTES:
+        needed = asked.requests * RECORD_BYTES / 1e9
+        sys.exit(_unmeasured(f"{tempfile.gettempdir()} has no room for {needed:.1f} GB of records"))
+    found = soak(requests=asked.requests, policy=asked.policy, crowd=asked.crowd, tell=_told)
     if asked.format == "json":
         told = {"bytes_each": found.bytes_each, "growth_kb": found.growth_kb, "is_flat": found.is_flat}
         print(json.dumps(asdict(found) | told))
     else:
-        for at, kb in found.seen:
-            print(f"{at:>10} requests {kb / 1024:>8.1f} MiB")
         print(f"{found.requests} requests, policy {asked.policy}, {found.bad} bad")
         print(f"slope {found.bytes_each:.1f} bytes for each request, growth {found.growth_kb / 1024:.1f} MiB")
         print(f"{asked.crowd} streams at once: {found.crowd_good} good, {found.crowd_bad} bad", end="; ")
         print(f"{found.after_crowd_kb / 1024:.1f} MiB afterwards")
         print("flat" if found.is_flat else "NOT FLAT")
-    sys.exit(not (found.is_flat and not found.bad and not found.crowd_bad))
+    is_good = found.is_flat and not found.bad and not found.crowd_bad
+    print("PASSED" if is_good else "FAILED", file=sys.stderr)
+    sys.exit(0 if is_good else 1)
+
+
+def _told(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _unmeasured(why: str) -> int:
+    print(f"{why}; nothing was measured", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

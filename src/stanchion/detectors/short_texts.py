@@ -9,9 +9,11 @@ logit is the one that the long way gives, to the last bit; a test compares them.
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stanchion.detectors import hashing
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 LONGEST = 1024  # characters; a longer text has more windows than are worth looking at one by one
 MOST_WINDOWS = 8
 _FEWEST_LETTERS = CHARACTER_ORDERS[-1]
+
+_WORD = re.compile(rb"[^\0]+")
 
 Spans = Iterable[tuple[int, int]]
 
@@ -74,9 +78,7 @@ class _Letters(NamedTuple):
 
     spread: bytes
     packed: bytes
-    word_starts: list[int]  # offsets in the text
-    word_ends: list[int]
-    first_letters: list[int]  # of each word, in `packed`
+    words: list[int]  # the length of each
 
 
 def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
@@ -101,26 +103,17 @@ def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
 
 def _letters_of(text: str) -> _Letters:
     spread = hashing.spread_letters(text)
-    starts, ends, first_letters = [], [], []
-    at = letters = 0
-    for word in spread.split(b"\0"):
-        if word:
-            starts.append(at)
-            first_letters.append(letters)
-            letters += len(word)
-            at += len(word)
-            ends.append(at)
-        at += 1
-    return _Letters(spread, spread.translate(None, b"\0"), starts, ends, first_letters)
+    words = list(map(len, filter(None, spread.split(b"\0"))))
+    return _Letters(spread, spread.translate(None, b"\0"), words)
 
 
 def _weights(found: _Letters, table: NDArray[np.int8]) -> NDArray[np.int8]:
     """The weights of all n-grams: of characters, order by order, then of words and of pairs of words."""
     import numpy as np
 
-    made, words = _constants(), len(found.word_starts)
+    made, words = _constants(), len(found.words)
     letters = np.frombuffer(found.packed, np.uint8).astype(np.uint32)
-    first = np.array(found.first_letters)
+    first = np.array([0, *accumulate(found.words[:-1])])
     powers, inverses = hashing.powers(letters.size)
     hashed = np.add.reduceat(letters * powers[: letters.size], first, dtype=np.uint32)
     hashed *= inverses.take(first)
@@ -157,7 +150,9 @@ def _values(
     running = [0, *weights.cumsum(dtype="int64").tolist()]
     count_of = found.spread.count
     characters = _families(CHARACTER_ORDERS, len(found.packed), 0)
-    words = _families(WORD_ORDERS, len(found.word_starts), characters[-1][1] + characters[-1][2])
+    spans = [word.span() for word in _WORD.finditer(found.spread)]
+    starts, ends = [span[0] for span in spans], [span[1] for span in spans]
+    words = _families(WORD_ORDERS, len(spans), characters[-1][1] + characters[-1][2])
     for start, end in windows:
         first, last = start - count_of(0, 0, start), end - count_of(0, 0, end)
         total = count = 0
@@ -166,7 +161,7 @@ def _values(
             high = max(last - less, low)
             total += running[at + high] - running[at + low]
             count += high - low
-        first, last = bisect_left(found.word_starts, start), bisect_right(found.word_ends, end)
+        first, last = bisect_left(starts, start), bisect_right(ends, end)
         for less, at, size in words:
             low = min(first, size)
             high = max(last - less, low)

@@ -17,6 +17,7 @@ from stanchion.guard.checks import Check, CheckInput, Results
 from stanchion.guard.fields import Field, TextField, UncheckedPart
 from stanchion.guard.frames import LONGEST, FieldScan
 from stanchion.guard.framing import FramedChecks
+from stanchion.guard.joined_messages import Places
 from stanchion.guard.media import media_word
 from stanchion.guard.plan import Plan
 from stanchion.guard.policy_model import Handling, Policy
@@ -370,34 +371,25 @@ def _limit(name: str, value: int, limit: int, *, field: TextField | None = None)
 
 def _not_said(findings: Sequence[Finding], joined: TextField, examined: Sequence[Examined]) -> list[Finding]:
     """Those findings in a text over several parts that were not made in one of its parts already."""
-    begins, at = {}, 0
-    for field, length in joined.pieces:
-        begins[field], at = at, at + length
-    known = {
-        (
-            found.detector,
-            found.rule,
-            found.category,
-            place.start + begins[one.field.field],
-            place.end - place.start,
-        )
-        for one in examined
-        if one.field.field in begins
-        for found in one.said
-        for place in (found.location,)
-    }
+    known: set[tuple[Any, ...]] = set()
+    for one in examined:
+        if one.said:
+            before = Places(one.field.pieces) if one.field.pieces else None
+            known.update([_identity(found, one.field, before) for found in one.said])
+    places = Places(joined.pieces)
     return [
         found
         for found in findings
-        if (
-            found.detector,
-            found.rule,
-            found.category,
-            found.location.start,
-            found.location.end - found.location.start,
-        )
-        not in known
+        if _identity(found, joined, places) not in known
+        and not places.is_of_cut(found.location.start, found.location.end)
     ]
+
+
+def _identity(found: Finding, field: TextField, places: Places | None) -> tuple[Any, ...]:
+    """What was found, and where in the parts: the same for a part alone and for a text over several."""
+    start, end = found.location.start, found.location.end
+    ends = ((field.field, start), (field.field, end)) if places is None else places.ends_of(start, end)
+    return found.detector, found.rule, found.category, *ends
 
 
 def _ground(hit: RuleHit, field: TextField) -> Ground:

@@ -35,6 +35,7 @@ from stanchion.guard.fields import (
     rewrite_reply,
     rewrite_request,
 )
+from stanchion.guard.joined_messages import Places
 from stanchion.guard.media import MediaReader, TextExtractor
 from stanchion.guard.parameters import parameter_fields, rewrite_parameters
 from stanchion.guard.policy_model import MarkingStyle, Policy
@@ -318,13 +319,10 @@ def _marks_over(joined: Iterable[Examined], exchange: Exchange) -> dict[str, lis
     """The marks of texts over several parts, cut into those parts."""
     cut: dict[str, list[Mark]] = {}
     for one in joined:
+        places = Places(one.field.pieces)
         for mark in exchange.marks_of(one):
-            at = 0
-            for field, length in one.field.pieces:
-                start, end = max(mark.start - at, 0), min(mark.end - at, length)
-                if start < end:
-                    cut.setdefault(field, []).append(msgspec.structs.replace(mark, start=start, end=end))
-                at += length
+            for field, (start, end) in places.spans_of(mark.start, mark.end).items():
+                cut.setdefault(field, []).append(msgspec.structs.replace(mark, start=start, end=end))
     return cut
 
 
@@ -334,12 +332,11 @@ def _taken_out_of(one: Examined, notice: str) -> dict[str, str]:
         hit.found.finding.location for hit in one.ruling.hits if hit.rule.effect.rank >= Effect.REPLACE.rank
     ]
     texts: dict[str, str] = {}
-    at = 0
-    for field, length in one.field.pieces:
-        if any(place.start < at + length and place.end > at for place in places):
-            texts[field] = "" if texts else notice
-        at += length
-    return texts or {field: notice for field, _ in one.field.pieces}
+    for piece in one.field.pieces:
+        end = piece.at + piece.length
+        if any(place.start < end and place.end > piece.at for place in places):
+            texts[piece.field] = "" if texts else notice
+    return texts or {piece.field: notice for piece in one.field.pieces}
 
 
 def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]]) -> Subject:

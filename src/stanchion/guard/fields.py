@@ -30,6 +30,7 @@ from stanchion.core.interaction import (
     ToolResult,
 )
 from stanchion.core.origin import Origin
+from stanchion.guard.joined_messages import Piece, Said, joined_messages, pieces_of
 
 _M = TypeVar("_M", Interaction, Message)
 _SURFACE_OF = {
@@ -48,7 +49,7 @@ _MAX_DEPTH = 200
 class TextField(msgspec.Struct, frozen=True, kw_only=True):
     """A text and its place. One that cannot be rewritten is blocked where another would be redacted.
 
-    A text that runs over several parts names them, with the length of each, in `pieces`: its parts are
+    A text that runs over several parts, or over several messages, names them in `pieces`: its parts are
     checked one by one as well, and what is rewritten of it is rewritten in them.
     """
 
@@ -57,7 +58,7 @@ class TextField(msgspec.Struct, frozen=True, kw_only=True):
     origin: Origin
     text: str
     is_rewritable: bool = True
-    pieces: tuple[tuple[str, int], ...] = ()
+    pieces: tuple[Piece, ...] = ()
 
 
 class UncheckedPart(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +91,7 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
             continue
         said = [_said(part, f"{place}.parts[{index}]") for index, part in enumerate(message.parts)]
         yield from _with_joined(message.parts, said)
+    yield from _over_messages(interaction.messages)
     for number, document in enumerate(interaction.documents):
         yield TextField(
             field=f"documents[{number}]",
@@ -135,7 +137,44 @@ def _with_joined(parts: Sequence[Part], said: Sequence[Iterator[Field]]) -> Iter
                 origin=origin,
                 text="".join([one.text for one in texts]),
                 is_rewritable=all(one.is_rewritable for one in texts),
-                pieces=tuple((one.field, len(one.text)) for one in texts),
+                pieces=pieces_of([Said(one.field, one.text) for one in texts]),
+            )
+
+
+def _over_messages(messages: Sequence[Message]) -> Iterator[TextField]:
+    """The texts over consecutive messages of one role."""
+    first = 0
+    for number in range(1, len(messages) + 1):
+        if number < len(messages) and messages[number].role is messages[first].role:
+            continue
+        if number - first > 1:
+            yield from _over_run(range(first, number), messages)
+        first = number
+
+
+def _over_run(run: range, messages: Sequence[Message]) -> Iterator[TextField]:
+    """The texts over the messages of one role; those of one kind, surface and origin together."""
+    groups: dict[tuple[str, Surface, Origin], list[list[TextField]]] = {}
+    for number in run:
+        spoken: dict[tuple[str, Surface, Origin], list[TextField]] = {}
+        for index, part in enumerate(messages[number].parts):
+            kind = _reading(part)
+            for field in _said(part, f"messages[{number}].parts[{index}]") if kind else ():
+                if isinstance(field, TextField):
+                    spoken.setdefault((kind, field.surface, field.origin), []).append(field)
+        for key, fields in spoken.items():
+            groups.setdefault(key, []).append(fields)
+    for (_, surface, origin), said in groups.items():
+        parts = [[Said(one.field, one.text) for one in fields] for fields in said]
+        can_rewrite = all(one.is_rewritable for fields in said for one in fields)
+        for joined in joined_messages(parts):
+            yield TextField(
+                field=joined.field,
+                surface=surface,
+                origin=origin,
+                text=joined.text,
+                is_rewritable=can_rewrite,
+                pieces=joined.pieces,
             )
 
 

@@ -20,7 +20,7 @@ from stanchion.guard.checks import (
     look,
     may_all_run_at_once,
 )
-from stanchion.guard.frames import FieldScan, parts_of, settling
+from stanchion.guard.frames import FieldScan, Parts, parts_of, settling
 from stanchion.guard.plan import Plan
 from stanchion.guard.seen_texts import REMEMBERED, RememberedChecks, SeenTexts
 from stanchion.guard.view_builders import Readings
@@ -60,6 +60,8 @@ class FramedChecks:
             surface: tuple(check for one in parts for check in one.whole)
             for surface, parts in self._parts.items()
         }
+
+        self._places = {surface: _places_of(parts) for surface, parts in self._parts.items()}
 
     def prepare(self) -> None:
         """Compile in the background what the first piece of an answer would compile; once."""
@@ -152,12 +154,22 @@ class FramedChecks:
         self, surface: Surface, passing: list[CheckResult], whole: list[CheckResult]
     ) -> list[CheckResult]:
         """One result for each check, out of those of its parts."""
-        joined = []
-        first, second = iter(passing), iter(whole)
-        for parts in self._parts[surface]:
-            of_parts = [*(next(first) for _ in parts.passing), *(next(second) for _ in parts.whole)]
-            joined.append(_one(of_parts))
-        return joined
+        results = [*passing, *whole]
+        return [
+            results[places[0]] if len(places) == 1 else _one([results[place] for place in places])
+            for places in self._places[surface]
+        ]
+
+
+def _places_of(parts: Sequence[Parts]) -> list[list[int]]:
+    """For each check, where the results of its parts stand behind one another: passing ones, then whole."""
+    passing, whole = 0, sum([len(one.passing) for one in parts])
+    places = []
+    for one in parts:
+        first = [*range(passing, passing + len(one.passing)), *range(whole, whole + len(one.whole))]
+        passing, whole = passing + len(one.passing), whole + len(one.whole)
+        places.append(first)
+    return places
 
 
 def _prepare(watches: Sequence[Any]) -> None:

@@ -14,7 +14,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -73,9 +73,9 @@ class SeenTexts:
         `place` says surface and detectors. A tenant's texts are kept apart from another's: the time of an
         answer tells nobody what others asked.
         """
-        parts = (place, text.origin.encode(), text.locale.encode(), text.tenant.encode())
-        head = b"".join([len(part).to_bytes(4, "big") + part for part in parts])
-        data = head + text.text.encode("utf-8", "surrogatepass")
+        data = _head(place, text.origin, text.locale, text.tenant) + text.text.encode(
+            "utf-8", "surrogatepass"
+        )
         return hashlib.blake2b(data, digest_size=_DIGEST_BYTES, key=self._secret).digest()
 
     def find(self, key: bytes) -> Found | None:
@@ -102,6 +102,13 @@ class SeenTexts:
             while self._bytes > self._most_bytes:
                 _, gone = self._entries.popitem(last=False)
                 self._bytes -= _ENTRY_BYTES + _FINDING_BYTES * sum(map(len, gone))
+
+
+@lru_cache(maxsize=256)
+def _head(place: bytes, origin: str, locale: str, tenant: str) -> bytes:
+    """What stands before the text: each part with its length, so that no two read alike."""
+    parts = [place, *[part.encode("utf-8", "surrogatepass") for part in (origin, locale, tenant)]]
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 class RememberedChecks:

@@ -58,7 +58,7 @@ $(VENV)-integrations/.integrations: pyproject.toml requirements/integrations.txt
 	@touch $@
 
 test-integrations: $(VENV)-integrations/.integrations ## Run the tests of the integrations with other frameworks, in an environment of their own
-	@STANCHION_REQUIRE_INTEGRATIONS=1 $(VENV)-integrations/bin/python -m pytest -n0 $(foreach name,litellm agents_sdk langchain pydantic_ai semantic_kernel,tests/integrations/test_$(name).py) $(ARGS)
+	@STANCHION_REQUIRE_INTEGRATIONS=1 $(VENV)-integrations/bin/python -m pytest -n0 $(foreach name,litellm litellm_proxy agents_sdk langchain pydantic_ai semantic_kernel,tests/integrations/test_$(name).py) $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,30 @@ def test_the_keys_that_sign_are_shown_and_made_anew(home, capsys) -> None:
     assert set(after["trusted"]) == {before["signing"], after["signing"]}
     assert run(capsys, "switch", "engage", "tool:x", "--reason", "y")[0] == 0
     assert run(capsys, "switch", "watch", "--for", "0s")[1].count("ENGAGED") == 2
+
+
+def test_stopping_something_loads_no_more_than_it_needs(home):
+    """At 3 a.m. every tenth of a second counts, and a broken part elsewhere must not stand in the way."""
+    run_in = "main(['switch', 'engage', 'global', '--reason', 'drill', '--wait', '0'])"
+    subprocess.run([sys.executable, "-c", f"from stanchion.cli.main import main; {run_in}"], check=True)
+    code = f"import sys; from stanchion.cli.main import main; {run_in}; print('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "sqlalchemy" in loaded
+    heavy = {
+        "numpy",
+        "hyperscan",
+        "aiohttp",
+        "uvicorn",
+        "starlette",
+        "alembic",
+        "openfeature",
+        "rich.console",
+    }
+    ours = {
+        "stanchion.governance.folder",
+        "stanchion.guard.pipeline",
+        "stanchion.gateway.app",
+        "stanchion.bootstrap",
+    }
+    assert loaded & (heavy | ours | {"sqlalchemy.dialects.postgresql"}) == set()

@@ -86,6 +86,17 @@ def test_it_is_a_guardrail_that_is_on_for_everybody(rail):
         assert rail.should_run_guardrail(asked("x"), hook)
 
 
+def test_the_class_itself_has_every_hook_because_the_proxy_looks_nowhere_else(rail):
+    """`ProxyLogging.callback_capabilities` reads `type(callback).__dict__`; streams went by unguarded."""
+    for hook in (
+        "async_pre_call_hook",
+        "async_moderation_hook",
+        "async_post_call_success_hook",
+        "async_post_call_streaming_iterator_hook",
+    ):
+        assert hook in type(rail).__dict__
+
+
 async def test_calls_of_the_sdk_are_guarded_on_the_wire(called, vendor, events):
     done = await called(f"[echo] {MINE}")
     assert done.choices[0].message.content == MINE

@@ -37,6 +37,7 @@ _COLOURS = {
 }
 _MOST_FINDINGS = 6
 _MOST_PLACES = 4
+_MOST_KINDS = 3
 _ASKED = {
     "input": "what the user wrote",
     "system": "the system prompt",
@@ -118,6 +119,8 @@ def line_of(record: ExchangeRecord) -> str:
         parts.append(f"[dim]{usage.input_tokens or 0}+{usage.output_tokens} tokens[/]")
     if facts.is_stream:
         parts.append(f"[dim]stream {record.guarantee}[/]")
+    if record.outcome is Outcome.REDACTED:
+        parts.append(f"[cyan]{', '.join(_redacted(record)) or 'a part'}[/]")
     if record.outcome not in (Outcome.ALLOWED, Outcome.REDACTED):
         parts.append(f"[dim]{record.stage.value} {record.error} {record.reference}[/]")
     if record.ungated == "warn":
@@ -125,6 +128,19 @@ def line_of(record: ExchangeRecord) -> str:
     if record.guard_state != "protecting" and record.guard_state:
         parts.append(f"[bold red]{record.guard_state}[/]")
     return " ".join(parts)
+
+
+def _redacted(record: ExchangeRecord) -> list[str]:
+    """What was taken out: the kinds, and on which side."""
+    found: dict[str, None] = {}
+    for decision in record.decisions:
+        if decision.enforced_effect is not Effect.REDACT:
+            continue
+        side = _ASKED.get(decision.surface.value, decision.surface.value)
+        kinds = sorted({one.category for one in decision.findings})
+        found.update(dict.fromkeys(f"{kind} in {side}" for kind in kinds))
+    told = list(found)
+    return [*told[:_MOST_KINDS], *(["..."] if len(told) > _MOST_KINDS else [])]
 
 
 _TROUBLE = {
@@ -181,7 +197,10 @@ def _finding(key: tuple[str, str, str], several: list[Finding]) -> str:
     score = max(one.score for one in several)
     places = [f"{one.location.start}-{one.location.end}" for one in several[:_MOST_PLACES]]
     places += ["..."] * (len(several) > _MOST_PLACES)
-    return f"{category}, {score:.2f} by {detector}\n[dim]{_plain(field)}, characters {', '.join(places)}[/]"
+    said = f"{category}, {score:.2f} by {detector}"
+    if not field and all(one.location.end <= one.location.start for one in several):
+        return said  # about the whole of it, such as a tool that nobody allowed
+    return f"{said}\n[dim]{_plain(field)}, characters {', '.join(places)}[/]"
 
 
 def _advice(record: ExchangeRecord, decision: Decision | None) -> str:

@@ -326,7 +326,9 @@ def make_guardrail(
     base = load("litellm.integrations.custom_guardrail", package="litellm", what=what)
     hooks = load("litellm.types.guardrails", package="litellm", what=what).GuardrailEventHooks
     parts = {"_types": load("litellm.types.utils", package="litellm", what=what), "_exceptions": base}
-    made = type("StanchionGuardrail", (_Guardrail, base.CustomGuardrail), parts)
+    own = {name: hook for name, hook in vars(_Guardrail).items() if name.startswith("async_")}
+    # LiteLLM's proxy calls a hook only where the class itself has it, an inherited one not
+    made = type("StanchionGuardrail", (_Guardrail, base.CustomGuardrail), {**own, **parts})
     return made(
         guard,
         Recording("litellm", on_decision),

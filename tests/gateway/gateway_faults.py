@@ -296,6 +296,7 @@ def _broken(error: str = "unavailable", *, status: int = 502, code: str = "upstr
 
 
 DOWN = _broken()
+OWN_500 = _broken("http_500", status=500)
 OVERDUE = Seen(504, "deadline", "deadline", "deadline")
 
 
@@ -322,7 +323,7 @@ PROVIDER_FAULTS: tuple[Fault, ...] = (
     _provider("two-lengths", "says the length of the answer in two ways", _smuggles),
     _provider("second-answer", "sends a second answer that nobody asked for", _splits, REDACTED, REDACTED),
     _provider("own-headers", "sets cookies and headers of ours", _cookies, REDACTED, REDACTED),
-    _provider("status-500", "answers 500", _status("500 No"), _broken("http_500"), _broken("http_500")),
+    _provider("status-500", "answers 500", _status("500 No"), OWN_500, OWN_500),
     _provider(
         "status-429",
         "answers 429",

@@ -212,8 +212,8 @@ WHOLE = json.dumps(
         ({"status": 404}, 404, "upstream_refused"),
         ({"status": 401}, 502, "upstream_key"),
         ({"status": 429, "headers": {"retry-after": "3"}}, 429, "upstream_rate_limit"),
-        ({"status": 500}, 502, "upstream_unavailable"),
-        ({"status": 503}, 502, "upstream_unavailable"),
+        ({"status": 500}, 500, "upstream_unavailable"),
+        ({"status": 503}, 503, "upstream_unavailable"),
         (
             {"status": 307, "headers": {"location": "http://169.254.169.254/latest"}},
             502,

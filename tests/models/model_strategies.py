@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
+import msgspec
 from hypothesis import strategies as st
 
 from stanchion.core.interaction import (
@@ -52,8 +53,15 @@ usages = st.builds(
     Usage,
     input_tokens=st.integers(100, 500),
     output_tokens=st.integers(0, 500),
-    cached_input_tokens=st.none() | st.integers(0, 100),
+    cached_input_tokens=st.none() | st.integers(0, 50),
+    cache_write_tokens=st.just(msgspec.UNSET) | st.integers(0, 50),
+    reasoning_tokens=st.just(msgspec.UNSET) | st.integers(0, 50),
 )
+marks = st.sampled_from([msgspec.UNSET, msgspec.UNSET, "ephemeral", "5m", "1h"])
+_SAID_AS = {
+    "openai": (msgspec.UNSET, "developer"),
+    "responses": ("instructions", "developer", "system"),
+}
 
 
 def text(origin: Origin) -> st.SearchStrategy[Text]:
@@ -83,11 +91,18 @@ def calls(*, valid: bool) -> st.SearchStrategy[ToolCall]:
 
 
 @st.composite
-def conversations(draw: st.DrawFn, *, valid_calls: bool, with_refusals: bool, errors: bool) -> Interaction:
-    """A system turn perhaps, then user turns, answers and the results of their calls."""
+def conversations(
+    draw: st.DrawFn, *, valid_calls: bool, with_refusals: bool, errors: bool, vendor: str = ""
+) -> Interaction:
+    """A system turn perhaps, then user turns, answers and the results of their calls.
+
+    `vendor` (`openai`, `responses`, `anthropic`) draws what only its API has words for as well.
+    """
     messages = []
     if draw(st.booleans()):
-        messages.append(Message(role=Role.SYSTEM, parts=(draw(text(Origin.SYSTEM)),)))
+        said_as = draw(st.sampled_from(_SAID_AS.get(vendor, (msgspec.UNSET,))))
+        parts = (draw(text(Origin.SYSTEM)),)
+        messages.append(Message(role=Role.SYSTEM, parts=parts, said_as=said_as))
     for _ in range(draw(st.integers(1, 3))):
         user_parts = draw(st.lists(text(Origin.USER) | images(Origin.USER), min_size=1, max_size=3))
         messages.append(Message(role=Role.USER, parts=tuple(user_parts)))
@@ -97,9 +112,20 @@ def conversations(draw: st.DrawFn, *, valid_calls: bool, with_refusals: bool, er
         messages.append(Message(role=Role.ASSISTANT, parts=(*said, *refusals, *made)))
         results = tuple(_result(draw, call, errors) for call in made)
         messages += [Message(role=Role.TOOL, parts=(result,)) for result in results]
-    return Interaction(
-        messages=tuple(messages), tools=draw(tools), model=draw(names), sampling=draw(samplings)
-    )
+    sampling = draw(samplings)
+    if sampling.response_schema is not None and vendor in _SAID_AS:
+        sampling = msgspec.structs.replace(sampling, response_name=draw(names))
+    if vendor == "anthropic":
+        messages = [_marked(draw, message) for message in messages]
+    return Interaction(messages=tuple(messages), tools=draw(tools), model=draw(names), sampling=sampling)
+
+
+def _marked(draw: st.DrawFn, message: Message) -> Message:
+    parts = [
+        msgspec.structs.replace(part, cache=draw(marks)) if hasattr(part, "cache") else part
+        for part in message.parts
+    ]
+    return msgspec.structs.replace(message, parts=tuple(parts))
 
 
 def _result(draw: st.DrawFn, call: ToolCall, errors: bool) -> ToolResult:

@@ -112,7 +112,7 @@ def feed_all(events: list[dict[str, Any]]) -> list[StreamEvent]:
     return [ours for event in events for ours in decoder.feed(event)]
 
 
-@given(conversations(valid_calls=True, with_refusals=False, errors=True))
+@given(conversations(valid_calls=True, with_refusals=False, errors=True, vendor="anthropic"))
 @settings(deadline=None, max_examples=60)
 def test_requests_come_back_as_they_went(interaction: Interaction) -> None:
     together = _merge_tool_turns(interaction)
@@ -226,14 +226,24 @@ def test_answers_with_blocks_we_do_not_know_and_cache_counts() -> None:
             "input_tokens": 3,
             "cache_read_input_tokens": 5,
             "cache_creation_input_tokens": 7,
+            "cache_creation": {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 4},
             "output_tokens": 2,
+            "output_tokens_details": {"thinking_tokens": 1},
         },
     }
     reply = decode_response(body)
     assert reply.message.parts[0] == Opaque(kind="anthropic:server_tool_use", payload=search)
     assert reply.finish_reason is FinishReason.UNKNOWN
-    assert reply.usage == Usage(input_tokens=15, output_tokens=2, cached_input_tokens=5)
-    assert encode_response(reply, response_id="r")["content"] == body["content"]
+    assert reply.usage == Usage(
+        input_tokens=15,
+        output_tokens=2,
+        cached_input_tokens=5,
+        cache_write_tokens=7,
+        cache_write_1h_tokens=4,
+        reasoning_tokens=1,
+    )
+    encoded = encode_response(reply, response_id="r")
+    assert (encoded["content"], encoded["usage"]) == (body["content"], body["usage"])
 
 
 def test_a_documented_stream() -> None:

@@ -87,7 +87,7 @@ def feed_all(chunks: list[dict[str, Any]], *, is_marked: bool = True) -> list[St
     return events + decoder.finish(is_marked=is_marked)
 
 
-@given(conversations(valid_calls=False, with_refusals=True, errors=False))
+@given(conversations(valid_calls=False, with_refusals=True, errors=False, vendor="openai"))
 @settings(deadline=None, max_examples=60)
 def test_requests_come_back_as_they_went(interaction: Interaction) -> None:
     wire = json.loads(json.dumps(encode_request(interaction)))
@@ -144,7 +144,6 @@ def test_a_documented_request_is_sent_on_with_its_meaning() -> None:
     style = Style(max_tokens_field="max_tokens")
     sent = encode_request(decoded.interaction, stream=True, extras=decoded.extras, style=style)
     expected = json.loads(json.dumps(REQUEST)) | {"stop": ["END"]}
-    expected["messages"][0]["role"] = "system"
     expected["messages"][4] = {"role": "assistant", "content": None, "refusal": "No."}
     assert sent == expected
     assert decode_request(sent).interaction == decoded.interaction

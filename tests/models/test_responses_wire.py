@@ -66,7 +66,7 @@ def items(*values: dict[str, Any]) -> tuple[Message, ...]:
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-@given(conversations(valid_calls=False, with_refusals=True, errors=False))
+@given(conversations(valid_calls=False, with_refusals=True, errors=False, vendor="responses"))
 @settings(deadline=None)
 def test_requests_come_back_as_they_were(interaction: Interaction) -> None:
     plain = msgspec.structs.replace(interaction.sampling, stop=())
@@ -197,7 +197,9 @@ def test_answers_that_are_fetched_later_are_refused() -> None:
 
 
 def test_the_vendor_is_told_not_to_store_unless_asked() -> None:
-    assert asking(store=True).extras["store"] is False
+    assert asking().extras["store"] is asking(store=False).extras["store"] is False
+    with pytest.raises(WireError, match=r"store: .* not kept"):
+        asking(store=True)
     assert decode_request({"model": "m", "input": "x", "store": True}, rules=OPEN).extras["store"] is True
     assert "store" not in decode_request({"model": "m", "input": "x"}, rules=OPEN).extras
 
@@ -258,7 +260,12 @@ def expected(reply: Reply) -> Reply:
     return msgspec.structs.replace(
         sealed(reply),
         finish_reason=reason,
-        usage=msgspec.structs.replace(usage, cached_input_tokens=usage.cached_input_tokens or 0),
+        usage=msgspec.structs.replace(
+            usage,
+            cached_input_tokens=usage.cached_input_tokens or 0,
+            cache_write_tokens=usage.cache_write_tokens or 0,
+            reasoning_tokens=usage.reasoning_tokens or 0,
+        ),
     )
 
 

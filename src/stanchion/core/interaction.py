@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stanchion.core.components import ComponentSet
 from stanchion.core.decision import Decision
 from stanchion.core.origin import Origin
 
 JsonValue = Any  # a JSON value; typed as Any because it is opened only at the wire
+
+# How long a vendor is asked to keep what stands up to here: its default, five minutes, an hour. Words that
+# only one vendor has are UNSET elsewhere, and then no part of a record or its digest.
+CacheMark = Literal["ephemeral", "5m", "1h"]
 
 
 class Role(StrEnum):
@@ -34,6 +39,7 @@ class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
     text: str
     origin: Origin
     source: str | None = None
+    cache: CacheMark | UnsetType = UNSET
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
@@ -78,6 +84,7 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True, tag="tool_call"):
     name: str
     arguments: dict[str, JsonValue] | None
     raw_arguments: str | None = None
+    cache: CacheMark | UnsetType = UNSET
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
@@ -88,6 +95,7 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True, tag="tool_result"):
     text: str
     is_error: bool = False
     origin: Origin = Origin.TOOL_RESULT
+    cache: CacheMark | UnsetType = UNSET
 
 
 class Opaque(msgspec.Struct, frozen=True, kw_only=True, tag="opaque"):
@@ -101,11 +109,12 @@ Part = Text | Reasoning | Refusal | Media | ToolCall | ToolResult | Opaque
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn."""
+    """One turn. `said_as` is the wire's own word for the role, where a vendor has several for one."""
 
     role: Role
     parts: tuple[Part, ...]
     name: str | None = None
+    said_as: Literal["developer", "instructions", "system"] | UnsetType = UNSET
 
     @property
     def text(self) -> str:
@@ -156,7 +165,10 @@ class ToolDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an answer is drawn. None leaves it to the model's own default."""
+    """How an answer is drawn. None leaves it to the model's own default.
+
+    `response_name` is what the client calls its schema, for vendors that want a name.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -165,15 +177,23 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop: tuple[str, ...] = ()
     tool_choice: str | None = None
     response_schema: dict[str, JsonValue] | None = None
+    response_name: str | None = None
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What one exchange consumed. None means: not told, which is not zero."""
+    """What one exchange consumed. None means: not told, which is not zero.
+
+    `input_tokens` holds those read from a cache (`cached_input_tokens`) and newly written to one
+    (`cache_write_tokens`, of them `cache_write_1h_tokens` for an hour), `output_tokens` those of reasoning.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
     cost_usd: float | None = None
+    cache_write_tokens: int | UnsetType = UNSET
+    cache_write_1h_tokens: int | UnsetType = UNSET
+    reasoning_tokens: int | UnsetType = UNSET
 
 
 class FinishReason(StrEnum):
@@ -190,6 +210,7 @@ class FinishReason(StrEnum):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What came back: the message, and how it came about.
 
+    `stop_sequence` is the one of the request at which the model stopped, where the vendor tells it.
     `decisions` are the guard's, input surfaces first. `reused_from` is the digest of the request whose answer
     was taken over unchanged (cache or an unguarded twin); None when the model was asked now.
     """
@@ -201,6 +222,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None = None
     decisions: tuple[Decision, ...] = ()
     reused_from: str | None = None
+    stop_sequence: str | UnsetType = UNSET
 
 
 class Interaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,10 +298,11 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, tag="usage"):
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
-    """The answer is over."""
+    """The answer is over; `stop_sequence` as in `Reply`."""
 
     finish_reason: FinishReason
     model: str = ""
+    stop_sequence: str | UnsetType = UNSET
 
 
 class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True, tag="unknown"):

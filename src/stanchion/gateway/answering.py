@@ -10,7 +10,7 @@ from stanchion.core.decision import CheckStatus, Decision
 from stanchion.core.interaction import Reply
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.http_io import Answer, RawHeaders
-from stanchion.gateway.ports import Refused
+from stanchion.gateway.ports import ApiSurface, Refused
 from stanchion.gateway.trace_facts import traceparent_of
 from stanchion.models.events import events_of
 from stanchion.models.plain import plain_body
@@ -20,6 +20,7 @@ _JSON = (b"content-type", b"application/json")
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _NO_STORE = (b"cache-control", b"no-store")
 _MAX_EXPLANATION = 4096
+_OF_ANTHROPIC = (ApiSurface.ANTHROPIC_MESSAGES, ApiSurface.ANTHROPIC_COUNT_TOKENS)
 
 
 class Explained(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,8 @@ def head(exchange: Exchange, *, is_stream: bool) -> RawHeaders:
         (b"x-stanchion-reference", exchange.reference.encode()),
         (b"x-request-id", exchange.id.encode()),
     ]
+    if exchange.surface in _OF_ANTHROPIC:
+        headers.append((b"request-id", exchange.id.encode()))
     feature = exchange.feature
     if feature is not None:
         headers.append((b"x-stanchion-guard", feature.guard_state.encode()))
@@ -129,8 +132,8 @@ async def send_refusal(
     headers = head(exchange, is_stream=False)
     if refused.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(refused.retry_after_s))))
-    elif refused.status in (409, 429) or refused.status >= 500:
-        headers.append((b"x-should-retry", b"true" if refused.status == 502 else b"false"))
+    elif refused.may_retry is not None and (refused.status in (409, 429) or refused.status >= 500):
+        headers.append((b"x-should-retry", b"true" if refused.may_retry else b"false"))
     error = codec.encode_error(
         status=refused.status, code=refused.code, message=message, retry_after_s=refused.retry_after_s
     )

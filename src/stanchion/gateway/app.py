@@ -52,7 +52,10 @@ class Gateway:
     def __init__(
         self, live: Live, surfaces: dict[str, Served], *, pages: dict[str, Page] | None = None
     ) -> None:
-        """`surfaces` maps paths to codecs and what answers, `pages` does so for paths of GET."""
+        """`surfaces` maps paths to codecs and what answers, `pages` does so for paths of GET.
+
+        A page whose path ends in a slash answers for everything below it.
+        """
         self._live = live
         self._codecs = surfaces
         self.pages: dict[str, Page] = dict(pages or {})
@@ -125,6 +128,8 @@ class Gateway:
 
     async def _page(self, scope: Scope, path: str, send: Send, *, is_known: bool) -> None:
         page = self.pages.get(path)
+        if page is None and "/models/" in path:
+            page = self.pages.get(path[: path.index("/models/") + len("/models/")])
         if page is not None and scope["method"] in ("GET", "HEAD"):
             status, value = page(self._live, scope)
         elif page is not None or is_known:

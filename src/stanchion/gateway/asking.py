@@ -9,6 +9,7 @@ import msgspec
 
 from stanchion.core.errors import DeadlineError, StanchionError, UnavailableError, UsageError
 from stanchion.core.interaction import End, FinishReason, Reply, StreamEvent, assistant
+from stanchion.gateway.anthropic_headers import BETA, passed_headers
 from stanchion.gateway.deadlines import within
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.extra_parameters import with_passed_extras
@@ -16,12 +17,19 @@ from stanchion.gateway.live import Live
 from stanchion.gateway.permits import stand_again, standing_of, take_over
 from stanchion.gateway.ports import Outcome, Refused, UpstreamTry
 from stanchion.gateway.trace_facts import traceparent_of, try_span
-from stanchion.gateway.upstream import Question, Route
+from stanchion.gateway.upstream import Provider, Question, Route
 from stanchion.gateway.upstream_fields import plain_events, plain_reply
 from stanchion.models.events import events_of
 
 _OUR_FAULT = frozenset({400, 404, 405, 409, 413, 415, 422})  # another provider would not like it either
 _MAX_DETAIL = 400
+_PASSED = frozenset({500, 503, 504, 529})  # clients tell these apart
+# codes of vendors by which programs decide what to do next
+_VENDOR_CODES = frozenset(
+    {"context_length_exceeded", "insufficient_quota", "model_not_found", "rate_limit_exceeded"}
+    | {"string_above_max_length", "unsupported_parameter", "unsupported_value", "invalid_value"}
+    | {"invalid_api_key", "billing_hard_limit_reached", "invalid_image", "image_too_large"}
+)
 _ERRORS = (UnavailableError, DeadlineError, UsageError, TimeoutError)
 
 
@@ -96,12 +104,24 @@ def _for(question: Question, route: Route) -> Question:
         request = with_passed_extras(question.request, surface=question.surface, provider=provider)
         if request is not question.request:
             question = msgspec.structs.replace(question, request=request)
+    if question.headers:
+        question = _with_headers(question, provider)
     key = question.key
     if key and not (provider.takes_keys and question.surface.partition(".")[0] == provider.vendor):
         key = ""
     if route.model == question.model and key == question.key:
         return question
     return msgspec.structs.replace(question, model=route.model, key=key)
+
+
+def _with_headers(question: Question, provider: Provider) -> Question:
+    """The question with the headers that this provider gets; betas that are left out are counted."""
+    said, left = passed_headers(question.headers, provider=provider)
+    if question.surface not in provider.apis:
+        said, left = {}, left + len([name for name in said.get(BETA, "").split(",") if name])
+    if left:
+        question.lost[BETA] = question.lost.get(BETA, 0) + left
+    return msgspec.structs.replace(question, headers=said)
 
 
 class _Chain:
@@ -116,6 +136,7 @@ class _Chain:
         self._may_go_on = True
         self._began_ns = 0
         self._span_id = ""
+        self._is_clients_key = False
 
     def __iter__(self) -> Iterator[Route | Reply]:
         if self._may_call(self._route):
@@ -166,6 +187,7 @@ class _Chain:
     def asked(self, question: Question, route: Route) -> Question:
         """The question as this route gets it, with its place in the trace."""
         facts, said = self._exchange.facts, _for(question, route)
+        self._is_clients_key = bool(said.key)
         self._span_id = try_span(facts)
         place = traceparent_of(facts, self._span_id)
         return msgspec.structs.replace(said, traceparent=place) if place else said
@@ -224,7 +246,7 @@ class _Chain:
                 retry_after_s=5.0,
             )
         self._exchange.error = _status(error)
-        return _refusal(error)
+        return _refusal(error, is_clients_key=self._is_clients_key)
 
 
 def _detail(route: Route, error: StanchionError | TimeoutError) -> str:
@@ -242,7 +264,7 @@ def _status(error: StanchionError | TimeoutError) -> str:
     return "timeout"
 
 
-def _refusal(error: StanchionError | TimeoutError) -> Refused:
+def _refusal(error: StanchionError | TimeoutError, *, is_clients_key: bool = False) -> Refused:
     if isinstance(error, DeadlineError | TimeoutError):
         return Refused(
             Outcome.DEADLINE,
@@ -255,16 +277,21 @@ def _refusal(error: StanchionError | TimeoutError) -> Refused:
         return Refused(
             Outcome.INVALID, status=400, code="not_sayable", message=error.message, hint=error.hint or ""
         )
-    status = getattr(error, "status", None)
-    retry_after_s = getattr(error, "retry_after_s", None)
-    told = {429: 429, 401: 502, 403: 502}.get(status or 0, status if status in _OUR_FAULT else 502)
+    status: int = getattr(error, "status", None) or 502
+    labels: tuple[str, ...] = getattr(error, "labels", ())
+    is_told = status == 429 or status in _OUR_FAULT or status in _PASSED
+    is_told = is_told or (is_clients_key and status in (401, 403))  # its own key, and so its own business
+    code = {429: "upstream_rate_limit", 401: "upstream_key", 403: "upstream_key"}.get(
+        status, "upstream_refused" if status in _OUR_FAULT else "upstream_unavailable"
+    )
+    if status < 500 and is_told:
+        code = next((label for label in labels if label in _VENDOR_CODES), code)
     return Refused(
         Outcome.UPSTREAM_ERROR,
-        status=told or 502,
-        code={429: "upstream_rate_limit", 401: "upstream_key", 403: "upstream_key"}.get(
-            status or 0, "upstream_refused" if status in _OUR_FAULT else "upstream_unavailable"
-        ),
+        status=status if is_told else 502,
+        code=code,
         message=error.message,
         hint=error.hint or "",
-        retry_after_s=retry_after_s,
+        retry_after_s=getattr(error, "retry_after_s", None),
+        may_retry=None if is_told else status not in (401, 403),
     )

@@ -301,6 +301,10 @@ def _provider(
         allow_parameters=frozenset(model.allow_parameters),
         unknown_parameters=model.unknown_parameters,
         address=address,
+        allow_tools=frozenset(model.allow_tools),
+        allow_betas=frozenset(model.allow_betas),
+        allow_versions=frozenset(model.allow_versions),
+        unknown_betas=model.unknown_betas,
     )
 
 

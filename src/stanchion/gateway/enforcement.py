@@ -192,7 +192,12 @@ async def _instead(exchange: Exchange, blocked: Reply) -> Reply | Route:
     exchange.facts = msgspec.structs.replace(exchange.facts, model=route.name, provider=route.provider.name)
     heed_switches(exchange)
     admit(exchange, route, exchange.asked)
-    check_extras(exchange.asked, surface=exchange.surface.value, provider=route.provider)
+    check_extras(
+        exchange.asked,
+        surface=exchange.surface.value,
+        provider=route.provider,
+        headers=exchange.vendor_headers,
+    )
     return route
 
 
@@ -230,6 +235,7 @@ def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction)
         surface=exchange.surface.value,
         model=route.model,
         lost=exchange.unknown_events,
+        headers=exchange.vendor_headers,
         key=_forwarded_key(exchange, route, exchange.surface.value.partition(".")[0]),
     )
 
@@ -269,7 +275,12 @@ def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
     route = live.models.find(name, vendor=vendor)
     exchange.facts = msgspec.structs.replace(facts, model=route.name, provider=route.provider.name)
     heed_switches(exchange)
-    check_extras(exchange.asked, surface=exchange.surface.value, provider=route.provider)
+    check_extras(
+        exchange.asked,
+        surface=exchange.surface.value,
+        provider=route.provider,
+        headers=exchange.vendor_headers,
+    )
     return route
 
 

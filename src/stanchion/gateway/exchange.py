@@ -33,6 +33,7 @@ Headers = Mapping[bytes, bytes]
 NOBODY = Caller(key_id="")
 _KEYLESS = ("", "local")
 NEVER = float("inf")
+_SAID_IN_HEADERS = ("anthropic-version", "anthropic-beta")
 
 
 class Interrupt(StrEnum):
@@ -163,6 +164,13 @@ class Exchange:
         Such a client's own vendor key is forwarded, and what it says of user, tenant and traffic is believed.
         """
         return self.live.is_local and self.caller.key_id in _KEYLESS
+
+    @property
+    def vendor_headers(self) -> dict[str, str]:
+        """What the client says to its vendor in headers; only Anthropic's API has such."""
+        if not self.surface.value.startswith("anthropic."):
+            return {}
+        return {name: said for name in _SAID_IN_HEADERS if (said := self.header(name.encode()))}
 
     @property
     def asked(self) -> Request:

@@ -12,11 +12,14 @@ request types; for the steering ones also the request bodies of OpenRouter, Lite
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from stanchion.core.errors import did_you_mean
+from stanchion.gateway.anthropic_headers import check_headers
+from stanchion.gateway.builtin_tools import check_tools
 from stanchion.gateway.json_body import invalid
 from stanchion.gateway.upstream import Provider
 from stanchion.models.wire import Request
@@ -43,6 +46,7 @@ _KNOWN: dict[str, frozenset[str]] = {
         | {"thinking", "tool_choice", "top_k", "speed"}
     ),
 }
+_KNOWN["anthropic.count_tokens"] = _KNOWN["anthropic.messages"]
 _STEERING = frozenset(
     # another model, provider or route
     {"models", "model_list", "route", "router", "routing", "fallback", "fallbacks", "fallback_models"}
@@ -63,12 +67,16 @@ _STEERING = frozenset(
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
 
 
-def check_extras(request: Request, *, surface: str, provider: Provider) -> None:
-    """Stop a request with a parameter that may not go to this provider.
+def check_extras(request: Request, *, surface: str, provider: Provider, headers: Mapping[str, str]) -> None:
+    """Stop a request with a parameter, a built-in tool, a version or a beta that may not go to this provider.
 
     Raises:
         Refused: `invalid` (400), naming the parameter and never its value.
     """
+    if request.interaction.tools:
+        check_tools(request, provider=provider)
+    if headers and surface in provider.apis:
+        check_headers(headers, provider=provider)
     known = _KNOWN.get(surface, frozenset())
     for name in request.extras:
         if name in provider.allow_parameters:

@@ -34,7 +34,7 @@ DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
 DEMO = "demo"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}\Z")
-_PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")
+_PARAMETER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})\Z")
 
 Seconds = Annotated[float, pydantic.Field(gt=0, le=86_400)]
@@ -101,6 +101,18 @@ class ProviderModel(FileModel):
         default="block",
         description="What becomes of parameters that the API's documentation does not name.",
     )
+    allow_tools: tuple[str, ...] = pydantic.Field(
+        default=(), max_length=100, description="Types of tools that the provider runs itself and that pass."
+    )
+    allow_betas: tuple[str, ...] = pydantic.Field(
+        default=(), max_length=100, description="Anthropic betas that pass beside those known to be harmless."
+    )
+    allow_versions: tuple[str, ...] = pydantic.Field(
+        default=(), max_length=20, description="Versions of Anthropic's API that pass beside those known."
+    )
+    unknown_betas: Literal["block", "drop"] = pydantic.Field(
+        default="block", description="What becomes of a beta that is in neither list."
+    )
 
     @property
     def cloud(self) -> CloudSection | None:
@@ -118,9 +130,9 @@ class ProviderModel(FileModel):
             raise FieldError(f"{what} is missing.", hint=f"An `{self.api}` provider needs it.")
         if self.api == "scripted" and self.script is None:
             raise FieldError("script is missing.", hint="Name the file with the replies.")
-        for name in self.allow_parameters:
-            if not _PARAMETER.match(name):
-                raise FieldError("allow_parameters holds what is no parameter's name.")
+        for key in ("allow_parameters", "allow_tools", "allow_betas", "allow_versions"):
+            if not all(_PARAMETER.match(name) for name in getattr(self, key)):
+                raise FieldError(f"{key} holds what is no name.")
         return self
 
 

@@ -41,17 +41,20 @@ _CODINGS = (b"", b"identity")
 
 
 class Dialect(msgspec.Struct, frozen=True, kw_only=True):
-    """How a kind of provider is asked: the paths of its APIs, and the one for requests of any other API."""
+    """How a kind of provider is asked: the paths of its APIs, and the one for requests of any other API.
+
+    `said` are headers for requests whose client says nothing else.
+    """
 
     vendor: str
     paths: dict[str, str]
     main: str
+    said: dict[str, str] = {}
 
     def headers(self, key: str) -> dict[str, str]:
         """The headers that carry the key."""
         if self.vendor == "anthropic":
-            version = {"anthropic-version": ANTHROPIC_VERSION}
-            return {**version, "x-api-key": key} if key else version
+            return {"x-api-key": key} if key else {}
         return {"authorization": f"Bearer {key}"} if key else {}
 
 
@@ -67,7 +70,13 @@ DIALECTS: dict[str, Dialect] = {
         },
     ),
     "anthropic": Dialect(
-        vendor="anthropic", main="anthropic.messages", paths={"anthropic.messages": "/v1/messages"}
+        vendor="anthropic",
+        main="anthropic.messages",
+        paths={
+            "anthropic.messages": "/v1/messages",
+            "anthropic.count_tokens": "/v1/messages/count_tokens",
+        },
+        said={"anthropic-version": ANTHROPIC_VERSION},
     ),
 }
 
@@ -192,6 +201,8 @@ class HttpUpstream:
         head = self._head(api, question.key)
         if question.traceparent:
             head += b"traceparent: %s\r\n" % _plain(question.traceparent)
+        for name, value in (self._dialect.said | question.headers).items():
+            head += b"%s: %s\r\n" % (name.encode(), _plain(value))
         pool = self._pool_here()
         try:
             incoming = await pool.ask(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stanchion.gateway.access import presented
@@ -12,10 +12,10 @@ from stanchion.gateway.gateway_file import is_loopback
 from stanchion.gateway.http_io import Scope
 from stanchion.gateway.limits import Limiter
 from stanchion.gateway.live import Live
+from stanchion.gateway.model_pages import PATH, list_models, one_model
 from stanchion.gateway.ports import Refused
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.rollout import WeightedRollout
-from stanchion.models.openai_vectors import openai_models
 
 MetricsText = Callable[[], bytes]
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
@@ -60,22 +60,14 @@ def make_pages(
             said["records"] = recorder.health()
         return code, said
 
-    def models(live: Live, scope: Scope) -> tuple[int, Any]:
-        names: Iterable[str] = live.models.names()
-        if live.parts.access is not None:
-            try:
-                allowed = live.parts.access.identify(_headers(scope)).models
-            except Refused as refused:
-                return refused.status, _error(refused.code, refused.message)
-            names = [name for name in names if not allowed or name in allowed]
-        created = int(live.clock.now().timestamp())
-        return 200, openai_models(names, created=created)
-
     pages: dict[str, Page] = {
         "/healthz": health,
         "/readyz": ready,
         "/metrics": _metrics(metrics),
-        "/v1/models": models,
+        PATH: list_models,
+        f"{PATH}/": one_model,
+        f"/anthropic{PATH}": list_models,
+        f"/anthropic{PATH}/": one_model,
         "/openapi.json": lambda live, scope: (200, check_openapi()),
     }
     return pages

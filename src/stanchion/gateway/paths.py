@@ -9,7 +9,7 @@ from stanchion.gateway.enforcement import enforce
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.feedback_api import FeedbackApi, answer_feedback
 from stanchion.gateway.http_io import Answer
-from stanchion.gateway.vectors import embed, moderate
+from stanchion.gateway.vectors import count_tokens, embed, moderate
 from stanchion.models.surface import SurfaceCodec
 
 Answering = Callable[[Exchange, SurfaceCodec, Answer], Awaitable[None]]
@@ -22,13 +22,19 @@ _PATHS = {
     "/v1/moderations": "openai.moderations",
     "/v1/messages": "anthropic.messages",
     "/anthropic/v1/messages": "anthropic.messages",
+    "/v1/messages/count_tokens": "anthropic.count_tokens",
+    "/anthropic/v1/messages/count_tokens": "anthropic.count_tokens",
 }
 _OWN: dict[str, Served] = {
     "/v1/check": (CheckApi(), answer_check),
     "/v1/check-tool-call": (CheckToolCallApi(), answer_check),
     "/v1/feedback": (FeedbackApi(), answer_feedback),
 }
-_ANSWERING: dict[str, Answering] = {"openai.embeddings": embed, "openai.moderations": moderate}
+_ANSWERING: dict[str, Answering] = {
+    "openai.embeddings": embed,
+    "openai.moderations": moderate,
+    "anthropic.count_tokens": count_tokens,
+}
 
 
 def served_paths(codecs: Mapping[str, SurfaceCodec]) -> dict[str, Served]:

@@ -150,5 +150,10 @@ def take_over(exchange: Exchange, route: Route) -> None:
     check_scope(exchange, route.name)
     heed_switches(exchange)
     admit(exchange, route, exchange.asked)
-    check_extras(exchange.asked, surface=exchange.surface.value, provider=route.provider)
+    check_extras(
+        exchange.asked,
+        surface=exchange.surface.value,
+        provider=route.provider,
+        headers=exchange.vendor_headers,
+    )
     exchange.stage = stage

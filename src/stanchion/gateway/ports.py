@@ -27,6 +27,7 @@ class ApiSurface(StrEnum):
     OPENAI_MODERATIONS = "openai.moderations"
     OPENAI_MODELS = "openai.models"
     ANTHROPIC_MESSAGES = "anthropic.messages"
+    ANTHROPIC_COUNT_TOKENS = "anthropic.count_tokens"
     CHECK = "check"
     CHECK_TOOL_CALL = "check_tool_call"
     FEEDBACK = "feedback"
@@ -116,7 +117,8 @@ class Refused(Exception):
     """A part of the gateway says no. The data plane turns it into the API's own error shape.
 
     `code` is a stable word for machines, `message` and `hint` are for people and hold no text of the
-    request, no secret and no stack. `status` is the HTTP status.
+    request, no secret and no stack. `status` is the HTTP status. `may_retry` tells clients whether it may
+    help to try again; None leaves it to them, as the vendor's own answer would.
     """
 
     def __init__(
@@ -128,8 +130,10 @@ class Refused(Exception):
         message: str,
         hint: str = "",
         retry_after_s: float | None = None,
+        may_retry: bool | None = False,
     ) -> None:
         super().__init__(message)
+        self.may_retry = may_retry
         self.outcome = outcome
         self.status = status
         self.code = code

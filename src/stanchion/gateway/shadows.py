@@ -131,7 +131,7 @@ async def _decide(exchange: Exchange, twin: Exchange, shadow: Shadow) -> None:
     twin.facts = msgspec.structs.replace(twin.facts, model=route.name, provider=route.provider.name)
     heed_switches(twin)
     admit(twin, route, twin.asked)
-    check_extras(twin.asked, surface=twin.surface.value, provider=route.provider)
+    check_extras(twin.asked, surface=twin.surface.value, provider=route.provider, headers=twin.vendor_headers)
     prepared = await prepare(twin, twin.asked.interaction)
     reply: Reply | None = exchange.said
     if prepared.blocked is None and (shadow.model or shadow.prompt):

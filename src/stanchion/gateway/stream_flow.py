@@ -256,6 +256,7 @@ def _broken_off() -> Refused:
     return Refused(
         Outcome.UPSTREAM_ERROR,
         status=502,
+        may_retry=True,
         code="upstream_broke_off",
         message="the provider's answer broke off before it was over.",
         hint="Try again.",
@@ -284,6 +285,7 @@ async def stream_answer(
         raise Refused(
             Outcome.INTERNAL_ERROR,
             status=502,
+            may_retry=True,
             code="answer_not_decided",
             message=error.message,
             hint=error.hint or "",

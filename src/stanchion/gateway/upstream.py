@@ -24,8 +24,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is asked: a request as the guard left it, in the words of the API it came by (`surface`).
 
     `key` is the client's own key for the vendor, where the gateway forwards it; `traceparent` goes with it
-    where there is a trace. `lost` is where a provider
-    counts what its API has no word for.
+    where there is a trace. `headers` are what the client says to its vendor in headers. `lost` is where a
+    provider counts what its API has no word for.
     """
 
     request: Request
@@ -33,6 +33,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     key: str = ""
     traceparent: str = ""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     lost: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
@@ -104,7 +105,8 @@ class Provider:
     `takes_keys` says that a client's own key of this vendor may be forwarded to it; `apis` are the APIs it
     speaks, empty for a model in this process. `address` is for records; no client is told it.
     `allow_parameters` and `unknown_parameters` (`block`, `drop` or `pass`) are the rules of
-    `extra_parameters`.
+    `extra_parameters`, `allow_tools` those of `builtin_tools`, `allow_betas`, `allow_versions` and
+    `unknown_betas` (`block` or `drop`) those of `anthropic_headers`.
     """
 
     name: str
@@ -117,6 +119,10 @@ class Provider:
     allow_parameters: frozenset[str] = frozenset()
     unknown_parameters: str = "block"
     address: str = ""
+    allow_tools: frozenset[str] = frozenset()
+    allow_betas: frozenset[str] = frozenset()
+    allow_versions: frozenset[str] = frozenset()
+    unknown_betas: str = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +210,10 @@ class Models:
             if len(self._passed) < _MOST_PASSED:
                 self._passed[vendor, name] = passed
         return passed
+
+    def knows(self, name: str, *, vendor: str) -> bool:
+        """Whether a model of this name can be asked for."""
+        return name in self.routes or (self.pass_through.get(vendor, "") in self.providers and _is_name(name))
 
     def names(self) -> tuple[str, ...]:
         """The names that clients may use."""

@@ -1,8 +1,8 @@
-"""Embeddings and moderations: texts go in under guard; what comes back holds no words to check."""
+"""Embeddings, moderations, counts of tokens: texts go in under guard; what comes back holds no words."""
 
 from __future__ import annotations
 
-from stanchion.core.interaction import FinishReason, Reply, Text
+from stanchion.core.interaction import FinishReason, Reply, Text, Usage
 from stanchion.gateway.answering import send_reply
 from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.enforcement import (
@@ -30,6 +30,27 @@ async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None
         Refused: when a text is stopped, or the provider has no embeddings.
     """
     route = await _begun(exchange, codec)
+    reply = await _asked(exchange, await _passed(exchange), route)
+    exchange.usage = exchange.priced(reply.usage)
+    await _sent(exchange, codec, reply, answer)
+
+
+async def count_tokens(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
+    """How many tokens a message would have, as the provider counts what the guard left of it.
+
+    It counts as a request, and uses no tokens.
+
+    Raises:
+        Refused: when a text is stopped, or the provider does not speak Anthropic's API.
+    """
+    route = await _begun(exchange, codec)
+    reply = await _asked(exchange, await _passed(exchange), route)
+    exchange.usage = Usage(input_tokens=0, output_tokens=0)
+    await _sent(exchange, codec, reply, answer)
+
+
+async def _passed(exchange: Exchange) -> PreparedInteraction:
+    """What may be sent; there is no answer in which to say that a text was stopped, so that is an error."""
     prepared = await prepare(exchange, exchange.asked.interaction)
     if prepared.blocked is not None:
         raise Refused(
@@ -38,9 +59,7 @@ async def embed(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None
             code="content_filter",
             message=f"a text was stopped by policy. Reference: {exchange.reference}.",
         )
-    exchange.stage = Stage.UPSTREAM
-    reply = await _asked(exchange, prepared, route)
-    await _sent(exchange, codec, reply, answer)
+    return prepared
 
 
 async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
@@ -52,13 +71,14 @@ async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> N
         exchange.outcome = exchange_outcome(exchange)
         await send_reply(exchange, codec, reply, answer)
         return
-    exchange.stage = Stage.UPSTREAM
     reply = await _asked(exchange, prepared, route)
+    exchange.usage = exchange.priced(reply.usage)
     await _sent(exchange, codec, reply, answer)
 
 
 async def _asked(exchange: Exchange, prepared: PreparedInteraction, route: Route) -> Reply:
     """The provider's answer; words of ours or of a person are none here."""
+    exchange.stage = Stage.UPSTREAM
     try:
         reply = await ask(exchange, route, question_of(exchange, route, prepared))
     except HandedOver:
@@ -67,6 +87,7 @@ async def _asked(exchange: Exchange, prepared: PreparedInteraction, route: Route
         raise Refused(
             Outcome.UPSTREAM_ERROR,
             status=502,
+            may_retry=True,
             code="upstream_unavailable",
             message="no provider answered.",
             hint="Try again later.",
@@ -86,7 +107,6 @@ async def _begun(exchange: Exchange, codec: SurfaceCodec) -> Route:
 
 
 async def _sent(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer) -> None:
-    exchange.usage = exchange.priced(reply.usage)
     exchange.outcome, exchange.stage = exchange_outcome(exchange), Stage.DONE
     await send_reply(exchange, codec, reply, answer)
     exchange.finish_reason = FinishReason.STOP

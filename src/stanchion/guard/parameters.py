@@ -73,6 +73,7 @@ def _fixed_texts(interaction: Interaction) -> Iterator[str]:
     """Texts by which something is found again, or an answer is ended."""
     yield from interaction.sampling.stop
     yield interaction.sampling.tool_choice or ""
+    yield interaction.sampling.response_name or ""
     for message in interaction.messages:
         for part in message.parts:
             match part:

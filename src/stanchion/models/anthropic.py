@@ -3,8 +3,8 @@
 Field names: Anthropic API reference, messages (as typed by the `anthropic` client 2.x). A `tool_result` block
 becomes a turn of its own with the origin `tool_result`. The text of document and search-result blocks is
 listed in `Interaction.documents`, so that it is checked as retrieved text; the block itself is kept as
-`Opaque` and sent back as it was. Lost on the way out: `seed`, cache marks of single blocks, `caller` of a
-tool call, origins other than the role's own.
+`Opaque` and sent back as it was. Cache marks stay on their blocks; one inside the content of a tool's result
+moves to the result. Lost on the way out: `seed`, `caller` of a tool call, origins other than the role's own.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
+    CacheMark,
     Document,
     Interaction,
     Media,
@@ -252,11 +255,11 @@ def decode_content(value: Any, origin: Origin, names: Mapping[str, str], where: 
 def _decode_block(block: JsonObject, origin: Origin, names: Mapping[str, str], where: str) -> Iterator[Part]:
     match block:
         case {"type": "text", "text": str(text)}:
-            yield Text(text=text, origin=origin)
+            yield Text(text=text, origin=origin, cache=cache_mark(block, where))
             for citation in as_list(block.get("citations"), f"{where}.citations"):
                 yield citation_part(as_object(citation, f"{where}.citations[]"))
         case {"type": "tool_use", "id": str(call_id), "name": str(name), "input": dict(arguments)}:
-            yield ToolCall(id=call_id, name=name, arguments=arguments)
+            yield ToolCall(id=call_id, name=name, arguments=arguments, cache=cache_mark(block, where))
         case {"type": "tool_result", "tool_use_id": str(call_id)}:
             yield from _decode_result(block, call_id, names, where)
         case {"type": "thinking", "thinking": str(text)}:
@@ -268,6 +271,35 @@ def _decode_block(block: JsonObject, origin: Origin, names: Mapping[str, str], w
         case _:
             opaque = Opaque(kind=f"anthropic:{as_text(block.get('type'), f'{where}.type')}", payload=block)
             yield decode_media(block, origin) or opaque
+
+
+def cache_mark(block: JsonObject, where: str) -> CacheMark | UnsetType:
+    """The cache mark of a block.
+
+    Raises:
+        WireError: for one that the API reference does not know: it would be text that nobody checks.
+    """
+    match block.get("cache_control"):
+        case None:
+            return UNSET
+        case {"type": "ephemeral", **rest} if not rest:
+            return "ephemeral"
+        case {"type": "ephemeral", "ttl": "5m", **rest} if not rest:
+            return "5m"
+        case {"type": "ephemeral", "ttl": "1h", **rest} if not rest:
+            return "1h"
+        case _:
+            raise WireError(
+                f"{where}.cache_control: not a known cache mark.",
+                hint='Send {"type": "ephemeral"}, with a `ttl` of "5m" or "1h" or none.',
+            )
+
+
+def _marked(block: JsonObject, mark: CacheMark | UnsetType) -> JsonObject:
+    if mark is UNSET:
+        return block
+    ttl = {} if mark == "ephemeral" else {"ttl": mark}
+    return block | {"cache_control": {"type": "ephemeral", **ttl}}
 
 
 def is_own_citation(citation: JsonObject) -> bool:
@@ -289,11 +321,13 @@ def citation_part(citation: JsonObject) -> Opaque:
 
 def _decode_result(block: JsonObject, call_id: str, names: Mapping[str, str], where: str) -> Iterator[Part]:
     inner = decode_content(block.get("content"), Origin.TOOL_RESULT, {}, f"{where}.content")
+    marks = [part.cache for part in inner if isinstance(part, Text) and part.cache is not UNSET]
     yield ToolResult(
         call_id=call_id,
         name=names.get(call_id, ""),
         text="\n".join(part.text for part in inner if isinstance(part, Text)),
         is_error=block.get("is_error") is True,
+        cache=cache_mark(block, where) or (marks[-1] if marks else UNSET),
     )
     for part in inner:
         match part:
@@ -348,14 +382,21 @@ def _nested_words(content: Any) -> Iterator[str]:
 
 
 def _encode_messages(messages: Iterable[Message]) -> Iterator[JsonObject]:
-    """Tool turns that follow each other are one user turn: all results of a turn belong together."""
+    """Tool turns that follow each other are one user turn, with what the user says right behind them."""
+    results: list[JsonObject] = []
     for role, group in groupby(messages, key=lambda message: message.role):
         members = list(group)
         if role is Role.TOOL:
-            yield {"role": "user", "content": _encode_results([p for m in members for p in m.parts])}
+            results = _encode_results([p for m in members for p in m.parts])
             continue
+        if results:
+            said = encode_blocks(members.pop(0).parts) if role is Role.USER else []
+            yield {"role": "user", "content": results + said}
+            results = []
         for message in members:
             yield {"role": role.value, "content": _encode_content(message.parts)}
+    if results:
+        yield {"role": "user", "content": results}
 
 
 def _encode_results(parts: Iterable[Part]) -> list[JsonObject]:
@@ -363,7 +404,7 @@ def _encode_results(parts: Iterable[Part]) -> list[JsonObject]:
     for part in parts:
         if isinstance(part, ToolResult):
             block = {"type": "tool_result", "tool_use_id": part.call_id, "content": part.text}
-            blocks.append(block | ({"is_error": True} if part.is_error else {}))
+            blocks.append(_marked(block | ({"is_error": True} if part.is_error else {}), part.cache))
             continue
         if not blocks:
             raise UsageError(f"a {type(part).__name__} part of a tool turn has no result to belong to.")
@@ -375,7 +416,7 @@ def _encode_results(parts: Iterable[Part]) -> list[JsonObject]:
 
 
 def _encode_content(parts: tuple[Part, ...]) -> str | list[JsonObject]:
-    if len(parts) == 1 and isinstance(parts[0], Text):
+    if len(parts) == 1 and isinstance(parts[0], Text) and parts[0].cache is UNSET:
         return parts[0].text
     return encode_blocks(parts)
 
@@ -403,14 +444,17 @@ def encode_blocks(parts: Iterable[Part]) -> list[JsonObject]:
 
 def _encode_block(part: Part) -> JsonObject:
     match part:
-        case Text(text=text) | Refusal(text=text):
+        case Text(text=text, cache=mark):
+            return _marked({"type": "text", "text": text}, mark)
+        case Refusal(text=text):
             return {"type": "text", "text": text}
         case ToolCall(id=call_id, name=name, arguments=arguments):
             if arguments is None:
                 raise UsageError(
                     f"the arguments of a call of {name!r} are no JSON object: the API needs one."
                 )
-            return {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+            block = {"type": "tool_use", "id": call_id, "name": name, "input": arguments}
+            return _marked(block, part.cache)
         case Reasoning(signature=signature, redacted=True):
             return {"type": "redacted_thinking", "data": signature or ""}
         case Reasoning(text=text, signature=signature):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import UNSET
+
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
     ArgumentDelta,
@@ -43,6 +45,7 @@ from stanchion.models.wire import (
     error_object,
     maybe_int,
     maybe_text,
+    told_int,
 )
 
 FINISH_REASONS = {
@@ -81,6 +84,7 @@ def decode_response(body: Any) -> Reply:
             finish_reason=FINISH_REASONS.get(reason or "", FinishReason.UNKNOWN),
             model=as_text(fields.get("model"), "model"),
             usage=decode_usage(as_object(fields.get("usage") or {}, "usage")),
+            stop_sequence=maybe_text(fields.get("stop_sequence"), "stop_sequence") or UNSET,
         )
 
 
@@ -96,10 +100,16 @@ def encode_response(reply: Reply, *, response_id: str) -> JsonObject:
         "role": "assistant",
         "model": reply.model,
         "content": encode_blocks(reply.message.parts),
-        "stop_reason": _STOP_REASONS[reply.finish_reason],
-        "stop_sequence": None,
+        **_stopped(reply),
         "usage": encode_usage(reply.usage),
     }
+
+
+def _stopped(said: Reply | End) -> JsonObject:
+    """Why an answer ended. A stop sequence is told only where the answer ended by itself."""
+    if said.stop_sequence is not UNSET and said.finish_reason is FinishReason.STOP:
+        return {"stop_reason": "stop_sequence", "stop_sequence": said.stop_sequence}
+    return {"stop_reason": _STOP_REASONS[said.finish_reason], "stop_sequence": None}
 
 
 def decode_usage(usage: JsonObject) -> Usage:
@@ -107,19 +117,39 @@ def decode_usage(usage: JsonObject) -> Usage:
     fresh = maybe_int(usage.get("input_tokens"), "usage.input_tokens")
     read = maybe_int(usage.get("cache_read_input_tokens"), "usage.cache_read_input_tokens")
     written = maybe_int(usage.get("cache_creation_input_tokens"), "usage.cache_creation_input_tokens")
+    long = thoughts = None
+    if usage.get("cache_creation") is not None:
+        kinds = as_object(usage["cache_creation"], "usage.cache_creation")
+        long = kinds.get("ephemeral_1h_input_tokens")
+    if usage.get("output_tokens_details") is not None:
+        details = as_object(usage["output_tokens_details"], "usage.output_tokens_details")
+        thoughts = details.get("thinking_tokens")
     return Usage(
         input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
         output_tokens=maybe_int(usage.get("output_tokens"), "usage.output_tokens"),
         cached_input_tokens=read,
+        cache_write_tokens=UNSET if written is None else written,
+        cache_write_1h_tokens=told_int(long, "usage.cache_creation.ephemeral_1h_input_tokens"),
+        reasoning_tokens=told_int(thoughts, "usage.output_tokens_details.thinking_tokens"),
     )
 
 
 def encode_usage(usage: Usage) -> JsonObject:
     """Token counts as the API counts them; the API has no word for "not known", so that is 0."""
-    cached = usage.cached_input_tokens
-    fresh = max((usage.input_tokens or 0) - (cached or 0), 0)
-    wire: JsonObject = {"input_tokens": fresh, "output_tokens": usage.output_tokens or 0}
-    return wire if cached is None else wire | {"cache_read_input_tokens": cached}
+    cached, written = usage.cached_input_tokens, usage.cache_write_tokens
+    fresh = (usage.input_tokens or 0) - (cached or 0) - (0 if written is UNSET else written)
+    wire: JsonObject = {"input_tokens": max(fresh, 0), "output_tokens": usage.output_tokens or 0}
+    if cached is not None:
+        wire["cache_read_input_tokens"] = cached
+    if written is not UNSET:
+        wire["cache_creation_input_tokens"] = written
+        if usage.cache_write_1h_tokens is not UNSET:
+            long = usage.cache_write_1h_tokens
+            short = max(written - long, 0)
+            wire["cache_creation"] = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long}
+    if usage.reasoning_tokens is not UNSET:
+        wire["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return wire
 
 
 def _raise_error(fields: JsonObject, what: str) -> None:
@@ -137,6 +167,7 @@ class EventDecoder:
         self._model = ""
         self._usage: JsonObject = {}
         self._reason: str | None = None
+        self._sequence: str | None = None
         self._unknown_blocks: set[int] = set()
         self._whole_inputs: dict[int, str] = {}
 
@@ -163,10 +194,12 @@ class EventDecoder:
                 case "message_delta":
                     delta = as_object(event.get("delta") or {}, "message_delta.delta")
                     self._reason = maybe_text(delta.get("stop_reason"), "stop_reason") or self._reason
+                    self._sequence = maybe_text(delta.get("stop_sequence"), "stop_sequence")
                     return self._count(event.get("usage"))
                 case "message_stop":
                     reason = FINISH_REASONS.get(self._reason or "", FinishReason.UNKNOWN)
-                    return [End(finish_reason=reason, model=self._model)]
+                    sequence = self._sequence or UNSET
+                    return [End(finish_reason=reason, model=self._model, stop_sequence=sequence)]
             return [UnknownEvent(kind=f"anthropic:{kind}", payload=event)]
 
     def finish(self, *, is_marked: bool = True) -> list[StreamEvent]:
@@ -265,8 +298,8 @@ class EventEncoder:
                 pass
             case UnknownEvent(kind=kind, payload=payload):
                 out += self._unknown(kind, payload)
-            case End(finish_reason=reason):
-                out += self._end(reason)
+            case End():
+                out += self._end(event)
         return out
 
     def _begin(self) -> tuple[str, JsonObject]:
@@ -335,9 +368,8 @@ class EventEncoder:
     def _delta(self, delta: JsonObject) -> tuple[str, JsonObject]:
         return _named({"type": "content_block_delta", "index": self._next - 1, "delta": delta})
 
-    def _end(self, reason: FinishReason) -> list[tuple[str, JsonObject]]:
-        delta = {"stop_reason": _STOP_REASONS[reason], "stop_sequence": None}
-        last = {"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)}
+    def _end(self, end: End) -> list[tuple[str, JsonObject]]:
+        last = {"type": "message_delta", "delta": _stopped(end), "usage": encode_usage(self._usage)}
         return [*self._close(), _named(last), _named({"type": "message_stop"})]
 
 

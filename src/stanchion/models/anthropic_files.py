@@ -33,7 +33,11 @@ def decode_media(block: JsonObject, origin: Origin) -> Media | None:
     match block:
         case {"type": "image", "source": {"type": _}}:
             url = _url(block["source"])
-            return None if url is None else media_from_url(url, origin=origin, fallback_type=_ANY_IMAGE)
+            if url is None:
+                return None
+            rest = {key: value for key, value in block.items() if key not in ("type", "source")}
+            extra = Opaque(kind="anthropic:image", payload=rest) if rest else None
+            return media_from_url(url, origin=origin, fallback_type=_ANY_IMAGE, extra=extra)
         case {"type": "document", "source": {"type": kind}}:
             url = _url(block["source"])
             title = block.get("title")
@@ -89,7 +93,7 @@ def encode_media(part: Media) -> JsonObject:
     if not is_image and not part.media_type.startswith(("text/", "application/")):
         raise UsageError(f"a {part.media_type} part cannot be said in the anthropic API.")
     if is_image:
-        return {"type": "image", "source": source}
+        return {"type": "image", "source": source, **extra}
     title = {"title": part.name} if part.name is not None else {}
     return {"type": "document", **title, "source": source, **extra}
 

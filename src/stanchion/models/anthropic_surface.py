@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from stanchion.core.interaction import (
     ArgumentDelta,
+    End,
     Part,
     Reply,
     StreamEvent,
@@ -64,6 +66,7 @@ class MessageStream:
     def __init__(self, *, asked: Request, response_id: str) -> None:
         self.lost: dict[str, int] = {}
         self._events = EventEncoder(response_id=response_id, model=asked.interaction.model)
+        self._stops = asked.interaction.sampling.stop
         self._text_index = -1
         self._text_head = b""
         self._call = -1
@@ -76,6 +79,8 @@ class MessageStream:
         if isinstance(event, UnknownEvent) and not event.kind.startswith("anthropic:"):
             self.lost[event.kind] = self.lost.get(event.kind, 0) + 1
             return []
+        if type(event) is End and event.stop_sequence is not UNSET and event.stop_sequence not in self._stops:
+            event = msgspec.structs.replace(event, stop_sequence=UNSET)
         pairs = [pair for one in self._in_turn(event) for pair in self._events.feed(one)]
         if pairs:
             self._text_index = -1
@@ -128,6 +133,8 @@ class MessagesSurface:
     def encode_reply(self, reply: Reply, *, asked: Request, response_id: str, created: int) -> JsonObject:
         """A message; calls whose arguments are no JSON object are told as an empty one with the raw text."""
         fitted = without_foreign(_with_objects(reply), "anthropic")
+        if fitted.stop_sequence is not UNSET and fitted.stop_sequence not in asked.interaction.sampling.stop:
+            fitted = msgspec.structs.replace(fitted, stop_sequence=UNSET)
         body = encode_response(fitted, response_id=response_id)
         body["model"] = asked_model(reply, asked)
         return body

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import msgspec
+from msgspec import UNSET
 
 from stanchion.core.errors import UnavailableError
 from stanchion.core.interaction import (
@@ -119,6 +120,7 @@ class Assembler:
             model=self._end.model,
             usage=self._usage,
             latency_ms=latency_ms,
+            stop_sequence=self._end.stop_sequence,
         )
 
     def _block(self, kind: str, index: int) -> _Block:
@@ -164,7 +166,7 @@ def events_of(reply: Reply, *, chunk_chars: int = 0) -> Iterator[StreamEvent]:
         yield from _part_events(part, index, chunk_chars)
     if reply.usage != Usage():
         yield UsageEvent(usage=reply.usage)
-    yield End(finish_reason=reply.finish_reason, model=reply.model)
+    yield End(finish_reason=reply.finish_reason, model=reply.model, stop_sequence=reply.stop_sequence)
 
 
 def _part_events(part: Part, index: int, chunk_chars: int) -> Iterator[StreamEvent]:
@@ -242,7 +244,7 @@ def merged_usage(first: Usage, second: Usage) -> Usage:
     """Counts of the second where it tells them, else of the first."""
     names = Usage.__struct_fields__
     told = {name: getattr(second, name) for name in names}
-    return Usage(**{n: getattr(first, n) if told[n] is None else told[n] for n in names})
+    return Usage(**{n: getattr(first, n) if told[n] is None or told[n] is UNSET else told[n] for n in names})
 
 
 def finish_reason(value: str | None, table: dict[str, FinishReason]) -> FinishReason:

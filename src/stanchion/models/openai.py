@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, assert_never
 
 import msgspec
+from msgspec import UNSET
 
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
@@ -155,7 +156,7 @@ def encode_request(
 def _decode_sampling(fields: JsonObject, extras: JsonObject) -> Sampling:
     """Known parameters; a tool choice or response format that says more than we can stays in `extras`."""
     choice = _simple_choice(fields.get("tool_choice"))
-    schema = _strict_schema(fields.get("response_format"))
+    schema, name = strict_schema(fields.get("response_format"))
     if choice is not None:
         extras.pop("tool_choice")
     if schema is not None:
@@ -169,6 +170,7 @@ def _decode_sampling(fields: JsonObject, extras: JsonObject) -> Sampling:
         stop=texts(fields.get("stop"), "stop"),
         tool_choice=choice,
         response_schema=schema,
+        response_name=name,
     )
 
 
@@ -182,14 +184,16 @@ def _simple_choice(value: Any) -> str | None:
             return None
 
 
-def _strict_schema(value: Any) -> JsonObject | None:
+def strict_schema(value: Any) -> tuple[JsonObject | None, str | None]:
+    """The schema of a wanted form, and its name; nothing for one that says more (`description`) or less."""
     match value:
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema), "strict": True, **rest}} if set(
-            rest
-        ) <= {"name"}:
-            return schema
+        case {
+            "type": "json_schema",
+            "json_schema": {"schema": dict(schema), "name": str(name), "strict": True, **rest},
+        } if not rest:
+            return schema, name
         case _:
-            return None
+            return None, None
 
 
 def _encode_sampling(sampling: Sampling, max_tokens_field: str) -> JsonObject:
@@ -205,7 +209,8 @@ def _encode_sampling(sampling: Sampling, max_tokens_field: str) -> JsonObject:
         name = choice.removeprefix("tool:")
         fields["tool_choice"] = choice if name == choice else {"type": "function", "function": {"name": name}}
     if sampling.response_schema is not None:
-        inner = {"name": "response", "schema": sampling.response_schema, "strict": True}
+        name = sampling.response_name or "response"
+        inner = {"name": name, "schema": sampling.response_schema, "strict": True}
         fields["response_format"] = {"type": "json_schema", "json_schema": inner}
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -273,7 +278,8 @@ def decode_message(wire: JsonObject, names: Mapping[str, str], where: str) -> Me
     content = _decode_content(wire.get("content"), origin, f"{where}.content")
     if role is Role.ASSISTANT:
         return Message(role=role, parts=_decode_assistant(wire, content, where), name=name)
-    return Message(role=role, parts=content, name=name)
+    said_as: Any = "developer" if role_name == "developer" else UNSET
+    return Message(role=role, parts=content, name=name, said_as=said_as)
 
 
 def _decode_result(wire: JsonObject, names: Mapping[str, str], where: str) -> tuple[Part, ...]:
@@ -366,10 +372,11 @@ def _legacy_call(value: Any, where: str) -> ToolCall:
 
 
 def _encode_message(message: Message, style: Style) -> list[JsonObject]:
+    role = "developer" if message.said_as == "developer" else message.role.value
     parts = message.parts
     if len(parts) == 1 and type(parts[0]) is Text and message.name is None and message.role is not Role.TOOL:
-        return [{"role": message.role.value, "content": parts[0].text}]
-    head: JsonObject = {"role": message.role.value}
+        return [{"role": role, "content": parts[0].text}]
+    head: JsonObject = {"role": role}
     if message.name is not None:
         head["name"] = message.name
     match message.role:

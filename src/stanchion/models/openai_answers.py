@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import UNSET
+
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
     ArgumentDelta,
@@ -45,6 +47,7 @@ from stanchion.models.wire import (
     error_object,
     maybe_int,
     maybe_text,
+    told_int,
 )
 
 _ANSWER = Style(with_reasoning=True)
@@ -92,11 +95,18 @@ def decode_usage(value: Any) -> Usage:
         return Usage()
     usage = as_object(value, "usage")
     details = as_object(usage.get("prompt_tokens_details") or {}, "usage.prompt_tokens_details")
+    said = as_object(usage.get("completion_tokens_details") or {}, "usage.completion_tokens_details")
     return Usage(
         input_tokens=maybe_int(usage.get("prompt_tokens"), "usage.prompt_tokens"),
         output_tokens=maybe_int(usage.get("completion_tokens"), "usage.completion_tokens"),
         cached_input_tokens=maybe_int(
             details.get("cached_tokens"), "usage.prompt_tokens_details.cached_tokens"
+        ),
+        cache_write_tokens=told_int(
+            details.get("cache_write_tokens"), "usage.prompt_tokens_details.cache_write_tokens"
+        ),
+        reasoning_tokens=told_int(
+            said.get("reasoning_tokens"), "usage.completion_tokens_details.reasoning_tokens"
         ),
     )
 
@@ -108,8 +118,15 @@ def encode_usage(usage: Usage) -> JsonObject | None:
     prompt, completion = usage.input_tokens or 0, usage.output_tokens or 0
     wire: JsonObject = {"prompt_tokens": prompt, "completion_tokens": completion}
     wire["total_tokens"] = prompt + completion
+    details: JsonObject = {}
     if usage.cached_input_tokens is not None:
-        wire["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+        details["cached_tokens"] = usage.cached_input_tokens
+    if usage.cache_write_tokens is not UNSET:
+        details["cache_write_tokens"] = usage.cache_write_tokens
+    if details:
+        wire["prompt_tokens_details"] = details
+    if usage.reasoning_tokens is not UNSET:
+        wire["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
     return wire
 
 

@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
@@ -103,7 +104,10 @@ def decode_request(body: Any, *, rules: StateRules = STRICT) -> Request:
     if rules.store == "never":
         extras["store"] = False
     instructions = maybe_text(fields.get("instructions"), "instructions")
-    leading = () if not instructions else (_said(Role.SYSTEM, Text(text=instructions, origin=Origin.SYSTEM)),)
+    leading: tuple[Message, ...] = ()
+    if instructions:
+        first = Text(text=instructions, origin=Origin.SYSTEM)
+        leading = (Message(role=Role.SYSTEM, parts=(first,), said_as="instructions"),)
     messages = (*leading, *_decode_input(fields.get("input"), rules))
     tools = as_list(fields.get("tools"), "tools")
     interaction = Interaction(
@@ -126,6 +130,11 @@ def _check_state(fields: JsonObject, rules: StateRules) -> None:
         for name in _STORED:
             if fields.get(name) is not None:
                 raise _stored(name)
+    if rules.store == "never" and fields.get("store") is True:
+        raise WireError(
+            "store: answers are not kept by the vendor, since what is kept cannot be checked here.",
+            hint="Leave it out, and send the whole conversation as `input` each time.",
+        )
     if rules.background == "refuse" and fields.get("background"):
         raise WireError(
             "background: answers that are fetched later are not supported.",
@@ -169,7 +178,9 @@ def _decode_item(item: JsonObject, names: dict[str, str], rules: StateRules, whe
             if role_name not in _ROLES:
                 raise WireError(f"{where}.role: unknown role.", hint=f"Allowed: {', '.join(_ROLES)}.")
             role, origin = _ROLES[role_name]
-            yield Message(role=role, parts=decode_content(item.get("content"), origin, f"{where}.content"))
+            parts = decode_content(item.get("content"), origin, f"{where}.content")
+            said_as: Any = role_name if role is Role.SYSTEM else UNSET
+            yield Message(role=role, parts=parts, said_as=said_as)
         case "function_call" | "custom_tool_call":
             call = decode_call(item, where)
             names[call.id] = call.name
@@ -238,11 +249,19 @@ def _decode_sampling(fields: JsonObject, extras: JsonObject) -> Sampling:
         case {"type": "function", "name": str(name), **rest} if not rest:
             choice = f"tool:{name}"
     schema: JsonObject | None = None
+    called: str | None = None
     match extras.get("text"):
-        case {"format": {"type": "json_schema", "schema": dict(found), "strict": True, **rest}, **more} if (
-            set(rest) <= {"name"} and not more
-        ):
-            schema = found
+        case {
+            "format": {
+                "type": "json_schema",
+                "name": str(name),
+                "schema": dict(found),
+                "strict": True,
+                **rest,
+            },
+            **more,
+        } if not rest and not more:
+            schema, called = found, name
     if choice is not None:
         del extras["tool_choice"]
     if schema is not None:
@@ -253,6 +272,7 @@ def _decode_sampling(fields: JsonObject, extras: JsonObject) -> Sampling:
         max_output_tokens=maybe_int(fields.get("max_output_tokens"), "max_output_tokens"),
         tool_choice=choice,
         response_schema=schema,
+        response_name=called,
     )
 
 
@@ -285,7 +305,9 @@ def encode_request(
 
 
 def _is_plain_system(message: Message) -> bool:
-    return message.role is Role.SYSTEM and len(message.parts) == 1 and isinstance(message.parts[0], Text)
+    if message.role is not Role.SYSTEM or message.said_as not in (UNSET, "instructions"):
+        return False
+    return len(message.parts) == 1 and isinstance(message.parts[0], Text)
 
 
 def _encode_sampling(sampling: Sampling) -> JsonObject:
@@ -301,7 +323,7 @@ def _encode_sampling(sampling: Sampling) -> JsonObject:
     if sampling.response_schema is not None:
         inner = {
             "type": "json_schema",
-            "name": "response",
+            "name": sampling.response_name or "response",
             "schema": sampling.response_schema,
             "strict": True,
         }
@@ -332,7 +354,8 @@ def _encode_message(message: Message, custom: frozenset[str]) -> Iterator[JsonOb
     if message.role is Role.TOOL:
         yield from _encode_outputs(message, custom)
         return
-    yield {"role": message.role.value, "content": encode_content(message.parts)}
+    role = "developer" if message.said_as == "developer" else message.role.value
+    yield {"role": role, "content": encode_content(message.parts)}
 
 
 def _encode_assistant(parts: Iterable[Part], custom: frozenset[str]) -> Iterator[JsonObject]:

@@ -44,6 +44,7 @@ from stanchion.models.wire import (
     error_object,
     maybe_int,
     maybe_text,
+    told_int,
 )
 
 _CUT_SHORT = {
@@ -112,11 +113,18 @@ def decode_usage(value: Any) -> Usage:
         return Usage()
     usage = as_object(value, "usage")
     details = as_object(usage.get("input_tokens_details") or {}, "usage.input_tokens_details")
+    said = as_object(usage.get("output_tokens_details") or {}, "usage.output_tokens_details")
     return Usage(
         input_tokens=maybe_int(usage.get("input_tokens"), "usage.input_tokens"),
         output_tokens=maybe_int(usage.get("output_tokens"), "usage.output_tokens"),
         cached_input_tokens=maybe_int(
             details.get("cached_tokens"), "usage.input_tokens_details.cached_tokens"
+        ),
+        cache_write_tokens=told_int(
+            details.get("cache_write_tokens"), "usage.input_tokens_details.cache_write_tokens"
+        ),
+        reasoning_tokens=told_int(
+            said.get("reasoning_tokens"), "usage.output_tokens_details.reasoning_tokens"
         ),
     )
 

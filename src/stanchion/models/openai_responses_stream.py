@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import UNSET
+
 from stanchion.core.interaction import (
     ArgumentDelta,
     Citation,
@@ -21,6 +23,7 @@ from stanchion.core.interaction import (
     Reply,
     StreamEvent,
     TextDelta,
+    ToolDefinition,
     UnknownEvent,
     Usage,
     UsageEvent,
@@ -63,21 +66,23 @@ def response_head(asked: Request, *, response_id: str, created: int) -> JsonObje
         "temperature": sampling.temperature,
         "text": {"format": {"type": "text"}},
         "tool_choice": choice if choice == named["name"] else named,
-        "tools": [_echoed_tool(tool.name, tool.parameters, tool.extra) for tool in interaction.tools],
+        "tools": [_echoed_tool(tool) for tool in interaction.tools],
         "top_p": sampling.top_p,
         "truncation": "disabled",
         "usage": None,
     }
     if sampling.response_schema is not None:
-        schema = {"type": "json_schema", "name": "response", "schema": sampling.response_schema}
+        name = sampling.response_name or "response"
+        schema = {"type": "json_schema", "name": name, "schema": sampling.response_schema}
         head["text"] = {"format": schema | {"strict": True}}
     return head | {name: extras[name] for name in (*_ECHOED, *_ECHOED_TOO) if name in extras}
 
 
-def _echoed_tool(name: str, parameters: JsonObject, extra: Any) -> JsonObject:
-    if extra is not None and extra.kind == f"{API}:tool":
-        return dict(extra.payload)
-    return {"type": "function", "name": name, "parameters": parameters, "strict": False}
+def _echoed_tool(tool: ToolDefinition) -> JsonObject:
+    if tool.extra is not None and tool.extra.kind == f"{API}:tool":
+        return dict(tool.extra.payload)
+    said = {"description": tool.description} if tool.description else {}
+    return {"type": "function", "name": tool.name, **said, "parameters": tool.parameters, "strict": False}
 
 
 def encode_usage(usage: Usage) -> JsonObject | None:
@@ -87,9 +92,14 @@ def encode_usage(usage: Usage) -> JsonObject | None:
     asked, said = usage.input_tokens or 0, usage.output_tokens or 0
     return {
         "input_tokens": asked,
-        "input_tokens_details": {"cached_tokens": usage.cached_input_tokens or 0, "cache_write_tokens": 0},
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_input_tokens or 0,
+            "cache_write_tokens": 0 if usage.cache_write_tokens is UNSET else usage.cache_write_tokens,
+        },
         "output_tokens": said,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {
+            "reasoning_tokens": 0 if usage.reasoning_tokens is UNSET else usage.reasoning_tokens
+        },
         "total_tokens": asked + said,
     }
 

@@ -276,7 +276,8 @@ def openai_models(names: Iterable[str], *, created: int, owner: str = "stanchion
 
 def anthropic_models(names: Iterable[str], *, created: str) -> JsonObject:
     """The list of models as the Anthropic API gives it, on one page; `created` is an RFC 3339 time."""
-    data = [{"type": "model", "id": name, "display_name": name, "created_at": created} for name in names]
+    usual = {"type": "model", "created_at": created, "lifecycle": "active"}
+    data = [{**usual, "id": name, "display_name": name} for name in names]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"data": data, "has_more": False, "first_id": first, "last_id": last}
 

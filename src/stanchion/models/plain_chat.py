@@ -88,7 +88,8 @@ def _told(value: _T | UnsetType, otherwise: _T | None = None) -> _T | None:
 
 def _message(turn: _Turn) -> Message:
     role, origin = _TURNS[turn.role]
-    return Message(role=role, parts=(Text(text=turn.content, origin=origin),))
+    said_as: Literal["developer"] | UnsetType = "developer" if turn.role == "developer" else UNSET
+    return Message(role=role, parts=(Text(text=turn.content, origin=origin),), said_as=said_as)
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -152,11 +153,13 @@ def read_answer(raw: bytes) -> Reply | None:
 
 
 def _usage(told: _Tokens) -> Usage:
-    details = told.prompt_tokens_details
+    read, said = told.prompt_tokens_details, told.completion_tokens_details
     return Usage(
         input_tokens=_told(told.prompt_tokens),
         output_tokens=_told(told.completion_tokens),
-        cached_input_tokens=None if details is UNSET else details.get("cached_tokens"),
+        cached_input_tokens=None if read is UNSET else read.get("cached_tokens"),
+        cache_write_tokens=UNSET if read is UNSET else read.get("cache_write_tokens", UNSET),
+        reasoning_tokens=UNSET if said is UNSET else said.get("reasoning_tokens", UNSET),
     )
 
 
@@ -183,8 +186,15 @@ def write_answer(reply: Reply, *, asked: Request, response_id: str, created: int
             b',"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d'
             % (read, written, read + written)
         )
-        if usage.cached_input_tokens is not None:
-            said.append(b',"prompt_tokens_details":{"cached_tokens":%d}' % usage.cached_input_tokens)
+        cached, kept = usage.cached_input_tokens, usage.cache_write_tokens
+        if kept is not UNSET:
+            before = b"" if cached is None else b'"cached_tokens":%d,' % cached
+            said.append(b',"prompt_tokens_details":{%b"cache_write_tokens":%d}' % (before, kept))
+        elif cached is not None:
+            said.append(b',"prompt_tokens_details":{"cached_tokens":%d}' % cached)
+        if usage.reasoning_tokens is not UNSET:
+            told = usage.reasoning_tokens
+            said.append(b',"completion_tokens_details":{"reasoning_tokens":%d}' % told)
         said.append(b"}")
     said.append(b"}")
     return b"".join(said)

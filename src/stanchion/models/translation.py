@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from stanchion.core.interaction import (
     Interaction,
@@ -92,6 +93,8 @@ def _message(message: Message, upstream: str, lost: list[str]) -> Message:
 
 def _parts(message: Message, upstream: str, lost: list[str]) -> Iterator[Part]:
     for part in message.parts:
+        if getattr(part, "cache", UNSET) is not UNSET:
+            lost.append("cache_control")  # only the codec of its own vendor writes it
         match part:
             case Reasoning():
                 lost.append("reasoning")
@@ -166,6 +169,7 @@ LOSSES = (
     ("parts that only one vendor knows", "every other API", "refused"),
     ("files that a vendor keeps", "APIs of another vendor", "refused"),
     ("title, cache mark and the like of a file", "every other API", "left out, apart from the name"),
+    ("cache mark of a text, a call or a result", "every other API", "left out"),
     ("resolution of a picture (`detail`)", "Anthropic, Bedrock", "left out"),
     ("name of a speaker", "all but OpenAI chat", "left out"),
     ("mark that a tool failed (`is_error`)", "OpenAI", "left out; the words stay"),

@@ -113,7 +113,14 @@ def _read_format(options: Options, inner: Any, kind: Any) -> bool:
             options.values["json_object"] = True
             return True
         case "json_schema", {"schema": dict(schema)}:
-            options.sampling = msgspec.structs.replace(options.sampling, response_schema=schema)
+            name = inner.get("name")
+            if inner.get("description") is not None:
+                options.lost.append("response_format.description")
+            options.sampling = msgspec.structs.replace(
+                options.sampling,
+                response_schema=schema,
+                response_name=name if isinstance(name, str) else None,
+            )
             return True
         case _:
             return False
@@ -155,7 +162,8 @@ def _written_openai(options: Options, values: JsonObject, api: str) -> JsonObjec
     if text:
         schema = options.sampling.response_schema
         if schema is not None:
-            text["format"] = {"type": "json_schema", "name": "response", "schema": schema, "strict": True}
+            name = options.sampling.response_name or "response"
+            text["format"] = {"type": "json_schema", "name": name, "schema": schema, "strict": True}
         extras["text"] = text
     if options.sampling.seed is not None:
         options.lost.append("seed")

@@ -16,6 +16,7 @@ from stanchion.models import (
     openai_responses_answers,
 )
 from stanchion.models.answer_reader import AnswerReader, SseReader
+from stanchion.models.anthropic_count import CountTokens
 from stanchion.models.openai_vectors import Embeddings, Moderations
 from stanchion.models.wire import JsonObject
 
@@ -121,5 +122,6 @@ UPSTREAMS: Mapping[str, UpstreamCodec] = MappingProxyType(
         "openai.embeddings": Embeddings(),
         "openai.moderations": Moderations(),
         "anthropic.messages": MessagesUpstream(),
+        "anthropic.count_tokens": CountTokens(),
     }
 )

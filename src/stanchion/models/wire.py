@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from stanchion.core.codec import digest_bytes, digest_text
 from stanchion.core.errors import UnavailableError, UsageError
@@ -88,8 +89,16 @@ def maybe_number(value: Any, where: str) -> float | None:
 
 def maybe_int(value: Any, where: str) -> int | None:
     """The value as a whole number; absent and null are None."""
-    if value is None:
-        return None
+    return None if value is None else as_int(value, where)
+
+
+def told_int(value: Any, where: str) -> int | UnsetType:
+    """The value as a whole number; absent and null are UNSET, for counts that few vendors tell."""
+    return UNSET if value is None else as_int(value, where)
+
+
+def as_int(value: Any, where: str) -> int:
+    """The value as a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(where, "a whole number", value)
     return value

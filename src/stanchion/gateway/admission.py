@@ -39,7 +39,10 @@ class Ungated(StrEnum):
 
 def strictest(*actions: Ungated) -> Ungated:
     """The strictest of several: block, then warn, then allow."""
-    return max(actions, key=list(Ungated).index)
+    return max(actions, key=_STRICTNESS.__getitem__)
+
+
+_STRICTNESS = {action: place for place, action in enumerate(Ungated)}
 
 
 class AdmissionSection(FileModel):

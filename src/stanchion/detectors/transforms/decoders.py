@@ -60,6 +60,13 @@ def base64_edits(text: str, max_run: int) -> Iterator[Edit]:
     for match in _runs(_BASE64, _BASE64_CLASSES, text):
         start = match.start()
         is_text = False
+        run = match.group()
+        if "\n" not in run and "\r" not in run:
+            edit = _base64_block(run[:max_run], start)
+            if edit is not None:
+                yield edit
+            yield from cut(match, max_run, "base64", is_text=edit is not None)
+            continue
         lines = text[start : min(match.end(), start + max_run)].splitlines(keepends=True)
         for block in _equal_lines(lines):
             edit = _base64_block("".join(block).rstrip("\r\n"), start)
@@ -100,7 +107,9 @@ def _equal_lines(lines: list[str]) -> Iterator[list[str]]:
 def _base64_block(block: str, start: int) -> Edit | None:
     if block.islower() or block.isupper():
         return None  # an identifier or a ruler: twenty characters of base64 use both cases
-    packed = "".join(block.split()).rstrip("=").translate(_URL_SAFE)
+    packed = "".join(block.split()).rstrip("=")
+    if "-" in packed or "_" in packed:
+        packed = packed.translate(_URL_SAFE)
     is_one_line = len(packed) == len(block.rstrip("="))
     for skip in range(min(4, max(1, len(packed) - 16))):
         body = packed[skip:]
@@ -165,6 +174,9 @@ def quoted_printable_edits(text: str, _max_run: int) -> Iterator[Edit]:
 
 
 def _octets(match: re.Match[str], digits: str, width: int, decoder: str) -> Iterator[Edit]:
+    if len(digits) == 2 and digits < "8":
+        yield Edit(*match.span(), chr(int(digits, 16)), (1, width), decoder)
+        return
     data = binascii.unhexlify(digits)
     if data.isascii():
         yield Edit(match.start(), match.end(), data.decode("ascii"), (1, width), decoder)

@@ -116,6 +116,18 @@ class Rewriter:
             self._parts.append(text)
             self._length += made
 
+    def keep_every_other(self, start: int, end: int) -> None:
+        """Of `source[start:end]` keep the first character, the third and so on; in order, as `replace` is."""
+        self.replace(start, start, "")
+        kept = self._source[start:end:2]
+        rows, length = self._rows, self._length
+        for number in range(len(kept)):
+            place = start + 2 * number
+            rows += (length + number, place, place + 1, 1, 1)
+        self._parts.append(kept)
+        self._length += len(kept)
+        self._read = end
+
     def finish(self) -> tuple[str, Pieces]:
         """The whole text and the way back."""
         end = len(self._source)

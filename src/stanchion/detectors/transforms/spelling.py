@@ -10,6 +10,7 @@ from typing import NamedTuple
 from stanchion.detectors.transforms.offsets import OffsetMap, Rewriter
 
 _BREAKS = " \t\r\n.-_*~|/,+"
+_BREAK_SIGNS = frozenset(_BREAKS)
 _BREAK = f"[{re.escape(_BREAKS)}]"
 _LETTER = r"[A-Za-z0-9@$!]"
 _SINGLE = r"[^\s.\-_*~|/,+]"  # any character that stands alone between breaks, such as a quotation mark
@@ -111,6 +112,9 @@ def joined(text: str) -> Joined | None:
             continue
         rewriter = rewriter or Rewriter(text)
         apart += len(whole)
+        if _has_one_break(whole):
+            rewriter.keep_every_other(*run.span())
+            continue
         breaks = list(_BETWEEN.finditer(whole))
         usual = Counter(map(re.Match.group, breaks)).most_common(1)[0][0]
         base = run.start()
@@ -118,6 +122,17 @@ def joined(text: str) -> Joined | None:
             start, end = found.span()
             rewriter.replace(base + start, base + end, _between_words(found.group(), usual))
     return None if rewriter is None else Joined(*rewriter.finish(), apart / len(text))
+
+
+def _has_one_break(run: str) -> bool:
+    """Whether every other character of a run is the same break, and there is no other."""
+    between = run[1::2]
+    return (
+        between[0] in _BREAKS
+        and len(run) % 2 == 1
+        and between == between[0] * len(between)
+        and _BREAK_SIGNS.isdisjoint(run[::2])
+    )
 
 
 def _pulled_apart(text: str) -> Iterator[re.Match[str]]:

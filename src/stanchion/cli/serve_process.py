@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from stanchion.cli.output import note
+from stanchion.core.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,7 +67,17 @@ async def _admin(process: GatewayProcess, reloader: Reloader) -> AsyncIterator[N
     def reload() -> str:
         return asyncio.run_coroutine_threadsafe(reloader.reload(), loop).result(_RELOAD_S)
 
-    bound = listening_socket(process.admin_address)
+    try:
+        bound = listening_socket(process.admin_address)
+    except UsageError as error:
+        if process.sources.file is not None:
+            raise UsageError(
+                f"the admin API: {error.message}",
+                hint="Set admin_listen in the gateway file to another address; empty: no admin API.",
+            ) from error
+        note(f"no admin API here: {error.message} The gateway serves without it.")
+        yield
+        return
     server = QuietServer(process.admin_app(reload))
     task = asyncio.create_task(server.serve(sockets=[bound]))
     try:

@@ -131,14 +131,13 @@ def line_of(record: ExchangeRecord) -> str:
 
 
 def _redacted(record: ExchangeRecord) -> list[str]:
-    """What was taken out: the kinds, and on which side."""
+    """The rules that acted, and on what."""
     found: dict[str, None] = {}
     for decision in record.decisions:
         if decision.enforced_effect is not Effect.REDACT:
             continue
         side = _ASKED.get(decision.surface.value, decision.surface.value)
-        kinds = sorted({one.category for one in decision.findings})
-        found.update(dict.fromkeys(f"{kind} in {side}" for kind in kinds))
+        found.update(dict.fromkeys(f"{rule} on {side}" for rule in decision.rule_ids))
     told = list(found)
     return [*told[:_MOST_KINDS], *(["..."] if len(told) > _MOST_KINDS else [])]
 

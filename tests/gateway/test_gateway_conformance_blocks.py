@@ -130,3 +130,25 @@ def test_a_turn_over_several_parts_is_decided_like_one(
                 assert "Fine." not in _said(answered), (api, is_stream)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+@QUICK
+@given(said=words, places=cuts)
+def test_a_turn_over_several_messages_is_decided_like_one(
+    blocking: Cells, role: str, said: str, places: list[int]
+) -> None:
+    async def run() -> None:
+        blocking.provider.parts = (Text(text="Fine.", origin=Origin.MODEL),)
+        turns = [{"role": role, "content": piece} for piece in pieces(said, places)]
+        turns.append({"role": "user" if role == "assistant" else "assistant", "content": "Go on."})
+        for api in PATHS:
+            body = request(api, is_stream=False)
+            body.pop("messages", None)
+            body.pop("input", None)
+            where = "input" if api == "openai.responses" else "messages"
+            _, answered = await blocking.ask(api, body | {where: turns})
+            assert blocking.verdict()[:2] == (Outcome.BLOCKED, ("stop",)), api
+            assert "Fine." not in _said(answered), api
+
+    asyncio.run(run())

@@ -360,7 +360,7 @@ def test_a_fallback_that_is_left_alone_leaves_the_request_as_it_was(guard, strea
         state=lambda name: "closed",
     )
     with served(found, guard, Parts(breaker=breaker)) as (it, records):
-        assert post(it, body=body(stream))[0] == 502
+        assert post(it, body=body(stream))[0] == 503
         record = records.only()
     assert (record.facts.model, record.facts.provider) == ("fb", "dead")
     assert [one.status for one in record.tries] == ["http_503", "breaker_open"]

@@ -175,7 +175,7 @@ def test_a_provider_that_fails_is_told_in_the_apis_shape(guard, stream):
             client.chat.completions.create(model="scripted", messages=HARMLESS, stream=stream)
         record = records.only()
     assert raised.value.code == "upstream_unavailable"
-    assert (record.outcome, record.status) == (Outcome.UPSTREAM_ERROR, 502)
+    assert (record.outcome, record.status) == (Outcome.UPSTREAM_ERROR, 500)
     assert record.tries[0].status == "http_500"
     assert record.decisions, "what was checked of the request is in the record"
 

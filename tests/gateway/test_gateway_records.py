@@ -180,7 +180,8 @@ def test_a_record_is_a_row_of_both_tables(tmp_path):
         assert interactions.get("req_1") is None, "nothing was decided and nobody was asked"
 
 
-def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
+def whole_record():
+    """A record with a value in every field that a row keeps."""
     facts = RequestFacts(
         id="req_1",
         surface=ApiSurface.ANTHROPIC_MESSAGES,
@@ -194,7 +195,7 @@ def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
         guard_version="sha256:aa",
         trace_id="ab" * 16,
     )
-    made = ExchangeRecord(
+    return ExchangeRecord(
         facts=facts,
         at="2026-03-01T10:00:00.000007+00:00",
         outcome=Outcome.REDACTED,
@@ -218,9 +219,12 @@ def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
         unknown_events={"k": 2},
         error="e",
     )
+
+
+def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
     with open_database(tmp_path / "records.db") as database:
         exchanges = ExchangeStore(database)
-        StoreSink(InteractionStore(database), exchanges).write([made])
+        StoreSink(InteractionStore(database), exchanges).write([whole_record()])
         row = exchanges.get("req_1")
         seen = InteractionStore(database).get("req_1")
     assert row is not None

@@ -56,7 +56,7 @@ class Load:
             except Exception:  # an answer that a killed worker did not finish
                 self.broken += 1
                 continue
-            self.leaked += b"1111" in said
+            self.leaked += b"1111 1111" in said  # four ones alone may stand in an id
             if status == 200:
                 self.answered[headers["x-stanchion-reference"].partition(".")[0]] = time.monotonic()
             else:

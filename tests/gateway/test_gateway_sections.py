@@ -18,6 +18,7 @@ from running_gateway import SCRIPT, STANCHION, Running, running, until
 from stanchion.store.database import open_database
 from stanchion.store.interactions import InteractionStore
 
+pytestmark = pytest.mark.xdist_group("gateway-sections")
 GATEWAY = """
 listen: 127.0.0.1:0
 admin_listen: 127.0.0.1:ADMIN

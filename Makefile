@@ -52,13 +52,21 @@ test-plugins: $(VENV)-plugins/.plugins ## Run the tests of the detectors on Pres
 
 $(VENV)-integrations/.integrations: pyproject.toml requirements/integrations.txt
 	@$(PYTHON) -m venv $(VENV)-integrations
-	@echo "Installing LiteLLM, the Agents SDK, LangChain, PydanticAI and Semantic Kernel (hash-pinned) into $(VENV)-integrations ..."
+	@echo "Installing the Agents SDK, LangChain, PydanticAI and Semantic Kernel (hash-pinned) into $(VENV)-integrations ..."
 	@$(VENV)-integrations/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/integrations.txt
 	@$(VENV)-integrations/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation --no-deps -e .
 	@touch $@
 
-test-integrations: $(VENV)-integrations/.integrations ## Run the tests of the integrations with other frameworks, in an environment of their own
-	@STANCHION_REQUIRE_INTEGRATIONS=1 $(VENV)-integrations/bin/python -m pytest -n0 $(foreach name,litellm litellm_proxy agents_sdk langchain pydantic_ai semantic_kernel,tests/integrations/test_$(name).py) $(ARGS)
+$(VENV)-litellm/.litellm: pyproject.toml requirements/litellm.txt
+	@$(PYTHON) -m venv $(VENV)-litellm
+	@echo "Installing LiteLLM with its proxy (hash-pinned) into $(VENV)-litellm ..."
+	@$(VENV)-litellm/bin/python -m pip --disable-pip-version-check -q install --require-hashes -r requirements/litellm.txt
+	@$(VENV)-litellm/bin/python -m pip --disable-pip-version-check -q install --no-build-isolation --no-deps -e .
+	@touch $@
+
+test-integrations: $(VENV)-integrations/.integrations $(VENV)-litellm/.litellm ## Run the tests of the integrations with other frameworks, in environments of their own
+	@STANCHION_REQUIRE_INTEGRATIONS=1 $(VENV)-integrations/bin/python -m pytest -n0 $(foreach name,agents_sdk langchain pydantic_ai semantic_kernel,tests/integrations/test_$(name).py) $(ARGS)
+	@STANCHION_REQUIRE_INTEGRATIONS=1 $(VENV)-litellm/bin/python -m pytest -n0 $(foreach name,litellm litellm_proxy,tests/integrations/test_$(name).py) $(ARGS)
 
 test: $(VENV)/.dev ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)

@@ -16,6 +16,7 @@ compile -o deploy/requirements.txt --extra fast --extra flags --extra ml --extra
 compile -o requirements/plugins.txt -c requirements/dev.txt pyproject.toml requirements/plugins.in
 # Not tied to dev.txt: these frameworks want older versions of what they share.
 compile -o requirements/integrations.txt pyproject.toml requirements/integrations.in
+compile -o requirements/litellm.txt pyproject.toml requirements/litellm.in
 compile -o requirements/docs.txt requirements/docs.in
 python - <<'PY'
 # The model package is installed without its dependencies, so its lock holds one line of its own.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stanchion.bootstrap_secrets import id_keys_of, sealing_key
 from stanchion.core.clock import Clock, SortableIds, SystemClock
+from stanchion.core.errors import StanchionError
 
 if TYPE_CHECKING:
     from stanchion.bootstrap_control import ReplicaPlane
@@ -106,6 +107,7 @@ class LiveMaker:
     ) -> None:
         from stanchion.bootstrap import make_registry
         from stanchion.gateway.building import GuardMaker
+        from stanchion.gateway.penalties import BlockList
 
         self._sources = sources
         self._clock = clock
@@ -114,6 +116,9 @@ class LiveMaker:
         self._recorder = recorder
         self._observers = observers
         self._database = database
+        self._blocks = BlockList(database, clock=clock)
+        with suppress(StanchionError):  # read every second from now on
+            self._blocks.load()
         self._replica = replica
         self.secrets = secrets
         self._kept: dict[str, tuple[Any, Any]] = {}
@@ -213,6 +218,7 @@ class LiveMaker:
                 flag=ungated,
             ),
             limits=self._kept_or("limits", model.limits, self._limits),
+            blocks=self._blocks,
             breaker=self._kept_or("breaker", model.breaker, lambda one: make_breaker(one, clock=clock)),
             rollout=self._kept_or("rollout", model.rollout, self._rollout),
             prompts=self._prompts(model),
@@ -245,14 +251,13 @@ class LiveMaker:
     def _limits(self, section: Any) -> Any:
         from stanchion.gateway.budgets import Budgets
         from stanchion.gateway.limits import make_limits
-        from stanchion.gateway.penalties import BlockList
 
         return make_limits(
             section,
             clock=self._clock,
             ids=self._ids,
             budgets=Budgets(self._database, clock=self._clock, ids=self._ids),
-            blocks=BlockList(self._database, clock=self._clock),
+            blocks=self._blocks,
         )
 
     def _rollout(self, section: Any) -> Any:

@@ -39,7 +39,6 @@ limits:
   rules:
   - {id: purse, features: [money], usd: 0.05, every: day}
   - {id: words, features: [tokens], tokens: 60, every: 6h}
-  penalties: {per: key, slow_after: 50, block_after: 100}
 rollout:
   every_s: 0.2
   experiments:

@@ -32,6 +32,7 @@ async def test_strikes_of_two_workers_add_up(redis_url, tmp_path):
         for number in range(6):
             await workers[number % 2].observe(who, Outcome.BLOCKED)
         for worker in workers:
+            worker.penalties.blocks.load()
             await worker.tick()
             assert worker.health.failures == 0
             with pytest.raises(Refused) as caught:

@@ -33,17 +33,19 @@ def test_each_part_has_its_turn_and_one_that_fails_stops_no_other(tmp_path):
                 def load(self) -> None:
                     raise RuntimeError("broken")
 
-            upkeep = Upkeep(lambda: Parts(limits=limits, prompts=prompts, approvals=queue), clock=clock)
+            parts = [
+                Parts(limits=limits, blocks=each, prompts=prompts, approvals=queue)
+                for each in (Broken(database, clock=clock), blocks)
+            ]
+            upkeep = Upkeep(lambda: parts[0], clock=clock)
             store.add("support", "text", by="ann", label="prod")
             BlockList(database, clock=clock).block("key:k1", seconds=60, reason="x", by="ann")
-            assert limits.penalties is not None
-            limits.penalties.blocks = Broken(database, clock=clock)
             clock.advance(6)
             await upkeep.tick()
-            assert upkeep.failures == {"limits": 1}
+            assert upkeep.failures == {"blocks": 1}
             assert prompts.resolve("support@prod").text == "text"
             assert queue.get(parked.ticket).status == "expired"
-            limits.penalties.blocks = blocks
+            del parts[0]
             await upkeep.tick()
             assert blocks.find("key:k1") is not None
             await upkeep.close()

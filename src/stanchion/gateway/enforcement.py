@@ -322,7 +322,9 @@ def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
 async def reserve(exchange: Exchange, request: Request, *more: Interaction) -> None:
     """Set aside what the request may take, with `more` that it asks about at once."""
     exchange.stage = Stage.LIMITS
-    limits = exchange.live.parts.limits
+    blocks, limits = exchange.live.parts.blocks, exchange.live.parts.limits
+    if blocks is not None:
+        blocks.check(exchange.facts)
     if limits is None:
         return
     wanted = request.interaction.sampling.max_output_tokens or _DEFAULT_OUTPUT_TOKENS

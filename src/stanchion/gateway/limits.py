@@ -205,14 +205,11 @@ class Limiter:
             self._note(error.message)
 
     async def tick(self) -> None:
-        """What is done every few seconds: leases renewed, budgets reported, the block list read."""
+        """What is done every few seconds: leases renewed, budgets reported."""
         await self._renew()
         if self._budgets is not None:
             with contextlib.suppress(StanchionError):
                 await self._budgets.report()
-        if self.penalties is not None:
-            with contextlib.suppress(StanchionError):
-                await asyncio.to_thread(self.penalties.blocks.load)
 
     async def run(self) -> None:
         """`tick` until cancelled; the gateway runs it beside its requests."""

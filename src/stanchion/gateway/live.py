@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.feedback import FeedbackDesk
     from stanchion.gateway.flag_steering import FlagSteering
     from stanchion.gateway.notices_file import NoticesModel
+    from stanchion.gateway.penalties import BlockList
     from stanchion.gateway.prompts_registry import PromptRegistry
     from stanchion.gateway.record import Recorder
     from stanchion.gateway.upstream import Fallback, Models
@@ -70,6 +71,7 @@ class Parts:
     access: Access | None = None
     switches: Switches | None = None
     limits: Limits | None = None
+    blocks: BlockList | None = None
     breaker: Breaker | None = None
     rollout: Rollout | None = None
     admission: Admission | None = None

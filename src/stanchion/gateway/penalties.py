@@ -1,8 +1,8 @@
 """Progressive penalties: a caller who is blocked again and again is slowed, then blocked for a while.
 
-Blocked requests are counted with the `limits` library, in memory or in Redis. The block list is in the
-database and in memory: nothing is read from outside while a request waits. Every block by hand and every
-unblocking is an entry of the audit log.
+Blocked requests are counted with the `limits` library, in memory or in Redis. The block list holds for every
+gateway, with or without penalties; it is in the database and in memory: nothing is read from outside while a
+request waits. Every block by hand and every unblocking is an entry of the audit log.
 """
 
 from __future__ import annotations
@@ -48,6 +48,26 @@ class BlockList:
         """The entry that holds now, from memory."""
         found = self._blocked.get(subject) if self._blocked else None
         return found if found is not None and found.until_us > to_us(self._clock.now()) else None
+
+    def check(self, facts: RequestFacts) -> None:
+        """Raise Refused for a caller who is on the list by key, user or tenant; no I/O."""
+        if self._blocked:
+            for subject in (f"key:{facts.key_id}", f"user:{facts.user_key}", f"tenant:{facts.tenant}"):
+                self.refuse(subject)
+
+    def refuse(self, subject: str) -> None:
+        """Raise Refused when the subject is on the list."""
+        blocked = self.find(subject)
+        if blocked is not None:
+            wait = (from_us(blocked.until_us) - self._clock.now()).total_seconds()
+            raise Refused(
+                Outcome.DENIED,
+                status=403,
+                code="caller_blocked",
+                message="this caller is blocked for a while.",
+                hint="Ask the operator of the service.",
+                retry_after_s=max(0.0, wait),
+            )
 
     def load(self) -> None:
         """Read the list; called every second or so by the gateway."""
@@ -153,17 +173,7 @@ class Penalties:
     def check(self, facts: RequestFacts) -> None:
         """Raise Refused for a caller who is blocked, or slowed and back too early; no I/O."""
         subject = self.subject(facts)
-        blocked = self.blocks.find(subject)
-        if blocked is not None:
-            wait = (from_us(blocked.until_us) - self._clock.now()).total_seconds()
-            raise Refused(
-                Outcome.DENIED,
-                status=403,
-                code="caller_blocked",
-                message="this caller is blocked for a while.",
-                hint="Too many requests were stopped by the policy. Ask the operator of the service.",
-                retry_after_s=max(0.0, wait),
-            )
+        self.blocks.refuse(subject)
         if self._slowed:
             self._check_slowed(subject)
 

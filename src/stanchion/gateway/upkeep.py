@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from stanchion.core.clock import Clock
 from stanchion.gateway.approval_notices import tell_people
@@ -52,6 +53,8 @@ class Upkeep:
         """One turn."""
         parts = self._parts()
         turns: list[tuple[str, float, Callable[[], Awaitable[object]]]] = []
+        if parts.blocks is not None:
+            turns.append(("blocks", 0.0, partial(asyncio.to_thread, parts.blocks.load)))
         if isinstance(parts.limits, Limiter):
             turns.append(("limits", 0.0, parts.limits.tick))
         if isinstance(parts.rollout, WeightedRollout):

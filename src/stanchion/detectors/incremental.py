@@ -28,6 +28,7 @@ from stanchion.detectors.views import TextViewSet
 BEFORE = 300  # characters in front of a place that any packaged detector reads
 AFTER = 64  # characters behind a match that its meaning may depend on
 _LEAD = 4  # characters in front of a search that its assertions may read
+_USUAL = "We may, at last, go on "  # a pattern that opens here opens in almost every text
 _SET_MEMORY = 64 << 20  # bytes for the states of one set of expressions
 _CALM = frozenset({"raw", "folded"})  # readings that change character by character
 _BACKWARDS = Trigger.__members__.get("REVERSED", Trigger.NONE)
@@ -41,6 +42,15 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _LONGEST_BREAK = 3
 _WRAPPED = 20  # characters of a line from which an encoded run may go on in the next one
 _WRAPPED_LEAST = 4
+# Prose in which no decoder finds a start and no word is put together or spelled anew: words of letters
+# between signs of which no encoding is made. A run of 20 letters and dashes may be base64, ten pairs of
+# digits hexadecimal, and three letters that stand alone a word that was pulled apart.
+_BETWEEN = r"(?:[ \n,.;:'\"?()*#`]|-(?= ))++"
+_SINGLE = rf"(?:[A-Za-z]{_BETWEEN}){{0,2}}"
+_SHORT = rf"(?:{_SINGLE}(?:[A-Za-z]{{2}}{_BETWEEN}){{1,3}}){{0,2}}{_SINGLE}"
+_LONG = rf"(?:[A-Za-z]{{3,15}}|[A-Za-z]{{3,9}}-[A-Za-z]{{3,9}}){_BETWEEN}"
+_PROSE = re.compile(rf"(?:{_BETWEEN})?(?:{_SHORT}{_LONG})*+{_SHORT}")
+_PROSE_CHARACTERS = 4_096
 
 
 class WindowViews(TextViewSet):
@@ -65,6 +75,10 @@ class WindowViews(TextViewSet):
         """See `TextViewSet.offer_triggers`."""
         if not self._is_wary:
             super().offer_triggers(triggers & _FORWARDS if triggers else triggers)
+
+    def take_as_read(self) -> None:
+        """There is no reading but the text as it stands."""
+        self._readings = (self.raw,)
 
 
 class Watch:
@@ -101,7 +115,7 @@ class Watch:
         options.max_mem = _SET_MEMORY
         options.log_errors = False
         named = [(p, made) for p, made in self._openings if isinstance(made, str)]
-        anywhere = [p for p, made in named if re2.search(made, " ", options=options) is not None]
+        anywhere = [p for p, made in named if re2.search(made, _USUAL, options=options) is not None]
         rest = [(p, made) for p, made in named if p not in anywhere]
         openings = re2.Set.SearchSet(options)
         for _, made in rest:
@@ -132,6 +146,12 @@ class Watch:
         if anywhere is not None:
             oldest = min(oldest, anywhere.search(data, start).start())
         return oldest
+
+
+@lru_cache(maxsize=32)
+def watch_of(patterns: tuple[Pattern, ...]) -> Watch:
+    """The watch over some patterns; compiled once for all who watch the same."""
+    return Watch(patterns)
 
 
 def _compiled(patterns: Iterable[Pattern]) -> Any:
@@ -175,8 +195,13 @@ class PatternReach:
     def watch(self) -> Watch:
         """The watch over the detector's patterns."""
         if self._watch is None:
-            self._watch = Watch(self._scanner.patterns_for(self.id.partition(".")[0]))
+            self._watch = watch_of(self.watched)
         return self._watch
+
+    @property
+    def watched(self) -> tuple[Pattern, ...]:
+        """The detector's patterns."""
+        return self._scanner.patterns_for(self.id.partition(".")[0])
 
     @property
     def occurrence(self) -> Occurrence:
@@ -197,10 +222,11 @@ class PatternReach:
 
     def clear(self, detector_input: DetectorInput, start: int) -> int:
         """Up to where nothing is found and nothing can come to be, whatever follows."""
-        view_set = wary(detector_input.view_set)
-        if any(view.family not in _CALM for view in view_set.readings) or self._hits(view_set):
-            return start
-        return max(start, min(begun_run(view_set), _live(self.watch, view_set, start)))
+        return _clear((self,), self.watch, detector_input, start)
+
+    def clear_beside(self, detector_input: DetectorInput, view_set: TextViewSet, start: int) -> int:
+        """The same for what is looked for beside the patterns, in readings that change nothing."""
+        return len(view_set.original)
 
     def calm(self, detector_input: DetectorInput) -> bool:
         """Whether nothing is found in this text nor in any part of it, wherever it is cut.
@@ -214,6 +240,44 @@ class PatternReach:
 
     def _hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         return self._scanner.hits_for(view_set, self.id.partition(".")[0])
+
+
+class JointReach:
+    """Detectors that are asked together what is clear: one look for the patterns of all of them."""
+
+    def __init__(self, detectors: Sequence[PatternReach]) -> None:
+        self._detectors = tuple(detectors)
+        self.watch = watch_of(tuple([pattern for one in detectors for pattern in one.watched]))
+
+    def clear(self, detector_input: DetectorInput, start: int) -> int:
+        """The least that is clear for any of them; see `PatternReach.clear`."""
+        return _clear(self._detectors, self.watch, detector_input, start)
+
+
+def asked_together(detectors: Sequence[Any]) -> list[Any]:
+    """What to ask in place of these detectors what is clear: those over patterns as one, others each."""
+    joint = [one for one in detectors if getattr(type(one), "clear", None) is PatternReach.clear]
+    if len(joint) < 2:
+        return list(detectors)
+    return [JointReach(joint), *(one for one in detectors if one not in joint)]
+
+
+def _clear(detectors: Sequence[PatternReach], watch: Watch, detector_input: DetectorInput, start: int) -> int:
+    view_set = wary(detector_input.view_set)
+    for view in view_set.readings:
+        if view.family not in _CALM:
+            return start
+    for detector in detectors:
+        if detector._hits(view_set):
+            return start
+    cut = begun_run(view_set)
+    if cut > start:
+        cut = min(cut, _live(watch, view_set, start))
+    for detector in detectors:
+        if cut <= start:
+            return start
+        cut = min(cut, detector.clear_beside(detector_input, view_set, start))
+    return max(start, cut)
 
 
 def whole_match(hit: Hit) -> tuple[int, int]:
@@ -240,6 +304,9 @@ def _expression(pattern: Pattern) -> Any:
 def wary(view_set: TextViewSet) -> TextViewSet:
     """The same text with every decoder tried; made once for each text."""
     made: TextViewSet | None = view_set.memo.get("incremental.wary")
+    if made is None and type(view_set) is WindowViews and is_prose(view_set.original):
+        view_set.take_as_read()
+        made = view_set.memo["incremental.wary"] = view_set
     if made is None:
         made = view_set.memo["incremental.wary"] = WindowViews(
             view_set.original, is_wary=True, raw=view_set.raw
@@ -247,6 +314,11 @@ def wary(view_set: TextViewSet) -> TextViewSet:
         made.memo["incremental.wary"] = made
         made.readings  # noqa: B018 - before a scanner offers the triggers that it saw
     return made
+
+
+def is_prose(text: str) -> bool:
+    """Whether a short text has no reading but itself for certain, whichever decoders are tried."""
+    return len(text) <= _PROSE_CHARACTERS and _PROSE.fullmatch(text + " ") is not None
 
 
 def uncut(cut: int, spans: Iterable[tuple[int, int]]) -> int:

@@ -25,7 +25,7 @@ from stanchion.core.finding import (
 )
 from stanchion.core.taxonomy import category
 from stanchion.detectors import canaries, links
-from stanchion.detectors.incremental import PatternReach, wary
+from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.incremental_marks import begun_mark
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.overlaps import Overlaps
@@ -228,16 +228,15 @@ class PassingMarks(PatternReach):
         cut = super().settled(detector_input, start)
         return max(start, min(cut, _begun_marks(detector_input.view_set, detector_input.context)))
 
-    def clear(self, detector_input: DetectorInput, start: int) -> int:
-        """See `PatternReach.clear`."""
-        cut = super().clear(detector_input, start)
-        if cut > start and any(detector_input.context.get(name) for name in _MARKS):
-            views = wary(detector_input.view_set)
-            marks = [mark for name in _MARKS for mark in detector_input.context.get(name, ())]
-            if any(canaries.find(view.text, marks) for view in views.readings):
-                return start
-            cut = min(cut, _begun_marks(views, detector_input.context))
-        return max(start, cut)
+    def clear_beside(self, detector_input: DetectorInput, view_set: TextViewSet, start: int) -> int:
+        """Up to where no planted mark stands and none may have begun."""
+        context = detector_input.context
+        marks = [mark for name in _MARKS for mark in context.get(name, ())]
+        if not marks:
+            return len(view_set.original)
+        if any(canaries.find(view.text, marks) for view in view_set.readings):
+            return start
+        return _begun_marks(view_set, context)
 
     def calm(self, detector_input: DetectorInput) -> bool:
         """See `PatternReach.calm`; with planted marks a part may show what the whole does not."""

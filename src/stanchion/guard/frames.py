@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core.decision import CheckStatus, OnFailure
-from stanchion.core.finding import Finding, Location, ReachKind, ViewSet
+from stanchion.core.finding import DetectorInput, Finding, Location, ReachKind, ViewSet
 from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, detector_input, placed_in
 from stanchion.guard.workers import Door
 
@@ -40,15 +40,28 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 class Settling(msgspec.Struct, frozen=True):
-    """Checks that settle as a text passes; `before` is how far in front of a place they may read."""
+    """Checks that settle as a text passes.
+
+    `before` is how far in front of a place they may read. `clearing` are asked, for all of them, up to where
+    nothing can be found; None where one of them cannot tell.
+    """
 
     checks: tuple[Check, ...]
     before: int
+    clearing: tuple[Any, ...] | None = None
 
 
 def settling(checks: Sequence[Check]) -> Settling:
     """Checks that all settle (see `parts_of`), ready for many texts."""
-    return Settling(tuple(checks), max((_before(check.detector) for check in checks), default=0))
+    from stanchion.detectors.incremental import asked_together
+
+    detectors = [check.detector for check in checks]
+    can_tell = all(hasattr(detector, "clear") for detector in detectors)
+    return Settling(
+        tuple(checks),
+        max(map(_before, detectors), default=0),
+        tuple(asked_together(detectors)) if can_tell else None,
+    )
 
 
 def parts_of(check: Check) -> Parts:
@@ -83,6 +96,7 @@ class FieldScan:
         self._views = _LastViews(views)
         self._runner = runner.with_views(self._views)
         self._checks = checks.checks
+        self._clearing = checks.clearing
         self._like = like
         self._given_up = given_up
         self._before = checks.before
@@ -211,17 +225,24 @@ class FieldScan:
 
     def _clear_in(self, window: str, start: int) -> int:
         cut = len(window)
-        self.work += len(window)
-        given = msgspec.structs.replace(self._like, text=window)
-        view_set = self._views(window) if self._checks else None
-        for check in self._checks:
-            clear = getattr(check.detector, "clear", None)
-            if clear is None or view_set is None:
-                return start
-            try:
-                cut = min(cut, max(start, int(clear(detector_input(given, view_set), start))))
-            except Exception:  # the step that follows runs the check itself and says what is wrong
-                return start
+        self.work += cut
+        if self._clearing is None:
+            return start
+        if not self._clearing:
+            return cut
+        like = self._like
+        try:
+            given = DetectorInput(
+                view_set=self._views(window),
+                origin=like.origin,
+                context=like.context,
+                session_id=like.session_id,
+                locale=like.locale,
+            )
+            for one in self._clearing:
+                cut = min(cut, max(start, int(one.clear(given, start))))
+        except Exception:  # the step that follows runs the check itself and says what is wrong
+            return start
         return cut
 
     def _is_calm(self) -> bool:

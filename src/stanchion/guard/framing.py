@@ -69,7 +69,9 @@ class FramedChecks:
             return
         self._is_prepared = True
         passing = [check for one in self._passing.values() for check in one.checks]
-        watches = [check.detector.watch for check in passing if hasattr(check.detector, "watch")]
+        asked = [one for settling in self._passing.values() for one in settling.clearing or ()]
+        readers = [*asked, *(check.detector for check in passing)]
+        watches = [one.watch for one in readers if hasattr(one, "watch")]
         if watches:
             with suppress(UnavailableError):  # too busy to hurry: the first piece compiles it then
                 self._runner.start(lambda: _prepare(watches))

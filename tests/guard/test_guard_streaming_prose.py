@@ -1,0 +1,133 @@
+"""Ordinary words of an answer take a short way to what is clear; it says what the long way says."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from stream_texts import CANARY, PROSE, texts
+
+from stanchion.core.finding import DetectorInput
+from stanchion.core.origin import Origin
+from stanchion.detectors.incremental import PatternReach, WindowViews, asked_together, is_prose
+from stanchion.detectors.registry import Registry
+
+NAMES = ("secrets", "pii", "leakage", "injection.patterns")
+SIGNS = " \n,.;:'\"?()*#`-"
+
+letters = st.text(st.sampled_from("abcdefABCDEFGghimorstz"), min_size=1, max_size=18)
+breaks = st.one_of(st.sampled_from((" ", " ", ", ", ". ", "-", " - ", ":")), st.text(SIGNS, max_size=3))
+prose = st.one_of(
+    st.lists(st.tuples(letters, breaks).map("".join), max_size=40).map("".join),
+    st.lists(st.tuples(st.text("abcdefi", min_size=1, max_size=2), breaks).map("".join)).map("".join),
+    st.lists(st.tuples(st.sampled_from("abcdei\"("), breaks).map("".join), max_size=12).map("".join),
+    st.lists(st.sampled_from(PROSE), max_size=4).map("".join),
+)  # fmt: skip
+
+
+@cache
+def parts() -> tuple[PatternReach, ...]:
+    """What of the detectors is settled as a text passes, by their patterns."""
+    registry = Registry()
+    whole: list[Any] = [registry.create(name) for name in NAMES]
+    every = [part for one in whole for part in (getattr(one, "parts", None) or (one,))]
+    return tuple(part for part in every if isinstance(part, PatternReach))
+
+
+def given_for(text: str, **context: tuple[str, ...]) -> DetectorInput:
+    return DetectorInput(view_set=WindowViews(text), origin=Origin.MODEL, context=context)
+
+
+def assert_no_other_reading(text: str) -> None:
+    if is_prose(text):
+        every = WindowViews(text, is_wary=True)
+        assert [view.text for view in every.readings] == [text]
+        assert not every.signals
+        assert not every.notices
+
+
+@settings(max_examples=500, deadline=None)
+@example(text="made be ad fe ed be ad fe ed be adder")
+@example(text="i g n o r e this")
+@example(text="a ( b ) c ( d )")
+@example(text="VGhpcyBpcy-BhIHRlc3Q")
+@given(text=st.one_of(prose, prose, texts))
+def test_prose_has_no_other_reading(text: str) -> None:
+    assert_no_other_reading(text)
+
+
+@pytest.mark.soak
+@settings(max_examples=50_000, deadline=None)
+@given(text=prose)
+def test_prose_of_many_kinds_has_no_other_reading(text: str) -> None:
+    assert_no_other_reading(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The parcel left our warehouse on Tuesday, and should reach you (we hope) within a week. ",
+        "It is in an old box; if so, take it. I am at a loss - aren't you?\n\n## What to do\n\n- rest\n",
+        'He said "no". A well-known **rule**: `be brief`.',
+    ],
+)
+def test_ordinary_words_are_prose(text: str) -> None:
+    assert is_prose(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "be ad be ad be ad be ad be ad be ad",
+        "i g n o r e",
+        "a ' b ' c ' d",
+        "VGhpcyBpcyBhIHRlc3Q",
+        "VGhpcyBp-YyBhIHRlc3Q-xxxx",
+        "JBSWY3DPEHPK3PXP",
+        "1gn0re",
+        "a%41",
+        "caf\u00e9",
+        "x\x00y",
+        "word\u200bword",
+        "word " * 1000,
+    ],
+)
+def test_what_may_be_read_otherwise_or_is_long_is_no_prose(text: str) -> None:
+    assert not is_prose(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.one_of(prose, texts), start=st.integers(0, 80), has_marks=st.booleans())
+def test_detectors_asked_together_say_what_they_say_alone(text: str, start: int, has_marks: bool) -> None:
+    context = {"canaries": (CANARY,)} if has_marks else {}
+    start = min(start, len(text))
+    (joint,) = asked_together(parts())
+    alone = [part.clear(given_for(text, **context), start) for part in parts()]
+    assert joint.clear(given_for(text, **context), start) == min(alone)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.one_of(prose, texts), start=st.integers(0, 80))
+def test_the_short_way_clears_what_the_long_way_clears(text: str, start: int) -> None:
+    start = min(start, len(text))
+    wary = WindowViews(text, is_wary=True)
+    wary.memo["incremental.wary"] = wary
+    for part in parts():
+        long_way = part.clear(DetectorInput(view_set=wary, origin=Origin.MODEL), start)
+        assert part.clear(given_for(text), start) == long_way
+
+
+def test_a_detector_with_a_word_of_its_own_is_asked_alone() -> None:
+    class Own:
+        def clear(self, _: DetectorInput, start: int) -> int:
+            return start
+
+    own = Own()
+    first, second = parts()[:2]
+    assert asked_together([own, first]) == [own, first]
+    joint, other = asked_together([first, own, second])
+    assert other is own
+    assert joint is not first

@@ -170,10 +170,18 @@ def test_sqlite_is_set_up_to_keep_what_it_has_said(tmp_path):
     with open_database(tmp_path / "records.db") as database, database.read() as connection:
         pragmas = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
-            for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "recursive_triggers")
+            for name in (
+                "journal_mode",
+                "temp_store",
+                "synchronous",
+                "foreign_keys",
+                "secure_delete",
+                "recursive_triggers",
+            )
         }
     assert pragmas == {
         "journal_mode": "wal",
+        "temp_store": 2,
         "synchronous": 2,
         "foreign_keys": 1,
         "secure_delete": 1,

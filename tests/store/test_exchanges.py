@@ -64,3 +64,5 @@ def test_a_batch_that_breaks_a_rule_writes_nothing(database):
     with pytest.raises(IntegrityError, match="rule"):
         store.insert([*(row(number) for number in range(39)), broken])
     assert store.latest() == []
+    store.insert([row(number) for number in range(40)])
+    assert len(store.latest()) == 40

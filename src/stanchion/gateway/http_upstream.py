@@ -123,7 +123,8 @@ class HttpUpstream:
         self.address = shown_url(self._urls[dialect.main])
         self._key = key  # it may change while we run
         self._known_key = "" if key is None else key.reveal()
-        self._heads = self._made_heads(self._known_key)
+        self._known_lines = self._lines_of(self._known_key)
+        self._heads = self._made_heads()
 
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
@@ -198,11 +199,14 @@ class HttpUpstream:
 
     async def _asked(self, api: str, body: bytes, question: Question, *, collect: int = 0) -> Incoming:
         """The answer, once its head is here; no redirect, and not compressed."""
-        head = self._head(api, question.key)
+        head = self._heads[api] + self._key_lines(question.key)
         if question.traceparent:
             head += b"traceparent: %s\r\n" % _plain(question.traceparent)
-        for name, value in (self._dialect.said | question.headers).items():
-            head += b"%s: %s\r\n" % (name.encode(), _plain(value))
+        said = self._dialect.said
+        if question.headers:
+            said = said | question.headers
+        if said:
+            head += _lines(said)
         pool = self._pool_here()
         try:
             incoming = await pool.ask(
@@ -247,19 +251,23 @@ class HttpUpstream:
             body = b""
         return status_error(self._what, incoming.status, _words(incoming), body, now=self._clock.now())
 
-    def _head(self, api: str, key: str) -> bytes:
-        """The head of a request, without its length; a key of the client's is used this once."""
+    def _key_lines(self, key: str) -> bytes:
+        """The headers that carry the key: the client's own where it gave one, else the gateway's."""
         if key:
-            return self._made_heads(key)[api]
+            return self._lines_of(key)
         key = "" if self._key is None else self._key.reveal()
         if key != self._known_key:  # it was renewed
-            self._heads, self._known_key = self._made_heads(key), key
-        return self._heads[api]
+            self._known_lines, self._known_key = self._lines_of(key), key
+        return self._known_lines
 
-    def _made_heads(self, key: str) -> dict[str, bytes]:
+    def _lines_of(self, key: str) -> bytes:
+        _plain(key)  # spaces around it would hide behind the word before it
+        return _lines(self._dialect.headers(key))
+
+    def _made_heads(self) -> dict[str, bytes]:
+        """The head of a request to each API, without its key and its length."""
         from yarl import URL
 
-        _plain(key)
         heads = {}
         for api, written in self._urls.items():
             url = URL(written)
@@ -269,10 +277,8 @@ class HttpUpstream:
                 "accept": "application/json, text/event-stream",
                 "accept-encoding": "identity",
                 "user-agent": f"stanchion/{package_version()}",
-                **self._dialect.headers(key),
             }
-            lines = b"".join(b"%s: %s\r\n" % (name.encode(), _plain(v)) for name, v in headers.items())
-            heads[api] = b"POST %s HTTP/1.1\r\n%s" % (_plain(url.raw_path_qs), lines)
+            heads[api] = b"POST %s HTTP/1.1\r\n%s" % (_plain(url.raw_path_qs), _lines(headers))
         return heads
 
     def _pool_here(self) -> Pool:
@@ -288,6 +294,11 @@ class HttpUpstream:
             origin = Origin(scheme=url.scheme, host=url.raw_host or "", port=url.port or 80)
             self._pool = Pool(origin, self._limits)
         return self._pool
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    """Headers as they are sent."""
+    return b"".join([b"%s: %s\r\n" % (name.encode(), _plain(value)) for name, value in headers.items()])
 
 
 def _plain(value: str) -> bytes:

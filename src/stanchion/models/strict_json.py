@@ -42,7 +42,7 @@ def has_as_many_colons(data: bytes, value: Any) -> bool:
     `value` holds everything that the text says, as JSON values or as a struct that forbids unknown fields.
     False says nothing.
     """
-    if _ESCAPED in data:
+    if b"\\" in data and _ESCAPED in data:  # looking for a single byte is much quicker
         return False
     try:
         return data.count(b":") == _encode(value).count(b":")

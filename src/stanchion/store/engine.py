@@ -2,7 +2,8 @@
 
 SQLite: WAL, so that readers never wait for the writer; `synchronous = FULL`, because with NORMAL the last
 commits of a WAL database are lost when the power fails, and an audit log may not forget what it has answered
-for; `secure_delete`, so that erased text does not stay in free pages. Every write transaction begins
+for; `secure_delete`, so that erased text does not stay in free pages; `temp_store = MEMORY`, so that neither
+rows nor what is needed to undo a statement go to files beside the database. Every write transaction begins
 IMMEDIATE: two writers queue at the start, where waiting is possible, and never fail halfway.
 """
 
@@ -72,6 +73,7 @@ def _sqlite(url: sa.URL, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine
             "recursive_triggers = ON",
             "secure_delete = ON",
             "synchronous = FULL",
+            "temp_store = MEMORY",
         ]
         settings += ["query_only = ON"] if is_read_only else ["journal_mode = WAL"]
         for setting in settings:

@@ -33,7 +33,8 @@ def insert_new_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[t
 
     The driver gets the rows as they are: SQLAlchemy's own work for each row costs more than SQLite's. It gets
     `_AT_ONCE` of them in one statement, because it gives up and takes back the interpreter's lock for each
-    statement, and whoever has the lock meanwhile is interrupted.
+    statement, and whoever has the lock meanwhile is interrupted. On SQLite a row that is refused undoes the
+    whole transaction, which the error ends anyway: so it keeps no journal for each statement.
     """
     whole = len(rows) - len(rows) % _AT_ONCE
     if whole:
@@ -53,7 +54,8 @@ def _insert_of(connection: sa.Connection, table: sa.Table, count: int) -> str:
         names = ", ".join(quote(column.name) for column in table.columns)
         row = f"({', '.join(_sign(connection, column) for column in table.columns)})"
         rows = ", ".join([row] * count)
-        made = f"INSERT INTO {quote(table.name)} ({names}) VALUES {rows} ON CONFLICT DO NOTHING"  # noqa: S608
+        insert = "INSERT OR ROLLBACK" if connection.dialect.name == "sqlite" else "INSERT"
+        made = f"{insert} INTO {quote(table.name)} ({names}) VALUES {rows} ON CONFLICT DO NOTHING"
         _INSERTS[key] = made
     return made
 

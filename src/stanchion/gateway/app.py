@@ -16,7 +16,7 @@ from stanchion.gateway.answering import send_refusal
 from stanchion.gateway.deadlines import Deadlines
 from stanchion.gateway.enforcement import choose_feature, read_request, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
-from stanchion.gateway.http_connection import WHEN_GONE
+from stanchion.gateway.http_connection import WHEN_GONE, WHOLE
 from stanchion.gateway.http_io import (
     Answer,
     ClientGone,
@@ -154,7 +154,7 @@ class Gateway:
         exchange.at = live.clock.now().isoformat()
         exchange.loop = loop = asyncio.get_running_loop()
         exchange.task = asyncio.current_task(loop)
-        answer = Answer(connection.send)
+        answer = Answer(connection.send, at_once=connection.scope.get(WHOLE))
         self._running.add(exchange)
         exchange.is_looked_at = True
         self._deadlines.watch(loop)

@@ -15,6 +15,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
+AtOnce = Callable[[int, RawHeaders, bytes], bool]
 _ONCE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"x-api-key"}
 )
@@ -116,18 +117,24 @@ def _too_large(limit: int) -> Refused:
 
 
 class Answer:
-    """What is sent back; remembers whether it has begun."""
+    """What is sent back; remembers whether it has begun.
 
-    __slots__ = ("_send", "has_begun", "is_over")
+    `at_once` sends a whole answer where the server can (see `http_connection.WHOLE`).
+    """
 
-    def __init__(self, send: Send) -> None:
+    __slots__ = ("_at_once", "_send", "has_begun", "is_over")
+
+    def __init__(self, send: Send, *, at_once: AtOnce | None = None) -> None:
         self._send = send
+        self._at_once = at_once
         self.has_begun = False
         self.is_over = False
 
     async def whole(self, status: int, headers: RawHeaders, body: bytes) -> None:
         """Send all of it."""
         self.has_begun = self.is_over = True
+        if self._at_once is not None and self._at_once(status, headers, body):
+            return
         headers.append((b"content-length", b"%d" % len(body)))
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
-from stanchion.gateway.http_connection import WatchedConnection
+from stanchion.gateway.http_connection import KeptAlive, WatchedConnection
 
 HEAD_TIMEOUT_S = 15.0
 HEAD_BYTES = 64 * 1024
@@ -101,20 +101,20 @@ def bounded_protocol(
     implementation: Literal["", "httptools", "h11"] = "",
 ) -> type[Any]:
     """The protocol class for uvicorn: httptools where it is installed, else h11; or the one that is named."""
-    base: type[Any]
+    bases: tuple[type[Any], ...]
     try:
         if implementation == "h11":
             raise ImportError
         from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-        base = HttpToolsProtocol
+        bases = (KeptAlive, HttpToolsProtocol)
     except ImportError:
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
-        base = H11Protocol
+        bases = (H11Protocol,)
     limits = {
         "head_timeout_s": timeout_s,
         "max_head_bytes": max_bytes,
         "unread_timeout_s": unread_timeout_s,
     }
-    return type("BoundedProtocol", (_Bounded, WatchedConnection, base), limits)
+    return type("BoundedProtocol", (_Bounded, WatchedConnection, *bases), limits)

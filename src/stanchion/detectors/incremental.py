@@ -98,13 +98,7 @@ class Watch:
 
     @cached_property
     def _openings(self) -> tuple[tuple[Pattern, Any], ...]:
-        found: list[tuple[Pattern, Any]] = []
-        for pattern in self._patterns:
-            try:
-                found.append((pattern, opening(pattern.pattern, pattern.flags)))
-            except UNREADABLE:
-                found.append((pattern, UNREADABLE))
-        return tuple(found)
+        return tuple([(pattern, _opening(pattern.pattern, pattern.flags)) for pattern in self._patterns])
 
     @cached_property
     def _prepared(self) -> tuple[Any, tuple[Pattern, ...], Any, dict[int, Any]]:
@@ -146,6 +140,15 @@ class Watch:
         if anywhere is not None:
             oldest = min(oldest, anywhere.search(data, start).start())
         return oldest
+
+
+@lru_cache(maxsize=4_096)
+def _opening(pattern: str, flags: tuple[str, ...]) -> Any:
+    """See `opening`; `UNREADABLE` where there is none to tell. Patterns are watched in several ways."""
+    try:
+        return opening(pattern, flags)
+    except UNREADABLE:
+        return UNREADABLE
 
 
 @lru_cache(maxsize=32)

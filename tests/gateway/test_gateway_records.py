@@ -287,6 +287,25 @@ class Refusing(Sink):
         super().write(records)
 
 
+class Odd(Sink):
+    """A store that one record breaks in a way that nobody foresaw."""
+
+    def write(self, records):
+        if any(one.facts.id == "req_3" for one in records):
+            raise OverflowError("Python int too large")
+        super().write(records)
+
+
+def test_a_record_that_breaks_the_store_is_put_aside_too(make, tmp_path):
+    sink = Odd()
+    recorder = make(sink)
+    for number in range(6):
+        recorder.put(record(number))
+    until(lambda: len(sink.ids) == 5)
+    until(lambda: recorder.health().lost == 1)
+    assert b"req_3" in (tmp_path / "refused.spill.jsonl").read_bytes()
+
+
 def test_a_record_that_the_store_refuses_is_put_aside(make, tmp_path):
     sink = Refusing("req_3")
     recorder = make(sink)

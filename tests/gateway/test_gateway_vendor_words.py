@@ -157,8 +157,8 @@ MESSAGES_TOOLS = {
     "web_search_20250305": {"type": "web_search_20250305", "name": "web_search"},
     "web_fetch_20250910": {"type": "web_fetch_20250910", "name": "web_fetch"},
     "code_execution_20250825": {"type": "code_execution_20250825", "name": "code_execution"},
-    "computer_20250124": {
-        "type": "computer_20250124", "name": "computer", "display_width_px": 1, "display_height_px": 1,
+    "web_search_20250306": {
+        "type": "namespace", "name": "n", "tools": [{"type": "web_search_20250306", "name": "web_search"}],
     },
     "tool_search_tool_bm25_20251119": {"type": "tool_search_tool_bm25_20251119", "name": "tool_search"},
 }  # fmt: skip
@@ -196,6 +196,7 @@ def test_tools_that_the_client_runs_are_no_built_in_ones(
         {"type": "bash_20250124", "name": "bash"},
         {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"},
         {"type": "memory_20250818", "name": "memory"},
+        {"type": "computer_20250124", "name": "computer", "display_width_px": 1, "display_height_px": 1},
     ]
     claude.messages.create(model="small", max_tokens=9, messages=HELLO, tools=tools)
     assert upstream.last.body["tools"] == tools

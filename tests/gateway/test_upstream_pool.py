@@ -22,6 +22,7 @@ from raw_provider import (
 )
 
 from stanchion.gateway.upstream_faults import LinkBroken, MalformedAnswer, UnknownHost, Unreachable
+from stanchion.gateway.upstream_pool import STALE_S, Origin, _Names
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -88,6 +89,35 @@ async def test_a_kept_connection_that_had_died_is_replaced_once():
         with pytest.raises(LinkBroken):
             await told(pool)
         assert len(provider.requests) == 3, "one retry, and no more"
+
+
+@on_both_loops
+async def test_a_provider_that_dies_over_a_request_is_not_asked_twice():
+    async def at_work(talk):
+        if talk.requests == 1:
+            await talk.answer()
+        else:
+            await asyncio.sleep(STALE_S + 0.3)
+            talk.reset()
+
+    async with raw_provider(at_work) as provider, pool_to(provider) as pool:
+        await told(pool)
+        with pytest.raises(LinkBroken):
+            await told(pool)
+        assert len(provider.requests) == 2
+
+
+@on_both_loops
+async def test_whoever_comes_just_as_a_name_was_looked_up_gets_its_addresses():
+    origin = Origin(scheme="http", host="127.0.0.1", port=80)
+    for _ in range(20):
+        names = _Names(origin)
+        coming = []
+        while not names._found:
+            coming.append(asyncio.create_task(names.addresses()))
+            await asyncio.sleep(0)
+        coming.append(asyncio.create_task(names.addresses()))
+        assert {one for found in await asyncio.gather(*coming) for one in found} == set(names._found)
 
 
 @on_both_loops

@@ -20,7 +20,8 @@ from stanchion.models.wire import WireError
 
 SURFACE = ChatSurface()
 WORDS = st.text(alphabet=st.sampled_from('ab :"\\{}[],é\u2028😀\n'), max_size=12)
-NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
+HUGE = st.integers(12, 500).flatmap(lambda digits: st.sampled_from([10**digits, -(10**digits)]))
+NUMBERS = st.one_of(st.integers(), HUGE, st.floats(allow_nan=False, allow_infinity=False), st.booleans())
 ANYTHING = st.one_of(st.none(), NUMBERS, WORDS, st.lists(WORDS, max_size=2), st.dictionaries(WORDS, WORDS))
 TURN = st.one_of(
     st.fixed_dictionaries(

@@ -92,7 +92,7 @@ def test_workers_of_one_host_are_added_up(tmp_path: Path) -> None:
     assert got["stanchion_switch_version", ()] == 9  # the oldest version that some worker still obeys
 
 
-_VALUES = st.lists(st.one_of(st.floats(0, 100), st.sampled_from([0.001, 0.1, 60.0, math.inf])), max_size=40)
+_VALUES = st.lists(st.one_of(st.floats(0, 100), st.sampled_from([0.001, 0.1, 60.0, 1e300])), max_size=40)
 
 
 @given(st.lists(_VALUES, min_size=1, max_size=3))
@@ -125,3 +125,23 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
         assert name.startswith("stanchion_")
         assert name.endswith("_total") == (one.kind is Kind.COUNTER), name
         assert one.help.endswith(".")
+
+
+def test_a_number_that_cannot_be_counted_spoils_no_other() -> None:
+    metrics = Metrics()
+    counter = next(one for one in METRICS if one.kind is Kind.COUNTER)
+    histogram = next(one for one in METRICS if one.kind is Kind.HISTOGRAM)
+    labels = {one.name: ["x"] * len(one.labels) for one in (counter, histogram)}
+    for amount in (2.0, -1.0, math.nan, math.inf, 1.0):
+        if 0 <= amount < math.inf:
+            metrics.add(counter.name, amount, *labels[counter.name])
+            metrics.observe(histogram.name, amount, *labels[histogram.name])
+            continue
+        with pytest.raises(ValueError, match="cannot grow"):
+            metrics.add(counter.name, amount, *labels[counter.name])
+        if not math.isfinite(amount):
+            with pytest.raises(ValueError, match="cannot be"):
+                metrics.observe(histogram.name, amount, *labels[histogram.name])
+    got = read(metrics.exposition())
+    for one, name in ((counter, counter.name), (histogram, f"{histogram.name}_sum")):
+        assert got[name, tuple(sorted((label, "x") for label in one.labels))] == 3.0

@@ -12,6 +12,7 @@ like any other. Source: the tool types of the OpenAI and Anthropic API reference
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from stanchion.core.interaction import ToolDefinition
 from stanchion.gateway.json_body import invalid
@@ -20,7 +21,8 @@ from stanchion.models.wire import Request
 
 _OF_CLIENTS = frozenset({"function", "custom", "namespace"})
 # defined by Anthropic, run by the client, called by plain tool_use blocks; dated versions follow the name
-_DATED = re.compile(r"(?:bash|text_editor|memory)_[0-9]{8}\Z")
+_DATED = re.compile(r"(?:bash|text_editor|memory|computer)_[0-9]{8}\Z")
+_DEEPEST = 8  # namespaces in namespaces; deeper ones are not looked through, and so not let through
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
@@ -46,8 +48,16 @@ def check_tools(request: Request, *, provider: Provider) -> None:
 
 def builtin_type(tool: ToolDefinition) -> str:
     """The type of a tool that the provider runs; empty for one that the client runs."""
-    payload = None if tool.extra is None else tool.extra.payload
+    return _type_in(None if tool.extra is None else tool.extra.payload, depth=_DEEPEST)
+
+
+def _type_in(payload: Any, *, depth: int) -> str:
+    """The first type in a tool's definition, and in the tools that a namespace holds, that is no client's."""
     kind = payload.get("type") if isinstance(payload, dict) else None
-    if kind is None or kind in _OF_CLIENTS or _DATED.match(str(kind)):
+    if kind is None or _DATED.match(str(kind)):
         return ""
-    return str(kind)
+    if kind not in _OF_CLIENTS or depth == 0:
+        return str(kind)
+    held = payload.get("tools")
+    members = held if isinstance(held, list) else []
+    return next((found for one in members if (found := _type_in(one, depth=depth - 1))), "")

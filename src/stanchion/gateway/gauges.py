@@ -73,12 +73,18 @@ class Gauges:
             metrics.total("stanchion_upkeep_failures_total", count, part)
 
     async def run(self, metrics: Metrics) -> None:
-        """Set them again and again until cancelled, and let the other workers see what was counted."""
+        """Set them again and again until cancelled, and let the other workers see what was counted.
+
+        A turn that fails is counted as a failure of upkeep (`metrics`), and the next one comes.
+        """
         try:
             while True:
-                self(metrics)
-                metrics.fold()
-                await self._count_approvals(metrics)
+                try:
+                    self(metrics)
+                    metrics.fold()
+                    await self._count_approvals(metrics)
+                except Exception:  # an edge: metrics must not stay dark for one bad number
+                    self.upkeep_failures["metrics"] = self.upkeep_failures.get("metrics", 0) + 1
                 await asyncio.sleep(_EVERY_S)
         finally:
             metrics.fold()

@@ -201,7 +201,7 @@ class HttpUpstream:
         """The answer, once its head is here; no redirect, and not compressed."""
         head = self._heads[api] + self._key_lines(question.key)
         if question.traceparent:
-            head += b"traceparent: %s\r\n" % _plain(question.traceparent)
+            head += b"traceparent: %s\r\n" % _plain(question.traceparent, "traceparent")
         said = self._dialect.said
         if question.headers:
             said = said | question.headers
@@ -261,7 +261,7 @@ class HttpUpstream:
         return self._known_lines
 
     def _lines_of(self, key: str) -> bytes:
-        _plain(key)  # spaces around it would hide behind the word before it
+        _plain(key, "")  # spaces around it would hide behind the word before it
         return _lines(self._dialect.headers(key))
 
     def _made_heads(self) -> dict[str, bytes]:
@@ -278,7 +278,7 @@ class HttpUpstream:
                 "accept-encoding": "identity",
                 "user-agent": f"stanchion/{package_version()}",
             }
-            heads[api] = b"POST %s HTTP/1.1\r\n%s" % (_plain(url.raw_path_qs), _lines(headers))
+            heads[api] = b"POST %s HTTP/1.1\r\n%s" % (_plain(url.raw_path_qs, "the address"), _lines(headers))
         return heads
 
     def _pool_here(self) -> Pool:
@@ -298,18 +298,18 @@ class HttpUpstream:
 
 def _lines(headers: Mapping[str, str]) -> bytes:
     """Headers as they are sent."""
-    return b"".join([b"%s: %s\r\n" % (name.encode(), _plain(value)) for name, value in headers.items()])
+    return b"".join([b"%s: %s\r\n" % (name.encode(), _plain(value, name)) for name, value in headers.items()])
 
 
-def _plain(value: str) -> bytes:
-    """A value as a header carries it.
+def _plain(value: str, name: str) -> bytes:
+    """A value as the header of this name carries it; no name: the API key.
 
     Raises:
         UsageError: when no header can.
     """
     if not value.isascii() or not value.isprintable() or value != value.strip():
         raise UsageError(
-            "the API key holds characters that no HTTP header can carry.",
+            f"{name or 'the API key'} holds characters that no HTTP header can carry.",
             hint="Look for a newline or a space at its end, where it is read from.",
         )
     return value.encode("ascii")

@@ -234,6 +234,7 @@ class Recorder:
         A store that refuses all of several is damaged; then they wait.
         """
         refused: list[ExchangeRecord] = []
+        odd: list[ExchangeRecord] = []
         for record in records:
             try:
                 self._sink.write([record])
@@ -242,7 +243,7 @@ class Recorder:
             except StanchionError:
                 refused.append(record)
             except Exception as error:
-                self._lost += 1
+                odd.append(record)
                 _log.error(
                     "the record of request %s could not be written: %s",
                     record.facts.id,
@@ -250,8 +251,9 @@ class Recorder:
                 )
         if len(refused) == len(records) > 1:
             return False
-        kept = self._refused.add(refused) if self._refused is not None and refused else 0
-        self._lost += len(refused)
+        aside = refused + odd
+        kept = self._refused.add(aside) if self._refused is not None and aside else 0
+        self._lost += len(aside)
         for record in refused:
             _log.error("the store refused the record of request %s", record.facts.id)
         if kept:

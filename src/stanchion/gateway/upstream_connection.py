@@ -70,6 +70,11 @@ class Connection(asyncio.Protocol):
     # --- the side of the pool ---
 
     @property
+    def quiet_s(self) -> float:
+        """Seconds since we last asked, or the other side last said something."""
+        return self._loop.time() - self._since
+
+    @property
     def is_closed(self) -> bool:
         """Whether its end was noticed."""
         return self._state == _CLOSED

@@ -19,6 +19,7 @@ from stanchion.gateway.upstream_faults import LinkBroken, UnknownHost, Unreachab
 KEEP_S = 15.0
 NAMES_S = 60.0
 STAGGER_S = 0.25
+STALE_S = 1.0  # how soon a connection that the other side had closed says so
 Address = tuple[int, tuple[Any, ...]]
 
 
@@ -79,8 +80,9 @@ class Pool:
     async def ask(self, request: bytes, body: bytes, *, collect: int = 0) -> Incoming:
         """Ask, and wait for the head of the answer; see `Connection.ask`.
 
-        A connection that had served before, and that closed before a byte of an answer came, had been closed
-        by the other side when we wrote: then, and once, the request goes out on a new one.
+        A connection that had served before, and that closed within a moment and before a byte of an answer
+        came, had been closed by the other side when we wrote: then, and once, we ask on a new one.
+        One that closes later may have been at work on the request, which is not asked for twice.
 
         Raises:
             LinkFault: when there is no sound answer.
@@ -89,7 +91,7 @@ class Pool:
         try:
             return await connection.ask(request, body, collect=collect)
         except LinkBroken as fault:
-            if connection.is_fresh or fault.had_bytes:
+            if connection.is_fresh or fault.had_bytes or connection.quiet_s > STALE_S:
                 raise
         connection = await self._take(is_new=True)
         return await connection.ask(request, body, collect=collect)
@@ -217,7 +219,7 @@ class _Names:
         self._origin = origin
         self._found: tuple[Address, ...] = ()
         self._until = 0.0
-        self._lookup: asyncio.Task[tuple[Address, ...]] | None = None
+        self._lookup: asyncio.Task[None] | None = None
         self._turn = 0
 
     async def addresses(self) -> Sequence[Address]:
@@ -231,13 +233,13 @@ class _Names:
         self._turn = (self._turn + 1) % len(self._found)
         return self._found[self._turn :] + self._found[: self._turn]
 
-    def _looked_up(self, task: asyncio.Task[tuple[Address, ...]]) -> None:
+    def _looked_up(self, task: asyncio.Task[None]) -> None:
         self._lookup = None
-        if not task.cancelled() and task.exception() is None:
-            self._found = task.result()
-            self._until = asyncio.get_running_loop().time() + NAMES_S
+        if not task.cancelled():
+            task.exception()  # those who wait were told
 
-    async def _look_up(self) -> tuple[Address, ...]:
+    async def _look_up(self) -> None:
+        """Look it up, and keep what was found before anybody who waits goes on."""
         host, port = self._origin.host, self._origin.port
         flags = 0 if _is_address(host) else socket.AI_ADDRCONFIG
         try:
@@ -250,7 +252,8 @@ class _Names:
         first = [one for one in listed if one[0] == listed[0][0]]
         others = [one for one in listed if one[0] != listed[0][0]]
         mixed = [one for pair in zip(first, others, strict=False) for one in pair]
-        return tuple(mixed + first[len(others) :] + others[len(first) :])
+        self._found = tuple(mixed + first[len(others) :] + others[len(first) :])
+        self._until = asyncio.get_running_loop().time() + NAMES_S
 
 
 def _is_address(host: str) -> bool:

@@ -43,9 +43,10 @@ from stanchion.models.wire import (
     as_text,
     as_unavailable,
     error_object,
+    maybe_count,
     maybe_int,
     maybe_text,
-    told_int,
+    told_count,
 )
 
 FINISH_REASONS = {
@@ -114,9 +115,9 @@ def _stopped(said: Reply | End) -> JsonObject:
 
 def decode_usage(usage: JsonObject) -> Usage:
     """Token counts; here input tokens include cached and newly cached ones, which the API counts apart."""
-    fresh = maybe_int(usage.get("input_tokens"), "usage.input_tokens")
-    read = maybe_int(usage.get("cache_read_input_tokens"), "usage.cache_read_input_tokens")
-    written = maybe_int(usage.get("cache_creation_input_tokens"), "usage.cache_creation_input_tokens")
+    fresh = maybe_count(usage.get("input_tokens"), "usage.input_tokens")
+    read = maybe_count(usage.get("cache_read_input_tokens"), "usage.cache_read_input_tokens")
+    written = maybe_count(usage.get("cache_creation_input_tokens"), "usage.cache_creation_input_tokens")
     long = thoughts = None
     if usage.get("cache_creation") is not None:
         kinds = as_object(usage["cache_creation"], "usage.cache_creation")
@@ -126,11 +127,11 @@ def decode_usage(usage: JsonObject) -> Usage:
         thoughts = details.get("thinking_tokens")
     return Usage(
         input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
-        output_tokens=maybe_int(usage.get("output_tokens"), "usage.output_tokens"),
+        output_tokens=maybe_count(usage.get("output_tokens"), "usage.output_tokens"),
         cached_input_tokens=read,
         cache_write_tokens=UNSET if written is None else written,
-        cache_write_1h_tokens=told_int(long, "usage.cache_creation.ephemeral_1h_input_tokens"),
-        reasoning_tokens=told_int(thoughts, "usage.output_tokens_details.thinking_tokens"),
+        cache_write_1h_tokens=told_count(long, "usage.cache_creation.ephemeral_1h_input_tokens"),
+        reasoning_tokens=told_count(thoughts, "usage.output_tokens_details.thinking_tokens"),
     )
 
 

@@ -47,6 +47,7 @@ from stanchion.models.wire import (
     as_text,
     as_unavailable,
     location_of,
+    maybe_count,
     maybe_int,
     maybe_text,
     own_payload,
@@ -229,12 +230,12 @@ def decode_usage(value: Any) -> Usage:
     if value is None:
         return Usage()
     usage = as_object(value, "usage")
-    fresh = maybe_int(usage.get("inputTokens"), "usage.inputTokens")
-    read = maybe_int(usage.get("cacheReadInputTokens"), "usage.cacheReadInputTokens")
-    written = maybe_int(usage.get("cacheWriteInputTokens"), "usage.cacheWriteInputTokens")
+    fresh = maybe_count(usage.get("inputTokens"), "usage.inputTokens")
+    read = maybe_count(usage.get("cacheReadInputTokens"), "usage.cacheReadInputTokens")
+    written = maybe_count(usage.get("cacheWriteInputTokens"), "usage.cacheWriteInputTokens")
     return Usage(
         input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
-        output_tokens=maybe_int(usage.get("outputTokens"), "usage.outputTokens"),
+        output_tokens=maybe_count(usage.get("outputTokens"), "usage.outputTokens"),
         cached_input_tokens=read,
     )
 

@@ -42,7 +42,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
         """What an exchange cost; None when its tokens are not known."""
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
-        cached = usage.cached_input_tokens or 0
+        cached = min(usage.cached_input_tokens or 0, usage.input_tokens)
         cached_price = self.input_usd if self.cached_input_usd is None else self.cached_input_usd
         fresh = usage.input_tokens - cached
         return (fresh * self.input_usd + cached * cached_price + usage.output_tokens * self.output_usd) / 1e6

@@ -45,9 +45,10 @@ from stanchion.models.wire import (
     as_text,
     as_unavailable,
     error_object,
+    maybe_count,
     maybe_int,
     maybe_text,
-    told_int,
+    told_count,
 )
 
 _ANSWER = Style(with_reasoning=True)
@@ -97,15 +98,15 @@ def decode_usage(value: Any) -> Usage:
     details = as_object(usage.get("prompt_tokens_details") or {}, "usage.prompt_tokens_details")
     said = as_object(usage.get("completion_tokens_details") or {}, "usage.completion_tokens_details")
     return Usage(
-        input_tokens=maybe_int(usage.get("prompt_tokens"), "usage.prompt_tokens"),
-        output_tokens=maybe_int(usage.get("completion_tokens"), "usage.completion_tokens"),
-        cached_input_tokens=maybe_int(
+        input_tokens=maybe_count(usage.get("prompt_tokens"), "usage.prompt_tokens"),
+        output_tokens=maybe_count(usage.get("completion_tokens"), "usage.completion_tokens"),
+        cached_input_tokens=maybe_count(
             details.get("cached_tokens"), "usage.prompt_tokens_details.cached_tokens"
         ),
-        cache_write_tokens=told_int(
+        cache_write_tokens=told_count(
             details.get("cache_write_tokens"), "usage.prompt_tokens_details.cache_write_tokens"
         ),
-        reasoning_tokens=told_int(
+        reasoning_tokens=told_count(
             said.get("reasoning_tokens"), "usage.completion_tokens_details.reasoning_tokens"
         ),
     )
@@ -142,6 +143,8 @@ def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObje
     refusals = [part.text for part in reply.message.parts if isinstance(part, Refusal)]
     if refusals:
         message["refusal"] = "".join(refusals)
+    elif texts_ is None and not message.get("tool_calls"):
+        message["content"] = ""  # as vendors write an empty answer; clients call methods of it
     citations = _annotations(reply.message.parts)
     if citations:
         message["annotations"] = citations

@@ -42,9 +42,10 @@ from stanchion.models.wire import (
     as_text,
     as_unavailable,
     error_object,
+    maybe_count,
     maybe_int,
     maybe_text,
-    told_int,
+    told_count,
 )
 
 _CUT_SHORT = {
@@ -115,15 +116,15 @@ def decode_usage(value: Any) -> Usage:
     details = as_object(usage.get("input_tokens_details") or {}, "usage.input_tokens_details")
     said = as_object(usage.get("output_tokens_details") or {}, "usage.output_tokens_details")
     return Usage(
-        input_tokens=maybe_int(usage.get("input_tokens"), "usage.input_tokens"),
-        output_tokens=maybe_int(usage.get("output_tokens"), "usage.output_tokens"),
-        cached_input_tokens=maybe_int(
+        input_tokens=maybe_count(usage.get("input_tokens"), "usage.input_tokens"),
+        output_tokens=maybe_count(usage.get("output_tokens"), "usage.output_tokens"),
+        cached_input_tokens=maybe_count(
             details.get("cached_tokens"), "usage.input_tokens_details.cached_tokens"
         ),
-        cache_write_tokens=told_int(
+        cache_write_tokens=told_count(
             details.get("cache_write_tokens"), "usage.input_tokens_details.cache_write_tokens"
         ),
-        reasoning_tokens=told_int(
+        reasoning_tokens=told_count(
             said.get("reasoning_tokens"), "usage.output_tokens_details.reasoning_tokens"
         ),
     )

@@ -8,7 +8,7 @@ read means exactly what the long way would have read.
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,7 +17,7 @@ from stanchion.core.interaction import FinishReason, Interaction, Message, Reply
 from stanchion.core.origin import Origin
 from stanchion.models.openai_answers import FINISH_REASONS
 from stanchion.models.strict_json import has_as_many_colons
-from stanchion.models.wire import Request
+from stanchion.models.wire import MOST_TOKENS, Request
 
 _TURNS = {
     "system": (Role.SYSTEM, Origin.SYSTEM),
@@ -26,6 +26,11 @@ _TURNS = {
     "assistant": (Role.ASSISTANT, Origin.MODEL),
 }
 _T = TypeVar("_T")
+# what is beyond these bounds is read, or refused, the long way
+_MOST = 10**15
+_Whole = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
+_Real = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json = msgspec.json.Encoder().encode
 _NO_USAGE = Usage()
@@ -44,11 +49,11 @@ class _Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     messages: list[_Turn]
     stream: bool | UnsetType = UNSET
-    max_tokens: int | UnsetType = UNSET
-    max_completion_tokens: int | UnsetType = UNSET
-    temperature: int | float | UnsetType = UNSET
-    top_p: int | float | UnsetType = UNSET
-    seed: int | UnsetType = UNSET
+    max_tokens: _Whole | UnsetType = UNSET
+    max_completion_tokens: _Whole | UnsetType = UNSET
+    temperature: _Whole | _Real | UnsetType = UNSET
+    top_p: _Whole | _Real | UnsetType = UNSET
+    seed: _Whole | UnsetType = UNSET
     stream_options: _StreamOptions | UnsetType = UNSET
     user: str | UnsetType = UNSET
 
@@ -113,11 +118,11 @@ class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    prompt_tokens: int | UnsetType = UNSET
-    completion_tokens: int | UnsetType = UNSET
-    total_tokens: int | UnsetType = UNSET
-    prompt_tokens_details: dict[str, int] | UnsetType = UNSET
-    completion_tokens_details: dict[str, int] | UnsetType = UNSET
+    prompt_tokens: _Count | UnsetType = UNSET
+    completion_tokens: _Count | UnsetType = UNSET
+    total_tokens: _Count | UnsetType = UNSET
+    prompt_tokens_details: dict[str, _Count] | UnsetType = UNSET
+    completion_tokens_details: dict[str, _Count] | UnsetType = UNSET
 
 
 class _Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

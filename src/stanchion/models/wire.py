@@ -21,6 +21,7 @@ from stanchion.core.interaction import Interaction, Media, Opaque
 from stanchion.core.origin import Origin
 
 JsonObject = dict[str, Any]
+MOST_TOKENS = 10**12  # more than any exchange has; the store and all sums hold it
 _SLUG = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}\Z")
 
 
@@ -92,9 +93,19 @@ def maybe_int(value: Any, where: str) -> int | None:
     return None if value is None else as_int(value, where)
 
 
-def told_int(value: Any, where: str) -> int | UnsetType:
-    """The value as a whole number; absent and null are UNSET, for counts that few vendors tell."""
-    return UNSET if value is None else as_int(value, where)
+def maybe_count(value: Any, where: str) -> int | None:
+    """The value as a count of tokens; None where it is absent, null, or nothing that can be a count.
+
+    Of a provider that counts below zero, or in trillions, no bill, limit or record can tell anything.
+    """
+    count = maybe_int(value, where)
+    return count if count is not None and 0 <= count <= MOST_TOKENS else None
+
+
+def told_count(value: Any, where: str) -> int | UnsetType:
+    """As `maybe_count`, with UNSET for None: for counts that few vendors tell."""
+    count = maybe_count(value, where)
+    return UNSET if count is None else count
 
 
 def as_int(value: Any, where: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,8 +102,8 @@ class _Count:
 
     def fold(self) -> None:
         if self.amount:
-            self.child.inc(self.amount)
-            self.amount = 0.0
+            amount, self.amount = self.amount, 0.0
+            self.child.inc(amount)
 
 
 class _Measure:
@@ -167,7 +168,13 @@ class Metrics:
             self._labels[one.name] = one.labels
 
     def add(self, name: str, amount: float = 1.0, *labels: str) -> None:
-        """Count more of something."""
+        """Count more of something.
+
+        Raises:
+            ValueError: for less than nothing, or what is no finite number; nothing is counted then.
+        """
+        if not 0.0 <= amount < inf:
+            raise ValueError(f"{name} cannot grow by {amount}")
         count = self._counts.get((name, *labels))
         if count is None:
             count = self._found(self._counts, name, labels, lambda child: _Count(child))
@@ -186,7 +193,13 @@ class Metrics:
             self.add(name, max(more, 0.0), *labels)
 
     def observe(self, name: str, value: float, *labels: str) -> None:
-        """One more measured value."""
+        """One more measured value.
+
+        Raises:
+            ValueError: for what is no finite number; nothing is counted then.
+        """
+        if not -inf < value < inf:
+            raise ValueError(f"{name} cannot be {value}")
         measure = self._measures.get((name, *labels))
         if measure is None:
             bounds = _TABLE[name].buckets if name in _TABLE else ()

@@ -83,7 +83,10 @@ class ProviderModel(FileModel):
     )
     script: Path | None = pydantic.Field(default=None, description="The script of a `scripted` provider.")
     weights: Path | None = pydantic.Field(default=None, description="A GGUF file for a `local` provider.")
-    timeout_s: Seconds = pydantic.Field(default=600.0, description="How long one answer may take.")
+    timeout_s: Seconds = pydantic.Field(
+        default=600.0,
+        description="How long a whole answer may take; for a stream, `deadline_s` of the feature holds.",
+    )
     idle_s: Seconds = pydantic.Field(default=60.0, description="How long it may say nothing.")
     connect_s: Seconds = pydantic.Field(default=5.0, description="How long a connection may take.")
     max_connections: int = pydantic.Field(

@@ -81,6 +81,25 @@ def test_records_are_written_in_order_and_in_batches(make):
     assert (health.is_writing, health.waiting, health.written, health.lost) == (True, 0, 95, 0)
 
 
+def test_batches_are_of_one_size_and_what_comes_meanwhile_waits_for_its_turn(make):
+    class Busy(Sink):
+        def write(self, records):
+            super().write(records)
+            if len(self.batches) == 1:
+                recorder.put(record(12))  # one more while the first are being written
+
+    sink = Busy()
+    recorder = Recorder(sink, clock=CLOCK, every_s=60, batch=10)
+    for number in range(12):
+        recorder.put(record(number))
+    recorder.start()
+    until(lambda: recorder.health().written == 12)
+    assert (list(map(len, sink.batches)), recorder.health().waiting) == ([6, 6], 1)
+    recorder.close()
+    assert sink.ids == [f"req_{n}" for n in range(13)]
+    assert recorder.health().waiting == 0
+
+
 def test_a_store_that_is_away_loses_nothing_that_fits(make):
     sink = Sink()
     sink.error = UnavailableError("locked.")

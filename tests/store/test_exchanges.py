@@ -39,7 +39,7 @@ def test_the_fields_of_a_row_are_the_columns_in_their_order():
     assert ExchangeRow.__struct_fields__ == tuple(column.name for column in exchanges.columns)
 
 
-@pytest.mark.parametrize("count", [1, 31, 32, 33, 64, 100])
+@pytest.mark.parametrize("count", [1, 7, 8, 31, 33, 64, 127, 128, 129, 300])
 def test_any_number_of_rows_comes_back_as_it_was_written(database, count):
     store = ExchangeStore(database)
     rows = [full(number) for number in range(count)]

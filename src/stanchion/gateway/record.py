@@ -176,7 +176,8 @@ class Recorder:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(wait_s)
-        self._flush()
+        while self._flush() and self._waiting:
+            pass
         if self._waiting:
             self._spill_waiting(most_waiting=0)
 
@@ -197,10 +198,16 @@ class Recorder:
                 self._failed(f"the records could not be kept ({type(error).__name__}).")
 
     def _flush(self) -> bool:
-        """Write everything that waits; whether the store took it."""
+        """Write everything that waits now, and whole batches that come meanwhile; whether the store took it.
+
+        What else comes meanwhile waits for its turn: it would be a small transaction each time.
+        """
         with self._one_writer:
-            while self._waiting:
-                size = min(self._batch, len(self._waiting))
+            left = len(self._waiting)
+            while left > 0 or len(self._waiting) >= self._batch:
+                left = left if left > 0 else self._batch
+                size = -(-left // -(-left // self._batch))  # batches of one size, none of them a small rest
+                left -= size
                 taken = [self._waiting[index] for index in range(size)]
                 if not self._tried([record for _, record in taken]):
                     return False

@@ -32,17 +32,17 @@ def insert_new_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[t
     """Insert many rows, each with the values of all columns in their order; one whose key is there stays.
 
     The driver gets the rows as they are: SQLAlchemy's own work for each row costs more than SQLite's. It gets
-    `_AT_ONCE` of them in one statement, because it gives up and takes back the interpreter's lock for each
-    statement, and whoever has the lock meanwhile is interrupted. On SQLite a row that is refused undoes the
-    whole transaction, which the error ends anyway: so it keeps no journal for each statement.
+    many in one statement, because it gives up and takes back the interpreter's lock for each statement,
+    and whoever has the lock meanwhile is interrupted. On SQLite a row that is refused undoes the whole
+    transaction, which the error ends anyway: so it keeps no journal for each statement.
     """
-    whole = len(rows) - len(rows) % _AT_ONCE
-    if whole:
-        statement = _insert_of(connection, table, _AT_ONCE)
-        for start in range(0, whole, _AT_ONCE):
-            connection.exec_driver_sql(statement, tuple(chain.from_iterable(rows[start : start + _AT_ONCE])))
-    if whole < len(rows):
-        connection.exec_driver_sql(_insert_of(connection, table, 1), list(rows[whole:]))
+    start = 0
+    for count in _AT_ONCE:
+        statement = _insert_of(connection, table, count)
+        while len(rows) - start >= count:
+            values = tuple(chain.from_iterable(rows[start : start + count]))
+            connection.exec_driver_sql(statement, values)
+            start += count
 
 
 def _insert_of(connection: sa.Connection, table: sa.Table, count: int) -> str:
@@ -67,7 +67,7 @@ def _sign(connection: sa.Connection, column: sa.Column[Any]) -> str:
     return "CAST(%s AS integer)::boolean" if isinstance(column.type, sa.Boolean) else "%s"
 
 
-_AT_ONCE = 32
+_AT_ONCE = (128, 32, 8, 1)
 _INSERTS: dict[tuple[str, str, int], str] = {}
 
 

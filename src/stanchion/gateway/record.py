@@ -114,7 +114,7 @@ class Recorder:
     ) -> None:
         self._sink = sink
         self._clock = clock
-        self._batch = batch
+        self._batch = self._wake_at = batch
         self._every_s = every_s
         self._most_waiting = most_waiting
         self._spill = None if spill is None else Spill(spill, most_bytes=spill_bytes)
@@ -139,7 +139,7 @@ class Recorder:
     def put(self, record: ExchangeRecord) -> None:
         """Take a record; never waits for the store."""
         self._waiting.append((self._clock.monotonic_ns(), record))
-        if len(self._waiting) >= self._batch and not self._wake.is_set():
+        if len(self._waiting) >= self._wake_at and not self._wake.is_set():
             self._wake.set()
 
     async def write_first(self, record: ExchangeRecord) -> None:
@@ -203,18 +203,25 @@ class Recorder:
         What else comes meanwhile waits for its turn: it would be a small transaction each time.
         """
         with self._one_writer:
-            left = len(self._waiting)
-            while left > 0 or len(self._waiting) >= self._batch:
-                left = left if left > 0 else self._batch
-                size = -(-left // -(-left // self._batch))  # batches of one size, none of them a small rest
-                left -= size
-                taken = [self._waiting[index] for index in range(size)]
-                if not self._tried([record for _, record in taken]):
-                    return False
-                for _ in range(size):
-                    self._waiting.popleft()
-                self._written += size
-                self._worst_ns = max(self._worst_ns, self._clock.monotonic_ns() - taken[0][0])
+            try:
+                return self._flush_batches()
+            finally:
+                self._wake_at = self._batch
+
+    def _flush_batches(self) -> bool:
+        left = len(self._waiting)
+        while left > 0 or len(self._waiting) >= self._batch:
+            left = left if left > 0 else self._batch
+            self._wake_at = left + self._batch  # what is being written is no reason to write again
+            size = -(-left // -(-left // self._batch))  # batches of one size, none of them a small rest
+            left -= size
+            taken = [self._waiting[index] for index in range(size)]
+            if not self._tried([record for _, record in taken]):
+                return False
+            for _ in range(size):
+                self._waiting.popleft()
+            self._written += size
+            self._worst_ns = max(self._worst_ns, self._clock.monotonic_ns() - taken[0][0])
         return True
 
     def _write_one(self, record: ExchangeRecord) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from stream_texts import CANARY, PROSE, texts
+from stream_texts import CANARY, PROSE, cut, places, texts
 
+from stanchion.core.clock import CountingIds, ManualClock
+from stanchion.core.decision import Effect, Surface
 from stanchion.core.finding import DetectorInput
+from stanchion.core.interaction import End, FinishReason, Interaction, StreamEvent, TextDelta, user
 from stanchion.core.origin import Origin
 from stanchion.detectors.incremental import PatternReach, WindowViews, asked_together, is_prose
 from stanchion.detectors.registry import Registry
+from stanchion.guard.pipeline import Guard
+from stanchion.guard.policy_model import DetectorSettings, Policy
+from stanchion.guard.rules import Rule, Selector
 
 NAMES = ("secrets", "pii", "leakage", "injection.patterns")
+ASKED = Interaction(messages=(user("What is the weather like?"),), session_id="s")
+STOP = End(finish_reason=FinishReason.STOP, model="m")
 SIGNS = " \n,.;:'\"?()*#`-"
 
 letters = st.text(st.sampled_from("abcdefABCDEFGghimorstz"), min_size=1, max_size=18)
@@ -118,6 +127,60 @@ def test_the_short_way_clears_what_the_long_way_clears(text: str, start: int) ->
     for part in parts():
         long_way = part.clear(DetectorInput(view_set=wary, origin=Origin.MODEL), start)
         assert part.clear(given_for(text), start) == long_way
+
+
+@cache
+def guarded() -> Guard:
+    registry = Registry()
+    when = Selector(surfaces=(Surface.OUTPUT,), categories=("pii.*", "secret.*", "leakage.*"))
+    stops = Selector(surfaces=(Surface.OUTPUT,), categories=("secret.*",))
+    rules = (
+        Rule(id="stop", effect=Effect.BLOCK, when=stops),
+        Rule(id="hide", effect=Effect.REDACT, when=when),
+    )
+    patient = DetectorSettings(deadline_ms=60_000, threshold=0.3)
+    return Guard(
+        Policy(name="test", rules=rules, detectors=dict.fromkeys(NAMES[:3], patient)),
+        {name: registry.create(name) for name in NAMES[:3]},
+        clock=ManualClock(),
+        ids=CountingIds(),
+        key=b"k" * 32,
+    )
+
+
+async def streamed(pieces: list[str], *, together: bool) -> tuple[str, StreamEvent, list[Any]]:
+    """The words that left, the end, and what was found; `together`: the end came with the last words."""
+    guard = guarded()
+    stream = guard.stream(guard.prepare(ASKED))
+    out: list[StreamEvent] = []
+    for number, piece in enumerate(pieces, start=1):
+        is_last = together and number == len(pieces)
+        out += await stream.feed(TextDelta(text=piece), is_last=is_last)
+    if not stream.is_over:
+        out += await stream.feed(STOP)
+    assert stream.answer is not None
+    assert stream.answer.reply is not None
+    found = [
+        (f.detector, f.rule, f.score, f.location)
+        for decision in stream.answer.reply.decisions
+        for f in decision.findings
+    ]
+    return "".join([event.text for event in out if isinstance(event, TextDelta)]), out[-1], found
+
+
+def without_reference(said: tuple[str, StreamEvent, list[Any]]) -> tuple[str, StreamEvent, list[Any]]:
+    """What was said; each refusal has its own number."""
+    words, end, found = said
+    return re.sub(r"dec_[0-9A-Za-z]+", "dec", words), end, found
+
+
+@settings(max_examples=300, deadline=None)
+@example(text="My key is AKIAQ7XV2KD3LM4RT6ZS, and here is more to say of it. " * 6, at=[3])
+@example(text="Write to jane.doe@mail.example.com, and here is more to say of it. " * 6, at=[])
+@given(text=st.one_of(prose, texts, texts), at=places)
+async def test_words_that_come_with_the_end_say_what_they_say_before_it(text: str, at: list[int]) -> None:
+    apart = await streamed(cut(text, at), together=False)
+    assert without_reference(await streamed(cut(text, at), together=True)) == without_reference(apart)
 
 
 def test_a_detector_with_a_word_of_its_own_is_asked_alone() -> None:

@@ -107,7 +107,9 @@ class StreamFlow:
         exchange, clock = self._exchange, self._exchange.live.clock
         began_ns = clock.monotonic_ns()
         out: list[bytes] = []
-        for event in together(batch):
+        events = together(batch)
+        last_words = last_words_of(events)
+        for event in events:
             kind = type(event)
             if kind is UnknownEvent:
                 exchange.count_unknown(event.kind)  # type: ignore[union-attr]
@@ -120,7 +122,7 @@ class StreamFlow:
                 self._keep(event)
             if self._held:
                 continue
-            shown: Sequence[StreamEvent] = await self._guard.feed(event)
+            shown: Sequence[StreamEvent] = await self._guard.feed(event, is_last=event is last_words)
             if self._guard.is_over and self._keeps and self._waits_for_person():
                 self._held = shown
                 continue
@@ -239,6 +241,8 @@ class StreamFlow:
 
 def together(batch: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
     """The same events, with words of one block that came together as one: they are checked in one look."""
+    if len(batch) == 1:
+        return batch
     out: list[StreamEvent] = []
     for block, events in groupby(batch, key=_block_of_words):
         if block is None:
@@ -246,6 +250,18 @@ def together(batch: Sequence[StreamEvent]) -> Sequence[StreamEvent]:
         else:
             out.append(TextDelta(text="".join([event.text for event in events]), index=block))  # type: ignore[union-attr]
     return out
+
+
+def last_words_of(events: Sequence[StreamEvent]) -> StreamEvent | None:
+    """The words in front of an end that came with them; None where other things came between."""
+    if type(events[-1]) is not End:
+        return None
+    for event in reversed(events[:-1]):
+        if type(event) is TextDelta:
+            return event
+        if type(event) is not UsageEvent:
+            return None
+    return None
 
 
 def _block_of_words(event: StreamEvent) -> int | None:

@@ -123,6 +123,11 @@ class FieldScan:
         return self._settled
 
     @property
+    def is_due(self) -> bool:
+        """Whether there is text for a frame that was not looked at."""
+        return not self.is_over and self._next <= self.length
+
+    @property
     def checks(self) -> tuple[Check, ...]:
         """The checks in the order of their results."""
         return self._checks
@@ -156,21 +161,21 @@ class FieldScan:
         self.is_over = True
         return found
 
-    async def at_once(self, door: Door) -> bool:
+    async def at_once(self, door: Door) -> tuple[Finding, ...] | None:
         """Check what is left in one look, where it can be told that frames would find the same: nothing.
 
-        All of the text must have been added. Whether it was done; if not, nothing happened. It is tried where
-        half of what was left the last time is settled, so that trying costs no more than two looks.
+        All of the text must have been added. None where it was not done; then nothing happened. It is tried
+        where half of what was left the last time is settled, so that trying costs no more than two looks.
         """
         left = self.length - self._settled
         if self.is_over or self._given_up or left > LONGEST or 2 * left > self._tried:
-            return False
+            return None
         self._tried = left
         if not self._is_calm():
-            return False
-        await self._commit(door, self.length, is_last=True)
+            return None
+        found = await self._commit(door, self.length, is_last=True)
         self.is_over = True
-        return True
+        return found
 
     def stop(self) -> None:
         """Nothing more is checked: what is settled is all that counts."""

@@ -147,7 +147,7 @@ class FramedChecks:
         scan = begun or self.scan(surface, text, given_up)
         if not scan.is_over and scan.length == 0:
             scan.add(text.text)
-        while not await scan.at_once(door) and await scan.step(door) is not None:
+        while await scan.at_once(door) is None and await scan.step(door) is not None:
             pass
         await scan.finish(door)
         return scan

@@ -36,9 +36,11 @@ from stanchion.core.interaction import (
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.exchange import is_stop
-from stanchion.guard.fields import citation_words, joined_name
+from stanchion.guard.fields import joined_name
 from stanchion.guard.passing_answer import PassingAnswer
 from stanchion.guard.policy_model import Guarantee, WholeMessage
+from stanchion.guard.stream_citations import kept as kept_citations
+from stanchion.guard.stream_citations import words_of
 from stanchion.guard.text_stream import TextStream
 from stanchion.models.events import Assembler, events_of
 
@@ -172,8 +174,10 @@ class StreamGuard:
             work=sum(text.work for text in texts),
         )
 
-    async def feed(self, event: StreamEvent) -> tuple[StreamEvent, ...]:
+    async def feed(self, event: StreamEvent, *, is_last: bool = False) -> tuple[StreamEvent, ...]:
         """The events that may leave now.
+
+        `is_last` says that these are the last words and the end is here too: they are looked at with it.
 
         Raises:
             UsageError: for an event after `End`, or after an error.
@@ -188,7 +192,7 @@ class StreamGuard:
         if self._is_over:
             raise UsageError(f"an event of kind {type(event).__name__} came after the end of the answer.")
         try:
-            out = await (self._fed(event) if self._refused is None else self._refuse(self._refused))
+            out = await (self._fed(event, is_last) if self._refused is None else self._refuse(self._refused))
         except BaseException:
             self._drop()
             raise
@@ -223,10 +227,10 @@ class StreamGuard:
         self._answer = await cast(Finish, self._finish)(reply)
         return out
 
-    async def _fed(self, event: StreamEvent) -> tuple[StreamEvent, ...]:
+    async def _fed(self, event: StreamEvent, is_last: bool) -> tuple[StreamEvent, ...]:
         match event:
             case TextDelta() | RefusalDelta() | ReasoningDelta():
-                return await self._fed_text(event)
+                return await self._fed_text(event, is_last and self._waits)
             case ArgumentDelta():
                 return await self._fed_call(event)
             case Citation():
@@ -255,7 +259,7 @@ class StreamGuard:
             return ()
         return await self._conclude(None)
 
-    async def _fed_text(self, event: _TextEvent) -> tuple[StreamEvent, ...]:
+    async def _fed_text(self, event: _TextEvent, is_last: bool) -> tuple[StreamEvent, ...]:
         if (passing := self._passing) is None:
             return self._given_on([event])
         block = await self._text_block(passing, _TEXTS[type(event)], event.index)
@@ -271,7 +275,7 @@ class StreamGuard:
             block.said += piece
             left = []
         else:
-            left = await voice.text.feed(passing.door, piece)
+            left = await voice.text.feed(passing.door, piece, is_last=is_last)
         if not self._waits:
             left = [(block.number, piece)]
         out = self._given_on(
@@ -375,8 +379,10 @@ class StreamGuard:
             for number, text in () if voice.is_mixed else await voice.text.finish(passing.door):
                 block = voice.blocks[number]
                 tails[block] = tails.get(block, "") + text
+        if any(voice.text.ended_early for voice in self._voices.values()):
+            end, last = None, End(finish_reason=FinishReason.CONTENT_FILTER)
         reply = self._said(last)
-        quotes = tuple(Text(text=_words(citation), origin=Origin.MODEL) for citation in self._citations)
+        quotes = tuple(Text(text=words_of(citation), origin=Origin.MODEL) for citation in self._citations)
         whole = msgspec.structs.replace(reply.message, parts=(*reply.message.parts, *quotes))
         answer = await passing.finish(msgspec.structs.replace(reply, message=whole))
         checked = answer.reply
@@ -393,7 +399,7 @@ class StreamGuard:
         else:
             parts = checked.message.parts
             events = self._given_on([*self._tails(tails, parts), *self._rest(reply.message.parts, parts)])
-            kept = _kept(self._citations, quotes, parts[len(reply.message.parts) :])
+            kept = kept_citations(self._citations, quotes, parts[len(reply.message.parts) :])
             out = (*events, *kept, *self._given_on([last]))
         self._answered(answer, checked.decisions)
         return out
@@ -482,19 +488,3 @@ def _not_acted_on(decision: Decision) -> Decision:
     if decision.surface not in _ANSWERED:
         return decision
     return msgspec.structs.replace(decision, mode=Mode.SHADOW)
-
-
-def _words(citation: Citation) -> str:
-    """Every word of a citation, the vendor's own form included."""
-    told = {"document_id": citation.document_id, "quote": citation.quote, "wire": citation.wire}
-    return citation_words(told)
-
-
-def _kept(
-    citations: list[Citation], before: tuple[Text, ...], after: tuple[object, ...]
-) -> tuple[Citation, ...]:
-    """The citations as they may leave: one in which a word had to go loses its quote."""
-    return tuple(
-        citation if then == now else Citation(document_id="", quote="", index=citation.index)
-        for citation, then, now in zip(citations, before, after, strict=True)
-    )

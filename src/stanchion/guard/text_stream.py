@@ -58,6 +58,7 @@ class TextStream:
         self.released = 0
         self.stop_at: int | None = None
         self.is_taken_out = False
+        self.ended_early = False  # it stopped before its end was looked at, and no notice goes on for it
         self.escaped = 0
         self.undecided = 0
         self.changed: set[int] = set()  # blocks in which something was rewritten
@@ -149,9 +150,14 @@ class TextStream:
                 break
             self._take(found, before, scan, begin)
 
-    async def feed(self, door: Door, piece: str) -> list[Piece]:
-        """What may leave after one more piece of the last block; may be empty."""
+    async def feed(self, door: Door, piece: str, *, is_last: bool = False) -> list[Piece]:
+        """What may leave after one more piece of the last block; may be empty.
+
+        The last piece may wait for `finish`, which follows at once.
+        """
         self._take_piece(piece)
+        if is_last and self._own is None:
+            return []
         await self._step(door, self._scan, 0)
         if self._own is not None:
             await self._step(door, self._own, self._begins[-1])
@@ -161,16 +167,28 @@ class TextStream:
 
     async def finish(self, door: Door) -> list[Piece]:
         """What may still leave: the text is over. A text that is stopped leaves up to where it stops."""
-        if not self.is_stopped and not self._scan.is_over:
-            before = self._scan.settled
-            found = await self._scan.finish(door)
-            self._take(found, before, self._scan, 0)
+        await self._run_out(door)
         if not self.is_stopped:
             await self._end_block(door)
         end = self.length if self.stop_at is None else self.stop_at
         out = self._leave_to(max(end, self.released))
         rest = self._restorer.finish() if self._restorer is not None else ""
         return [*out, (self._block_at(self.released), rest)] if rest else out
+
+    async def _run_out(self, door: Door) -> None:
+        """Look at all that is left: once, where that finds what its frames would find."""
+        scan = self._scan
+        while not self.is_stopped and not scan.is_over:
+            before = scan.settled
+            found = await scan.at_once(door) if scan.is_due else None
+            is_early = False
+            if found is None:
+                found = await scan.step(door)
+                is_early = found is not None
+            if found is None:
+                found = await scan.finish(door)
+            self._take(found, before, scan, 0)
+            self.ended_early = is_early and self.stop_at is not None and not self.is_taken_out
 
     def _block_at(self, place: int) -> int:
         """The number of the block in which the text up to a place ends."""

@@ -9,7 +9,6 @@ logit is the one that the long way gives, to the last bit; a test compares them.
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -35,12 +34,12 @@ LONGEST = 1024  # characters; a longer text has more windows than are worth look
 MOST_WINDOWS = 8
 _FEWEST_LETTERS = CHARACTER_ORDERS[-1]
 
-_WORD = re.compile(rb"[^\0]+")
-
 Spans = Iterable[tuple[int, int]]
 
 
 class _Constants(NamedTuple):
+    """Arrays without dimensions: with them an operation starts sooner than with scalars."""
+
     rotors: tuple[Any, ...]  # for each of `CHARACTER_ORDERS`
     first: Any
     second: Any
@@ -52,12 +51,15 @@ class _Constants(NamedTuple):
 def _constants() -> _Constants:
     import numpy as np
 
+    def number(value: int) -> Any:
+        return np.array(value, dtype=np.uint32)
+
     return _Constants(
         rotors=tuple(np.array(ROTORS[:order], dtype=np.uint32) for order in CHARACTER_ORDERS),
-        first=np.uint32(ROTORS[0]),
-        second=np.uint32(ROTORS[1]),
-        finaliser=np.uint32(FINALISER),
-        shifts=(np.uint32(15), np.uint32(13), np.uint32(32 - TABLE_BITS)),
+        first=number(ROTORS[0]),
+        second=number(ROTORS[1]),
+        finaliser=number(FINALISER),
+        shifts=(number(15), number(13), number(32 - TABLE_BITS)),
     )
 
 
@@ -78,7 +80,8 @@ class _Letters(NamedTuple):
 
     spread: bytes
     packed: bytes
-    words: list[int]  # the length of each
+    starts: list[int]  # of each word, in letters
+    ends: list[int]
 
 
 def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
@@ -93,8 +96,8 @@ def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
     if len(found.packed) < _FEWEST_LETTERS:
         return None if found.packed else -math.inf
     weights = _weights(found, weighing.table)
-    characters = sum([len(found.packed) - order + 1 for order in CHARACTER_ORDERS])
     if len(windows) == 1:
+        characters = weights.size + 1 - 2 * len(found.starts)
         total = int(weights[:characters].sum(dtype="int64"))
         total += WORD_FACTOR * int(weights[characters:].sum(dtype="int64"))
         return weighing.value(total, weights.size)
@@ -103,21 +106,21 @@ def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
 
 def _letters_of(text: str) -> _Letters:
     spread = hashing.spread_letters(text)
-    words = list(map(len, filter(None, spread.split(b"\0"))))
-    return _Letters(spread, spread.translate(None, b"\0"), words)
+    ends = list(accumulate(map(len, filter(None, spread.split(b"\0")))))
+    return _Letters(spread, spread.translate(None, b"\0"), [0, *ends[:-1]], ends)
 
 
 def _weights(found: _Letters, table: NDArray[np.int8]) -> NDArray[np.int8]:
     """The weights of all n-grams: of characters, order by order, then of words and of pairs of words."""
     import numpy as np
 
-    made, words = _constants(), len(found.words)
+    made, words = _constants(), len(found.starts)
     letters = np.frombuffer(found.packed, np.uint8).astype(np.uint32)
-    first = np.array([0, *accumulate(found.words[:-1])])
+    first = np.array(found.starts)
     powers, inverses = hashing.powers(letters.size)
     hashed = np.add.reduceat(letters * powers[: letters.size], first, dtype=np.uint32)
     hashed *= inverses.take(first)
-    _mix(hashed)
+    _mix(hashed, made)
     size = sum([letters.size - order + 1 for order in CHARACTER_ORDERS])
     mixed = np.empty(size + 2 * words - 1, dtype=np.uint32)
     at = 0
@@ -126,18 +129,17 @@ def _weights(found: _Letters, table: NDArray[np.int8]) -> NDArray[np.int8]:
         mixed[at:end] = np.correlate(letters, rotors)
         at = end
     single, pairs = mixed[at : at + words], mixed[at + words :]
-    np.multiply(hashed, made.first, out=single)
-    np.multiply(hashed[1:], made.second, out=pairs)
+    np.multiply(hashed, made.first, single)
+    np.multiply(hashed[1:], made.second, pairs)
     pairs += single[:-1]
-    _mix(mixed)
+    _mix(mixed, made)
     mixed *= made.finaliser
     mixed >>= made.shifts[2]
     return table.take(mixed)
 
 
-def _mix(hashes: NDArray[np.uint32]) -> None:
+def _mix(hashes: NDArray[np.uint32], made: _Constants) -> None:
     """As `hashing` does, in place."""
-    made = _constants()
     hashes ^= hashes >> made.shifts[0]
     hashes *= made.finaliser
     hashes ^= hashes >> made.shifts[1]
@@ -147,33 +149,30 @@ def _values(
     windows: Spans, found: _Letters, weights: NDArray[np.int8], weighing: Weighing
 ) -> Iterator[float]:
     """The values of several windows, each a range of every family of n-grams."""
-    running = [0, *weights.cumsum(dtype="int64").tolist()]
+    running = weights.cumsum(dtype="int32").tolist()
+    running.append(0)  # what comes before the first is the last
     count_of = found.spread.count
-    characters = _families(CHARACTER_ORDERS, len(found.packed), 0)
-    spans = [word.span() for word in _WORD.finditer(found.spread)]
-    starts, ends = [span[0] for span in spans], [span[1] for span in spans]
-    words = _families(WORD_ORDERS, len(spans), characters[-1][1] + characters[-1][2])
+    characters, at = _families(CHARACTER_ORDERS, len(found.packed), -1)
+    words, _ = _families(WORD_ORDERS, len(found.starts), at)
     for start, end in windows:
         first, last = start - count_of(0, 0, start), end - count_of(0, 0, end)
         total = count = 0
-        for less, at, size in characters:
-            low = min(first, size)
-            high = max(last - less, low)
-            total += running[at + high] - running[at + low]
-            count += high - low
-        first, last = bisect_left(starts, start), bisect_right(ends, end)
-        for less, at, size in words:
-            low = min(first, size)
-            high = max(last - less, low)
-            total += WORD_FACTOR * (running[at + high] - running[at + low])
-            count += high - low
+        for less, at in characters:
+            if last - first > less:
+                total += running[at + last - less] - running[at + first]
+                count += last - first - less
+        first, last = bisect_left(found.starts, first), bisect_right(found.ends, last)
+        for less, at in words:
+            if last - first > less:
+                total += WORD_FACTOR * (running[at + last - less] - running[at + first])
+                count += last - first - less
         yield weighing.value(total, count)
 
 
-def _families(orders: Iterable[int], items: int, at: int) -> list[tuple[int, int, int]]:
-    """For n-grams of each order: by how much they are fewer than their items, where they begin, how many."""
+def _families(orders: Iterable[int], items: int, at: int) -> tuple[list[tuple[int, int]], int]:
+    """For n-grams of each order: by how much they are fewer than their items, where they begin; the end."""
     families = []
     for order in orders:
-        families.append((order - 1, at, items + 1 - order))
+        families.append((order - 1, at))
         at += items + 1 - order
-    return families
+    return families, at

@@ -13,11 +13,12 @@ from stanchion.core.clock import Clock, Ids
 from stanchion.core.decision import CheckRecord, CheckStatus, Decision, Effect, Mode, OnFailure, Surface
 from stanchion.core.finding import Finding, Location, Severity
 from stanchion.core.taxonomy import taxonomy
-from stanchion.guard.checks import Check, CheckInput, Results
+from stanchion.guard.checks import Check, CheckInput, Rows
 from stanchion.guard.fields import Field, TextField, UncheckedPart
 from stanchion.guard.frames import LONGEST, FieldScan
 from stanchion.guard.framing import FramedChecks
 from stanchion.guard.joined_messages import Places
+from stanchion.guard.manifest_lines import ManifestLines
 from stanchion.guard.media import media_word
 from stanchion.guard.plan import Plan
 from stanchion.guard.policy_model import Handling, Policy
@@ -36,7 +37,7 @@ TAKEN_OUT = frozenset({Surface.RETRIEVED, Surface.TOOL_RESULT, Surface.TOOL_DEFI
 _SURFACES = tuple(Surface)
 _SAID = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
 _NOTHING_SAID = Ruling()
-_ALLOW, _RAN = Effect.ALLOW, CheckStatus.RAN
+_ALLOW = Effect.ALLOW
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ class SurfaceOutcome(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_silent(self) -> bool:
         """Whether no rule says anything of any field."""
-        return not any(one.ruling.hits for one in self.examined)
+        return self.ground is None or not any(one.ruling.hits for one in self.examined)
 
 
 @dataclass(slots=True)
@@ -105,6 +106,7 @@ class Examiner:
         self._checks = checks
         self._clock = clock
         self._ids = ids
+        self._lines = {surface: ManifestLines(surface, plan.on(surface)) for surface in _SURFACES}
 
     async def examine(
         self,
@@ -132,16 +134,15 @@ class Examiner:
         too_much = self._beyond_totals(characters, parts)
         outcomes = {}
         passing = passing or Passing()
-        grounds = grounds or {}
         for surface in _SURFACES:
-            given = grounds.get(surface, ())
+            given = grounds.get(surface, ()) if grounds else ()
             if surface in by_surface or given:
                 outcomes[surface] = await self._surface(
                     door,
                     surface,
-                    by_surface.get(surface, []),
+                    by_surface.get(surface, ()),
                     subject,
-                    given=[*too_much, *given],
+                    given=[*too_much, *given] if given else too_much,
                     passing=passing,
                 )
         return outcomes
@@ -161,9 +162,8 @@ class Examiner:
             grounds=[ground for ground, _ in given], findings=[finding for _, finding in given]
         )
         texts = self._readable(fields, gathered)
-        checks = self._plan.on(surface)
         inputs = [_check_input(text, subject) for text in texts]
-        results, overlong = await self._checks.run(
+        rows, overlong = await self._checks.run(
             door, surface, inputs, given_up=passing.given_up, scans=passing.scans
         )
         for number in sorted(overlong):
@@ -172,21 +172,15 @@ class Examiner:
             )
             gathered.grounds.append(ground)
             gathered.findings.append(finding)
-        records, found, has_failed = self._records(checks, texts, results, surface)
-        examined: list[Examined] = []
-        for number, text in enumerate(texts):
-            if number not in found:
-                examined.append(Examined(field=text, ruling=_NOTHING_SAID, effect=_ALLOW))
-                continue
-            counted = [one for one in found[number] if self._policy.table.counts(one, text.origin)]
-            if text.pieces:
-                counted = _not_said(counted, text, examined)
-            one, grounds = self.judged(text, counted)
-            examined.append(one)
-            gathered.findings.extend(counted)
-            gathered.grounds.extend(grounds)
-        outcome, failures = _failures(checks, records) if has_failed else _NO_FAILURE
-        gathered.grounds.extend(failures)
+        outcome = None
+        records = self._lines[surface].silent(rows)
+        if records is not None:
+            examined = [Examined(field=text, ruling=_NOTHING_SAID, effect=_ALLOW) for text in texts]
+        else:
+            records = self._lines[surface].of(rows, self._counted(texts, rows))
+            examined = self._examined(texts, rows, gathered)
+            outcome, failures = _failures(self._plan.on(surface), records)
+            gathered.grounds.extend(failures)
         gathered.grounds.sort(key=_strictest_first)
         decision = self._decision(
             surface, gathered, records, examined, outcome=outcome, started_ns=started_ns
@@ -196,6 +190,34 @@ class Examiner:
             ground=gathered.grounds[0] if gathered.grounds else None,
             examined=tuple(examined),
         )
+
+    def _counted(self, texts: Sequence[TextField], rows: Rows) -> list[int]:
+        """How many findings of each check count."""
+        counts = self._policy.table.counts
+        return [
+            sum(
+                [
+                    counts(one, text.origin)
+                    for text, result in zip(texts, results, strict=True)
+                    for one in result.findings
+                ]
+            )
+            for results in zip(*rows, strict=True)
+        ]
+
+    def _examined(self, texts: Sequence[TextField], rows: Rows, gathered: _Gathered) -> list[Examined]:
+        """Each text with what the rules say of what was found in it."""
+        examined: list[Examined] = []
+        for text, row in zip(texts, rows, strict=True):
+            found = [one for result in row for one in result.findings]
+            counted = [one for one in found if self._policy.table.counts(one, text.origin)]
+            if text.pieces and counted:
+                counted = _not_said(counted, text, examined)
+            one, grounds = self.judged(text, counted)
+            examined.append(one)
+            gathered.findings.extend(counted)
+            gathered.grounds.extend(grounds)
+        return examined
 
     def _decision(
         self,
@@ -306,39 +328,6 @@ class Examiner:
         ground = Ground(effect=effect, rule_id=part.kind, category="input.media", reason=reason)
         return ground, own_finding(PARTS, "input.media", field=part.field, rule=part.kind, reason=reason)
 
-    def _records(
-        self, checks: Sequence[Check], texts: Sequence[TextField], results: Results, surface: Surface
-    ) -> tuple[tuple[CheckRecord, ...], dict[int, list[Finding]], bool]:
-        """A line of the manifest for each check, what was found by text, and whether a check failed."""
-        counts = self._policy.table.counts
-        found: dict[int, list[Finding]] = {}
-        records = []
-        has_failed = False
-        for place, check in enumerate(checks):
-            status, reason = (_RAN, "") if texts else (CheckStatus.SKIPPED, "there was no text it could read")
-            elapsed_ms, findings = 0.0, 0
-            for number, text in enumerate(texts):
-                result = results[place, number]
-                elapsed_ms += result.elapsed_ms
-                if result.findings:
-                    found.setdefault(number, []).extend(result.findings)
-                    findings += sum([counts(one, text.origin) for one in result.findings])
-                if status is _RAN and result.status is not _RAN:
-                    status, reason, has_failed = result.status, result.reason, True
-            records.append(
-                CheckRecord(
-                    detector=check.id,
-                    version=str(check.detector.version),
-                    surface=surface,
-                    status=status,
-                    elapsed_ms=round(elapsed_ms, 3),
-                    findings=findings,
-                    on_failure=check.settings.fail,
-                    reason=reason,
-                )
-            )
-        return tuple(records), found, has_failed
-
 
 def own_finding(
     detector: str, category: str, *, field: str, rule: str, reason: str, length: int = 0
@@ -426,9 +415,6 @@ def _check_input(field: TextField, subject: Subject) -> CheckInput:
         locale=subject.locale,
         tenant=subject.tenant,
     )
-
-
-_NO_FAILURE: tuple[None, tuple[Ground, ...]] = (None, ())
 
 
 def _failures(

@@ -15,7 +15,7 @@ from stanchion.guard.checks import (
     CheckInput,
     CheckResult,
     CheckRunner,
-    Results,
+    Rows,
     detector_input,
     look,
     may_all_run_at_once,
@@ -93,32 +93,30 @@ class FramedChecks:
         *,
         given_up: set[str],
         scans: Mapping[str, FieldScan],
-    ) -> tuple[Results, frozenset[int]]:
-        """The results by (check number, text number), and the texts too much of which never settled.
+    ) -> tuple[Rows, frozenset[int]]:
+        """The results of each text, and the texts too much of which never settled.
 
         `scans` are frames already begun, by field; what is left of them is checked now.
         """
-        checks = self._plan.on(surface)
         if surface not in FRAMED:
             remembered = self._remembered.get(surface)
             if remembered is not None:
                 return await remembered.run(door, texts, given_up=given_up), _NONE
-            return await self._runner.run(door, checks, texts, given_up=given_up), _NONE
-        results: Results = {}
+            checks = self._plan.on(surface)
+            return await self._runner.rows(door, checks, texts, given_up=given_up), _NONE
         if len(texts) == 1 and not given_up and not scans:
             found = self._one_look(surface, texts[0])
             if found is not None:
-                return {(check, 0): result for check, result in enumerate(found)}, _NONE
-        wholes = await self._runner.run(door, self.whole(surface), texts, given_up=given_up)
+                return [found], _NONE
+        wholes = await self._runner.rows(door, self.whole(surface), texts, given_up=given_up)
         overlong = set()
-        for number, text in enumerate(texts):
+        rows = []
+        for number, (text, whole) in enumerate(zip(texts, wholes, strict=True)):
             scan = await self._scanned(door, surface, text, given_up=given_up, begun=scans.get(text.field))
             if scan.is_overlong:
                 overlong.add(number)
-            whole = [wholes[c, number] for c in range(len(self._whole[surface]))]
-            for check, result in enumerate(self._joined(surface, scan.results(text.text), whole)):
-                results[check, number] = result
-        return results, frozenset(overlong)
+            rows.append(self._joined(surface, scan.results(text.text), whole))
+        return rows, frozenset(overlong)
 
     def _one_look(self, surface: Surface, text: CheckInput) -> list[CheckResult] | None:
         """The results of a short text in which nothing settles that is a finding, however it is cut.
@@ -153,7 +151,7 @@ class FramedChecks:
         return scan
 
     def _joined(
-        self, surface: Surface, passing: list[CheckResult], whole: list[CheckResult]
+        self, surface: Surface, passing: Sequence[CheckResult], whole: Sequence[CheckResult]
     ) -> list[CheckResult]:
         """One result for each check, out of those of its parts."""
         results = [*passing, *whole]
@@ -180,8 +178,8 @@ def _prepare(watches: Sequence[Any]) -> None:
 
 
 def _one(results: Sequence[CheckResult]) -> CheckResult:
-    if len(results) == 1:
-        return results[0]
+    if all(one.status is CheckStatus.RAN and not one.findings for one in results):
+        return CheckResult(status=CheckStatus.RAN, elapsed_ms=sum([one.elapsed_ms for one in results]))
     failed = next((one for one in results if one.status is not CheckStatus.RAN), results[0])
     found = [finding for one in results for finding in one.findings]
     found.sort(key=lambda f: (f.location.start, f.location.end, f.rule))

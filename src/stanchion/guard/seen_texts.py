@@ -14,13 +14,14 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
 from stanchion.core.decision import CheckStatus, Surface
 from stanchion.core.finding import Finding
-from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Results
+from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Rows
 from stanchion.guard.workers import Door
 
 DEFAULT_BYTES = 4 << 20
@@ -122,58 +123,65 @@ class RememberedChecks:
         self._runner = runner
         self._seen = seen
         self._pure = tuple(place for place, check in enumerate(checks) if check.is_pure)
-        self._others = tuple(place for place, check in enumerate(checks) if not check.is_pure)
-        self._versions: tuple[str, ...] = ()
+        self._others = tuple(check for check in checks if not check.is_pure)
+        self._nothing: Found = ((),) * len(self._pure)
+        self._silent = (_NOTHING,) * len(self._pure)
+        self._versions: list[Any] = []
         self._place = b""
 
-    async def run(self, door: Door, texts: Sequence[CheckInput], *, given_up: set[str]) -> Results:
-        """As `CheckRunner.run` over all checks of the surface."""
+    async def run(self, door: Door, texts: Sequence[CheckInput], *, given_up: set[str]) -> Rows:
+        """As `CheckRunner.rows` over all checks of the surface."""
+        rows = self._runner.rows
         if given_up or not self._pure:
-            return await self._runner.run(door, self._checks, texts, given_up=given_up)
+            return await rows(door, self._checks, texts, given_up=given_up)
         place = self._described()
         keys = [self._seen.key(place, text) for text in texts]
-        known = {number: found for number, key in enumerate(keys) if (found := self._seen.find(key))}
-        new = [number for number in range(len(texts)) if number not in known]
-        every = range(len(self._checks))
-        run = partial(self._ran, door, given_up=given_up)
-        results = await run(every, texts, numbers=new) if new else {}
-        if known:
-            if self._others:
-                results |= await run(self._others, texts, numbers=list(known))
-            for number, found in known.items():
-                for check, findings in zip(self._pure, found, strict=True):
-                    results[check, number] = _again(findings, texts[number].field)
+        found = [self._seen.find(key) for key in keys]
+        new = [number for number, one in enumerate(found) if one is None]
+        results: dict[int, Sequence[CheckResult]] = {}
+        if new:
+            ran = await rows(door, self._checks, [texts[number] for number in new], given_up=given_up)
+            results.update(zip(new, ran, strict=True))
+        known = [(number, one) for number, one in enumerate(found) if one is not None]
+        others: Rows = [()] * len(known)
+        if known and self._others:
+            again = [texts[number] for number, _ in known]
+            others = await rows(door, self._others, again, given_up=given_up)
+        for (number, one), other in zip(known, others, strict=True):
+            results[number] = self._again(one, other, texts[number].field)
         for number in new:
-            of_text = [results[check, number] for check in self._pure]
-            if all(one.status is CheckStatus.RAN for one in of_text):
-                self._seen.keep(keys[number], tuple([_nameless(one.findings) for one in of_text]))
-        return results
+            self._keep(keys[number], results[number])
+        return [results[number] for number in range(len(texts))]
 
-    async def _ran(
-        self,
-        door: Door,
-        checks: Sequence[int],
-        texts: Sequence[CheckInput],
-        *,
-        numbers: Sequence[int],
-        given_up: set[str],
-    ) -> Results:
-        """The results of some checks on some texts, by the numbers of both."""
-        some = [self._checks[check] for check in checks]
-        found = await self._runner.run(door, some, [texts[n] for n in numbers], given_up=given_up)
-        return {(checks[check], numbers[text]): result for (check, text), result in found.items()}
+    def _again(self, found: Found, others: Sequence[CheckResult], field: str) -> Sequence[CheckResult]:
+        """The results of a known text: what was found in it, and what the other checks make of it now."""
+        if found is self._nothing and not others:
+            return self._silent
+        known, rest = iter(found), iter(others)
+        return [_again(next(known), field) if check.is_pure else next(rest) for check in self._checks]
+
+    def _keep(self, key: bytes, row: Sequence[CheckResult]) -> None:
+        """Remember what was found in a text, unless a check failed."""
+        of_text = [row[place] for place in self._pure]
+        if not all(one.status is _RAN for one in of_text):
+            return
+        if any(one.findings for one in of_text):
+            self._seen.keep(key, tuple([_nameless(one.findings) for one in of_text]))
+        else:
+            self._seen.keep(key, self._nothing)
 
     def _described(self) -> bytes:
         """The surface and its pure detectors with their versions, as a part of the key."""
-        versions = tuple([str(self._checks[place].detector.version) for place in self._pure])
-        if versions != self._versions:
+        versions = [self._checks[place].detector.version for place in self._pure]
+        if versions != self._versions or not self._place:
             ids = [self._checks[place].id for place in self._pure]
-            self._place = msgspec.json.encode([self._surface, ids, versions])
+            self._place = msgspec.json.encode([self._surface, ids, list(map(str, versions))])
             self._versions = versions
         return self._place
 
 
-_NOTHING = CheckResult(status=CheckStatus.RAN)
+_RAN = CheckStatus.RAN
+_NOTHING = CheckResult(status=_RAN)
 
 
 def _again(findings: Sequence[Finding], field: str) -> CheckResult:

@@ -39,9 +39,7 @@ class SystemClock:
         """The current time in UTC."""
         return datetime.now(UTC)
 
-    def monotonic_ns(self) -> int:
-        """The machine's monotonic clock."""
-        return time.monotonic_ns()
+    monotonic_ns = staticmethod(time.monotonic_ns)  # the machine's monotonic clock itself: no call of ours
 
 
 class ManualClock:
@@ -72,10 +70,15 @@ class SortableIds:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._is_system = type(clock) is SystemClock  # whose time is had for less as a number
 
     def new(self, kind: str) -> str:
         """A fresh identifier; unpredictable, so that a reference cannot be guessed."""
-        return f"{kind}_{_moment(int(self._clock.now().timestamp() * 1000))}{_noise.take()}"
+        if self._is_system:
+            milliseconds = time.time_ns() // 1_000_000
+        else:
+            milliseconds = int(self._clock.now().timestamp() * 1000)
+        return f"{kind}_{_moment(milliseconds >> 5)}{_ALPHABET[milliseconds & 31]}{_noise.take()}"
 
 
 class _Noise:
@@ -126,11 +129,11 @@ class CountingIds:
 _moments: tuple[int, str] = (-1, "")
 
 
-def _moment(milliseconds: int) -> str:
-    """The ten characters of a time; ids that are made within one millisecond share them."""
+def _moment(spans: int) -> str:
+    """The first nine characters of a time in spans of 32 ms; the ids of one span share them."""
     global _moments
     known, said = _moments
-    if known != milliseconds:
-        said = "".join([_ALPHABET[(milliseconds >> shift) & 31] for shift in range(45, -1, -5)])
-        _moments = milliseconds, said
+    if known != spans:
+        said = "".join([_ALPHABET[(spans >> shift) & 31] for shift in range(40, -1, -5)])
+        _moments = spans, said
     return said

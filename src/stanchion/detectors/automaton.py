@@ -87,11 +87,11 @@ class Automaton:
             self._find_in_long(data, found)
         elif self._short is not None:
             scan, scratch = self._short
-            scan(data, _note, 0, found, scratch.get())
+            scan(data, _note, 0, found, scratch.own)
         bits = _bits(data, signs, is_ascii=is_ascii)
         if bits:
             for scan, scratch in self._by_signs.get(bits) or self._parts_for(bits):
-                scan(data, _note, 0, found, scratch.get())
+                scan(data, _note, 0, found, scratch.own)
         return Sighting(tuple(found), signs.triggers) if found or signs.triggers else NOTHING
 
     def _parts_for(self, bits: int) -> tuple[_Scan, ...]:
@@ -102,11 +102,11 @@ class Automaton:
     def _find_in_long(self, data: bytes, found: list[int]) -> None:
         if self._long is not None:
             scan, scratch = self._long
-            scan(data, _note, 0, found, scratch.get())
+            scan(data, _note, 0, found, scratch.own)
         if found and self._worded is not None and _WORD in found:
             found[:] = (index for index in found if index != _WORD)
             scan, scratch = self._worded
-            scan(data, _note, 0, found, scratch.get())
+            scan(data, _note, 0, found, scratch.own)
 
 
 def _bits(data: bytes, signs: Signs, *, is_ascii: bool) -> int:

@@ -214,9 +214,10 @@ def windows_of(text: str) -> Windows:
 
 def _spans_of(text: str) -> list[tuple[int, int]]:
     size = len(text)
-    spans = _sliding(size, LONG_WINDOW)
-    if size > SHORT_WINDOW:
-        spans += _sliding(size, SHORT_WINDOW)
+    if size <= SHORT_WINDOW:
+        spans = [(0, size)]
+    else:
+        spans = [*_sliding(size, LONG_WINDOW), *_sliding(size, SHORT_WINDOW)]
     sentences = _sentences(text)
     if len(sentences) > 1:
         kept = [span for span in sentences if span[1] - span[0] >= SHORTEST_SENTENCE]
@@ -239,8 +240,12 @@ def _sentences(text: str) -> list[tuple[int, int]]:
 def _ascii_ends(text: str) -> list[int]:
     """Where the sentences of an ASCII text end, as `_SENTENCE_END` says."""
     followed = text + " "
-    ends = [match.end() for match in _ASCII_SIGNS.finditer(text)]
-    return [end for end in ends if followed[end] < "*" or followed[end - 1] == "\n"]
+    ends = []
+    for match in _ASCII_SIGNS.finditer(text):
+        end = match.end()
+        if followed[end] < "*" or followed[end - 1] == "\n":
+            ends.append(end)
+    return ends
 
 
 def read_manifest(name: str) -> LinearManifest:

@@ -17,7 +17,7 @@ from typing import Any
 
 from stanchion.core.finding import DetectorInput, Finding
 from stanchion.detectors.expressions import compile_re2, translate
-from stanchion.detectors.incremental_calm import Occurrence, occurrence_of, reads_alike
+from stanchion.detectors.incremental_calm import Occurrence, occurrence_of, possible_in_parts
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.prefixes import UNREADABLE, begun, longest, opening
 from stanchion.detectors.scan import Hit, Scanner
@@ -236,10 +236,8 @@ class PatternReach:
 
         For detectors that find nothing where no pattern matches.
         """
-        view_set = detector_input.view_set
-        if self._hits(view_set) or not reads_alike(view_set):
-            return False
-        return self.id.partition(".")[0] not in self.occurrence.detectors(view_set)
+        possible = possible_in_parts(self._scanner, detector_input.view_set)
+        return possible is not None and self.id.partition(".")[0] not in possible
 
     def _hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         return self._scanner.hits_for(view_set, self.id.partition(".")[0])

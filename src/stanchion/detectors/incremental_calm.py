@@ -72,6 +72,20 @@ def occurrence_of(scanner: Scanner) -> Occurrence:
     return Occurrence([pattern for pattern in scanner.patterns if pattern.detector not in ON_DEMAND])
 
 
+def possible_in_parts(scanner: Scanner, view_set: TextViewSet) -> frozenset[str] | None:
+    """The detectors that find something in a text, or may in some part of it; None where none can be told.
+
+    Answered once for each text.
+    """
+    asked: tuple[Scanner, frozenset[str] | None] | None = view_set.memo.get("incremental.possible")
+    if asked is None or asked[0] is not scanner:
+        found = {hit.pattern.detector for hit in scanner.hits(view_set)}
+        is_alike = reads_alike(view_set)
+        possible = occurrence_of(scanner).detectors(view_set).union(found) if is_alike else None
+        asked = view_set.memo["incremental.possible"] = scanner, possible
+    return asked[1]
+
+
 def reads_alike(view_set: TextViewSet) -> bool:
     """Whether the readings of every part of the text are the same part of its readings, and no more.
 

@@ -81,14 +81,18 @@ class PatternDetector:
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position."""
-        found = [*self.signs(detector_input), *self.hidden(detector_input.view_set)]
+        found = [*self.signs(detector_input)]
+        if detector_input.view_set.signals:
+            found += self.hidden(detector_input.view_set)
         return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
 
     def signs(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Known forms of injections, by position."""
         view_set, origin = detector_input.view_set, detector_input.origin
         hits = self._scanner.hits_for(view_set, "injection")
-        found = findings_from_hits(self.id, self.version, hits, view_set) if hits else []
+        if not hits:
+            return ()
+        found = findings_from_hits(self.id, self.version, hits, view_set)
         found = [_placed(finding, origin) for finding in _reinforced(found)]
         return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
 

@@ -90,16 +90,18 @@ class LeakageDetector:
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position."""
         found = [*self.passing(detector_input), *self.disclosed(detector_input)]
-        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+        return sorted(found, key=_by_place)
 
     def passing(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Planted marks, and addresses that carry data, by position."""
         context = detector_input.context
-        found = list(self._addresses(detector_input))
-        views = detector_input.view_set.readings if context else ()
+        found = self._addresses(detector_input)
+        if not (context.get("canaries") or context.get("foreign_markers")):
+            return sorted(found, key=_by_place) if found else ()
+        views = detector_input.view_set.readings
         found += self._marks(views, context.get("canaries", ()), "leakage.canary")
         found += self._marks(views, context.get("foreign_markers", ()), "leakage.cross_tenant")
-        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+        return sorted(found, key=_by_place)
 
     def disclosed(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Passages of the system prompt and of documents, by position."""
@@ -117,7 +119,7 @@ class LeakageDetector:
                 min_words=options.document_min_words,
                 highest=options.document_score,
             )
-        return sorted(found, key=lambda f: (f.location.start, f.location.end, f.rule))
+        return sorted(found, key=_by_place)
 
     def _marks(self, views: Sequence[View], marks: Sequence[str], category_id: str) -> list[Finding]:
         """Each mark once for each place; the earliest view that shows it names the place."""
@@ -240,8 +242,10 @@ class PassingMarks(PatternReach):
 
     def calm(self, detector_input: DetectorInput) -> bool:
         """See `PatternReach.calm`; with planted marks a part may show what the whole does not."""
-        if any(detector_input.context.get(name) for name in _MARKS):
-            return False
+        context = detector_input.context
+        for name in _MARKS:
+            if context.get(name):
+                return False
         return super().calm(detector_input)
 
 
@@ -272,6 +276,10 @@ def _begun_marks(view_set: TextViewSet, context: Mapping[str, tuple[str, ...]]) 
         if begun < len(view.text):
             first = min(first, view.to_original(begun, begun + 1)[0])
     return first
+
+
+def _by_place(finding: Finding) -> tuple[int, int, str]:
+    return finding.location.start, finding.location.end, finding.rule
 
 
 def _near(finding: Finding, start: int, end: int) -> bool:

@@ -83,11 +83,14 @@ class LinearDetector:
         model = load_linear(WEIGHTS)
         origin = detector_input.origin
         limit = model.logit(self._minimum, origin.value)
-        suspects = [
-            suspect
-            for view in readings(detector_input.view_set)
-            for suspect in _suspects(model, view, limit, memo=detector_input.view_set.memo)
-        ]
+        view_set = detector_input.view_set
+        suspects: list[_Suspect] = []
+        for view in readings(view_set):
+            highest = model.highest_of_short(view.text) if limit > _LOWEST else None
+            if highest is None or highest >= limit:  # `text_allowance` asks nothing more of a text so short
+                suspects.extend(_suspects(model, view, limit, memo=view_set.memo))
+        if not suspects:
+            return ()
         found = sorted(_capped(suspects), key=lambda s: (s.start, s.end))
         return [self._finding(model, suspect, origin) for suspect in found]
 
@@ -182,9 +185,6 @@ def _suspects(
 
     Where a block has more of them, its last suspect stands for all the others.
     """
-    highest = model.highest_of_short(view.text) if limit > _LOWEST else None
-    if highest is not None and highest < limit:
-        return  # `text_allowance` asks nothing more of a text so short
     allowed = text_allowance(len(view.text))
     for offset in range(0, max(len(view.text), 1), BLOCK):
         text = view.text[offset : offset + BLOCK + LONG_WINDOW] if len(view.text) > BLOCK else view.text

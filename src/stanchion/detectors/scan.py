@@ -78,7 +78,8 @@ class Scanner:
         the search goes on one character later, so that a false start hides nothing. Patterns of detectors
         that are on demand are left out; see `hits_for`.
         """
-        return self._main.hits(view_set)
+        found: tuple[Hit, ...] | None = view_set.memo.get(self._main.key)
+        return self._main.hits(view_set) if found is None else found
 
     def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
         """Look at many texts in a row before their hits are asked for, while the tables are at hand."""
@@ -88,7 +89,7 @@ class Scanner:
         """The matches of the patterns whose id begins with `detector.` (`pii`, `secrets`, ...)."""
         if detector in self._on_demand:
             return self._other(detector).hits(view_set)
-        hits = self._main.hits(view_set)
+        hits = self.hits(view_set)
         return tuple(hit for hit in hits if hit.pattern.detector == detector) if hits else ()
 
     def patterns_for(self, detector: str) -> tuple[Pattern, ...]:
@@ -120,12 +121,12 @@ class _Matcher:
         self._automaton = Automaton(self._patterns, DiskCache(cache_dir))
         self._finders = tuple(PlaceFinder(pattern) for pattern in self._patterns)
         self._reads_segments = any("segment" in pattern.views for pattern in self._patterns)
-        self._key = f"scan:{next(_NUMBERS)}"
+        self.key = f"scan:{next(_NUMBERS)}"
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
-        found: tuple[Hit, ...] | None = view_set.memo.get(self._key)
+        found: tuple[Hit, ...] | None = view_set.memo.get(self.key)
         if found is None:
-            found = view_set.memo[self._key] = self._scan(view_set)
+            found = view_set.memo[self.key] = self._scan(view_set)
         return found
 
     def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
@@ -136,18 +137,14 @@ class _Matcher:
         sighting = self._automaton.look_at(view_set.raw)
         view_set.offer_triggers(sighting.triggers)
         found = list(self._places(sighting.patterns, view_set.raw, view_set)) if sighting.patterns else []
-        for view in self._other_views(view_set):
+        others = view_set.readings[1:]
+        for view in (*others, *view_set.segments) if self._reads_segments else others:
             patterns = self._automaton.look_at(view).patterns
             if patterns:
                 found.extend(self._places(patterns, view, view_set))
         if len(found) > 1:
             found.sort(key=lambda hit: (*hit.original, hit.pattern.id))
         return tuple(found)
-
-    def _other_views(self, view_set: TextViewSet) -> Iterator[TextView]:
-        yield from view_set.readings[1:]
-        if self._reads_segments:
-            yield from view_set.segments
 
     def _places(self, indices: Iterable[int], view: TextView, view_set: TextViewSet) -> Iterator[Hit]:
         for index in indices:

@@ -43,6 +43,8 @@ class Source:
     def __init__(self, text: str, *, width: int = WIDTH) -> None:
         self._width = width
         self._words = _words(text)
+        self._vocabulary = frozenset(self._words)
+        self._in_a_row = b"\1" * width
         self._places: dict[tuple[str, ...], list[int]] = {}
         for index, shingle in enumerate(self._shingles(self._words)):
             self._places.setdefault(shingle, []).append(index)
@@ -53,6 +55,8 @@ class Source:
         if not self._places:
             return Overlap(0.0, ())
         words = _words(text)
+        if self._in_a_row not in bytes(map(self._vocabulary.__contains__, words)):
+            return Overlap(0.0, ())
         if self._places.keys().isdisjoint(self._shingles(words)):
             return Overlap(0.0, ())
         shared = list(map(self._places.__contains__, self._shingles(words)))

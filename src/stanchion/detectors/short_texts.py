@@ -97,7 +97,7 @@ def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
         return None if found.packed else -math.inf
     weights = _weights(found, weighing.table)
     if len(windows) == 1:
-        characters = weights.size + 1 - 2 * len(found.starts)
+        characters = _characters(len(found.packed))
         total = int(weights[:characters].sum(dtype="int64"))
         total += WORD_FACTOR * int(weights[characters:].sum(dtype="int64"))
         return weighing.value(total, weights.size)
@@ -121,8 +121,7 @@ def _weights(found: _Letters, table: NDArray[np.int8]) -> NDArray[np.int8]:
     hashed = np.add.reduceat(letters * powers[: letters.size], first, dtype=np.uint32)
     hashed *= inverses.take(first)
     _mix(hashed, made)
-    size = sum([letters.size - order + 1 for order in CHARACTER_ORDERS])
-    mixed = np.empty(size + 2 * words - 1, dtype=np.uint32)
+    mixed = np.empty(_characters(letters.size) + 2 * words - 1, dtype=np.uint32)
     at = 0
     for rotors in made.rotors:
         end = at + letters.size - rotors.size + 1
@@ -136,6 +135,11 @@ def _weights(found: _Letters, table: NDArray[np.int8]) -> NDArray[np.int8]:
     mixed *= made.finaliser
     mixed >>= made.shifts[2]
     return table.take(mixed)
+
+
+def _characters(letters: int) -> int:
+    """How many n-grams of characters so many letters have."""
+    return len(CHARACTER_ORDERS) * (letters + 1) - sum(CHARACTER_ORDERS)
 
 
 def _mix(hashes: NDArray[np.uint32], made: _Constants) -> None:

@@ -79,7 +79,8 @@ class TextViewSet:
     @property
     def signals(self) -> frozenset[str]:
         """Which transforms changed something (`zero_width`, `base64`, ...), and which limits were hit."""
-        self.readings  # noqa: B018 - the signals are made with the readings
+        if self._readings is None:
+            self.readings  # noqa: B018 - the signals are made with the readings
         return self._signals
 
     @property

@@ -439,7 +439,9 @@ def _at_once(detector: Any) -> tuple[int, bool]:
 
 def may_all_run_at_once(checks: Sequence[Check], texts: Sequence[CheckInput]) -> bool:
     """Whether every check may run on the caller's thread; as `_may_run_at_once`, with sizes taken once."""
-    size, context = sum([len(text.text) for text in texts]), -1
+    size, context = 0, -1
+    for text in texts:
+        size += len(text.text)
     for check in checks:
         if not check.at_once_characters or size > check.at_once_characters:
             return False
@@ -461,7 +463,11 @@ def _may_run_at_once(check: Check, texts: Sequence[CheckInput]) -> bool:
 
 
 def _context_size(text: CheckInput) -> int:
-    return sum([len(word) for words in text.context.values() for word in words])
+    size = 0
+    for words in text.context.values():
+        for word in words:
+            size += len(word)
+    return size
 
 
 def _waits(detector: Any) -> bool:

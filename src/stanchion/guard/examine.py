@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from typing import Any
 
 import msgspec
@@ -22,7 +20,7 @@ from stanchion.guard.manifest_lines import ManifestLines
 from stanchion.guard.media import media_word
 from stanchion.guard.plan import Plan
 from stanchion.guard.policy_model import Handling, Policy
-from stanchion.guard.rules import FoundIn, RuleHit, Ruling
+from stanchion.guard.rules import FoundIn, Rule, RuleHit, Ruling
 from stanchion.guard.workers import Door
 
 LIMITS = "guard.limits"
@@ -81,20 +79,18 @@ class SurfaceOutcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.ground is None or not any(one.ruling.hits for one in self.examined)
 
 
-@dataclass(slots=True)
-class _Gathered:
+class _Gathered(msgspec.Struct):
     """What speaks against one surface, as it is found."""
 
     grounds: list[Ground]
     findings: list[Finding]
 
 
-@dataclass(slots=True)
-class Passing:
+class Passing(msgspec.Struct):
     """What was checked of the texts of one answer while they came: frames by field, checks given up."""
 
-    scans: dict[str, FieldScan] = dataclass_field(default_factory=dict)
-    given_up: set[str] = dataclass_field(default_factory=set)
+    scans: dict[str, Any] = msgspec.field(default_factory=dict)  # of `FieldScan`
+    given_up: set[str] = msgspec.field(default_factory=set)
 
 
 class Examiner:
@@ -106,6 +102,7 @@ class Examiner:
         self._checks = checks
         self._clock = clock
         self._ids = ids
+        self._always_read = min(policy.limits.text_characters, policy.limits.output_characters)
         self._lines = {surface: ManifestLines(surface, plan.on(surface)) for surface in _SURFACES}
 
     async def examine(
@@ -125,13 +122,19 @@ class Examiner:
         by_surface: dict[Surface, list[Field]] = {}
         characters = parts = 0
         for field in fields:
-            by_surface.setdefault(field.surface, []).append(field)
+            if field.surface in by_surface:
+                by_surface[field.surface].append(field)
+            else:
+                by_surface[field.surface] = [field]
             if not isinstance(field, TextField):
                 parts += 1
             elif not field.pieces:
                 parts += 1
                 characters += len(field.text)
-        too_much = self._beyond_totals(characters, parts)
+        limits = self._policy.limits
+        too_much: Sequence[tuple[Ground, Finding]] = ()
+        if characters > limits.total_characters or parts > limits.parts:
+            too_much = self._beyond_totals(characters, parts)
         outcomes = {}
         passing = passing or Passing()
         for surface in _SURFACES:
@@ -158,15 +161,18 @@ class Examiner:
         passing: Passing,
     ) -> SurfaceOutcome:
         started_ns = self._clock.monotonic_ns()
-        gathered = _Gathered(
-            grounds=[ground for ground, _ in given], findings=[finding for _, finding in given]
-        )
+        gathered = _Gathered([], [])
+        for ground, finding in given:
+            gathered.grounds.append(ground)
+            gathered.findings.append(finding)
         texts = self._readable(fields, gathered)
-        inputs = [_check_input(text, subject) for text in texts]
+        inputs = []
+        for text in texts:
+            inputs.append(_check_input(text, subject))  # noqa: PERF401 - a comprehension is a call more
         rows, overlong = await self._checks.run(
             door, surface, inputs, given_up=passing.given_up, scans=passing.scans
         )
-        for number in sorted(overlong):
+        for number in sorted(overlong) if overlong else ():
             ground, finding = _limit(
                 "unsettled_characters", len(texts[number].text), LONGEST, field=texts[number]
             )
@@ -175,13 +181,17 @@ class Examiner:
         outcome = None
         records = self._lines[surface].silent(rows)
         if records is not None:
-            examined = [Examined(field=text, ruling=_NOTHING_SAID, effect=_ALLOW) for text in texts]
+            examined = []
+            for text in texts:
+                nothing = Examined(field=text, ruling=_NOTHING_SAID, effect=_ALLOW)
+                examined.append(nothing)
         else:
             records = self._lines[surface].of(rows, self._counted(texts, rows))
             examined = self._examined(texts, rows, gathered)
             outcome, failures = _failures(self._plan.on(surface), records)
             gathered.grounds.extend(failures)
-        gathered.grounds.sort(key=_strictest_first)
+        if len(gathered.grounds) > 1:
+            gathered.grounds.sort(key=_strictest_first)
         decision = self._decision(
             surface, gathered, records, examined, outcome=outcome, started_ns=started_ns
         )
@@ -230,7 +240,10 @@ class Examiner:
         started_ns: int,
     ) -> Decision:
         grounds = gathered.grounds
-        shadow = [hit.rule for one in examined for hit in one.ruling.shadow_hits]
+        shadow: list[Rule] = []
+        for one in examined:
+            if one.ruling is not _NOTHING_SAID:
+                shadow.extend([hit.rule for hit in one.ruling.shadow_hits])
         if len(shadow) > 1:
             shadow.sort(key=lambda rule: -rule.effect.rank)
         return Decision(
@@ -251,9 +264,12 @@ class Examiner:
 
     def _readable(self, fields: Sequence[Field], gathered: _Gathered) -> list[TextField]:
         """The texts that may be checked; what stands against the others is written down."""
-        is_refused = any(ground.category == "input.limit" for ground in gathered.grounds)
+        is_refused = bool(gathered.grounds) and any(g.category == "input.limit" for g in gathered.grounds)
         texts = []
         for field in fields:
+            if not is_refused and isinstance(field, TextField) and len(field.text) <= self._always_read:
+                texts.append(field)
+                continue
             fault = self._beyond_reach(field)
             if fault is not None:
                 gathered.grounds.append(fault[0])
@@ -296,8 +312,6 @@ class Examiner:
 
     def _beyond_totals(self, characters: int, parts: int) -> list[tuple[Ground, Finding]]:
         limits = self._policy.limits
-        if characters <= limits.total_characters and parts <= limits.parts:
-            return []
         found = []
         for name, value in (("total_characters", characters), ("parts", parts)):
             limit = getattr(limits, name)

@@ -110,7 +110,9 @@ class Exchange:
     ) -> PreparedInteraction:
         """Check everything that would leave for the provider."""
         subject = subject_of(interaction, context)
-        calls = [part for message in interaction.messages for part in message.tool_calls]
+        calls: list[ToolCall] = []
+        for message in interaction.messages:
+            calls.extend(message.tool_calls)
         texts = chain(request_fields(interaction), parameter_fields(interaction, parameters))
         fields = await self._media.read(door, texts)
         grounds = {Surface.INPUT: list(self._too_deep(calls))} if calls else {}
@@ -118,7 +120,7 @@ class Exchange:
             grounds[Surface.RETRIEVED] = list(self._quarantined(interaction))
         outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds)
         vault = self._keeper.open(interaction.session_id)
-        decisions = tuple(outcome.decision for outcome in outcomes.values())
+        decisions = tuple([outcome.decision for outcome in outcomes.values()])
         stop = _stopping(outcomes)
         blocked = None if stop is None else self._refusal(stop, subject, decisions)
         prepared, sent = interaction, parameters
@@ -151,13 +153,13 @@ class Exchange:
         """
         original = prepared.original
         subject = subject_of(original, context)
-        grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))}
+        grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))} if reply.message.tool_calls else {}
         fields = await self._media.read(door, reply_fields(reply.message))
         outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds, passing=passing)
         decisions = (
             *prepared.decisions,
             *reply.decisions,
-            *(outcome.decision for outcome in outcomes.values()),
+            *[outcome.decision for outcome in outcomes.values()],
         )
         stop = _stopping(outcomes)
         if stop is not None:
@@ -197,8 +199,8 @@ class Exchange:
         """The fields that must say something else, with what they shall say."""
         texts: dict[str, str] = {}
         for surface, outcome in outcomes.items():
-            if outcome.decision.mode is Mode.SHADOW or outcome.is_silent:
-                continue
+            if outcome.ground is None or outcome.decision.mode is Mode.SHADOW or outcome.is_silent:
+                continue  # every hit of a rule is a ground
             kept = vault if surface in _REVERSIBLE else None
             over = _marks_over([one for one in outcome.examined if one.field.pieces], self)
             for one in outcome.examined:
@@ -344,7 +346,8 @@ def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]])
     system: list[str] = []
     brought: list[str] = []
     question: str | None = None
-    listed = {document.id for document in interaction.documents}
+    documents = interaction.documents
+    listed = {document.id for document in documents} if documents else ()
     for message in interaction.messages:
         for part in message.parts:
             if not isinstance(part, Text):
@@ -355,14 +358,15 @@ def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]])
                 brought.append(part.text)
             if message.role is Role.USER:
                 question = part.text
-    documents = interaction.documents
-    found = {
-        "system_prompt": tuple(system),
-        "documents": (*[document.text for document in documents], *brought),
-        "document_ids": tuple([document.id for document in documents]),
-        "question": () if question is None else (question,),
-    }
-    filled = {name: words for name, words in found.items() if words}
+    filled: dict[str, tuple[str, ...]] = {}
+    if system:
+        filled["system_prompt"] = tuple(system)
+    if documents or brought:
+        filled["documents"] = (*[document.text for document in documents], *brought)
+    if documents:
+        filled["document_ids"] = tuple([document.id for document in documents])
+    if question is not None:
+        filled["question"] = (question,)
     return Subject(
         context={**filled, **context},
         session_id=interaction.session_id,
@@ -397,8 +401,14 @@ def _restored(part: Part, vault: Vault, words: Restorer) -> Part:
 
 def _stopping(outcomes: Outcomes) -> SurfaceOutcome | None:
     """The outcome that ends the exchange: the strictest one that does; None when it may go on."""
-    stops = [outcome for outcome in outcomes.values() if is_stop(outcome.decision)]
-    return max(stops, key=lambda outcome: outcome.decision.effect.rank, default=None)
+    strictest: SurfaceOutcome | None = None
+    for outcome in outcomes.values():
+        effect = outcome.decision.effect
+        if effect is Effect.ALLOW or not is_stop(outcome.decision):
+            continue
+        if strictest is None or effect.rank > strictest.decision.effect.rank:
+            strictest = outcome
+    return strictest
 
 
 def is_stop(decision: Decision) -> bool:

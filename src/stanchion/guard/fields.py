@@ -87,11 +87,16 @@ def request_fields(interaction: Interaction) -> Iterator[Field]:
                 field=f"{place}.name", surface=Surface.INPUT, origin=Origin.UNKNOWN, text=message.name
             )
         if len(message.parts) == 1:  # nothing to be read over several parts
-            yield from _said(message.parts[0], f"{place}.parts[0]")
+            part = message.parts[0]
+            if isinstance(part, Text):
+                yield _text(part, f"{place}.parts[0]")
+            else:
+                yield from _said(part, f"{place}.parts[0]")
             continue
         said = [_said(part, f"{place}.parts[{index}]") for index, part in enumerate(message.parts)]
         yield from _with_joined(message.parts, said)
-    yield from _over_messages(interaction.messages)
+    if len(interaction.messages) > 1:
+        yield from _over_messages(interaction.messages)
     for number, document in enumerate(interaction.documents):
         yield TextField(
             field=f"documents[{number}]",
@@ -212,10 +217,14 @@ def _answered(part: Part, place: str) -> Iterator[Field]:
             yield UncheckedPart(field=place, surface=Surface.OUTPUT, origin=Origin.MODEL, kind="opaque")
 
 
+def _text(part: Text, place: str) -> TextField:
+    return TextField(field=place, surface=_SURFACE_OF[part.origin], origin=part.origin, text=part.text)
+
+
 def _said(part: Part, place: str) -> Iterator[Field]:
     match part:
         case Text():
-            yield TextField(field=place, surface=_SURFACE_OF[part.origin], origin=part.origin, text=part.text)
+            yield _text(part, place)
         case ToolResult():
             surface = Surface.TOOL_RESULT if part.origin.is_untrusted else _SURFACE_OF[part.origin]
             yield TextField(field=place, surface=surface, origin=part.origin, text=part.text)

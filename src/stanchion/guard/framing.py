@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from stanchion.core.decision import CheckStatus, Surface
 from stanchion.core.errors import UnavailableError
 from stanchion.guard.checks import (
@@ -29,6 +27,7 @@ from stanchion.guard.workers import Door
 # What a model says leaves as it comes, so it is checked in the same frames streamed and unstreamed. Arguments
 # of tools are acted on as a whole and are checked as a whole.
 FRAMED = frozenset({Surface.OUTPUT, Surface.REASONING})
+_RAN = CheckStatus.RAN
 _NONE: frozenset[int] = frozenset()
 
 
@@ -61,6 +60,9 @@ class FramedChecks:
             for surface, parts in self._parts.items()
         }
 
+        self._parted = {
+            surface: (*self._passing[surface].checks, *whole) for surface, whole in self._whole.items()
+        }
         self._places = {surface: _places_of(parts) for surface, parts in self._parts.items()}
 
     def prepare(self) -> None:
@@ -124,18 +126,20 @@ class FramedChecks:
         None where that cannot be told, or a check breaks: then frame by frame.
         """
         passing, whole = self._passing[surface].checks, self._whole[surface]
-        if not (may_all_run_at_once(passing, [text]) and may_all_run_at_once(whole, [text])):
+        if not may_all_run_at_once(self._parted[surface], (text,)):
             return None
         try:
             frame = self._views(text.text)
             given = detector_input(text, frame)
-            if not all(check.detector.calm(given) for check in passing):
-                return None
+            for check in passing:
+                if not check.detector.calm(given):
+                    return None
         except Exception:  # the frames say what is wrong
             return None
         settled = look(passing, text, lambda _: frame)
-        if any(one.findings or one.status is not CheckStatus.RAN for one in settled):
-            return None
+        for one in settled:
+            if one.findings or one.status is not _RAN:
+                return None
         return self._joined(surface, settled, look(whole, text, lambda _: self._again(frame)))
 
     async def _scanned(
@@ -155,10 +159,13 @@ class FramedChecks:
     ) -> list[CheckResult]:
         """One result for each check, out of those of its parts."""
         results = [*passing, *whole]
-        return [
-            results[places[0]] if len(places) == 1 else _one([results[place] for place in places])
-            for places in self._places[surface]
-        ]
+        joined = []
+        for first, *others in self._places[surface]:
+            one = results[first]
+            for place in others:
+                one = _both(one, results[place])
+            joined.append(one)
+        return joined
 
 
 def _places_of(parts: Sequence[Parts]) -> list[list[int]]:
@@ -177,11 +184,12 @@ def _prepare(watches: Sequence[Any]) -> None:
         watch.prepare()
 
 
-def _one(results: Sequence[CheckResult]) -> CheckResult:
-    if all(one.status is CheckStatus.RAN and not one.findings for one in results):
-        return CheckResult(status=CheckStatus.RAN, elapsed_ms=sum([one.elapsed_ms for one in results]))
-    failed = next((one for one in results if one.status is not CheckStatus.RAN), results[0])
-    found = [finding for one in results for finding in one.findings]
+def _both(one: CheckResult, other: CheckResult) -> CheckResult:
+    """One result out of two of the same check; the first failure stays."""
+    elapsed_ms = one.elapsed_ms + other.elapsed_ms
+    if one.status is _RAN and other.status is _RAN and not (one.findings or other.findings):
+        return CheckResult(status=_RAN, elapsed_ms=elapsed_ms)
+    kept = other if one.status is _RAN and other.status is not _RAN else one
+    found = [*one.findings, *other.findings]
     found.sort(key=lambda f: (f.location.start, f.location.end, f.rule))
-    elapsed_ms = sum(one.elapsed_ms for one in results)
-    return msgspec.structs.replace(failed, findings=tuple(found), elapsed_ms=elapsed_ms)
+    return CheckResult(status=kept.status, findings=tuple(found), elapsed_ms=elapsed_ms, reason=kept.reason)

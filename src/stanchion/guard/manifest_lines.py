@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from stanchion.core.decision import CheckRecord, CheckStatus, Surface
-from stanchion.guard.checks import Check, Rows
+from stanchion.guard.checks import Check, CheckResult, Rows
 
+_replaced = msgspec.structs.replace
 _RAN = CheckStatus.RAN
 _UNREAD = "there was no text it could read"
 
@@ -28,26 +29,21 @@ class ManifestLines:
 
     def silent(self, rows: Rows) -> tuple[CheckRecord, ...] | None:
         """The lines where every check ran on every text and found nothing; None where that is not so."""
-        for row in rows:
-            for result in row:
-                if result.findings or result.status is not _RAN:
-                    return None
-        lines = self._lines()
-        if not rows:
-            return tuple([self._line(check, CheckStatus.SKIPPED, reason=_UNREAD) for check in self._checks])
         if len(rows) == 1:
-            elapsed_ms = [result.elapsed_ms for result in rows[0]]
+            elapsed_ms = _silent_ms(rows[0])
+        elif rows:
+            each = [_silent_ms(row) for row in rows]
+            some = [one for one in each if one is not None]
+            is_silent = len(some) == len(each)
+            elapsed_ms = [sum(column) for column in zip(*some, strict=True)] if is_silent else None
         else:
-            elapsed_ms = [sum([result.elapsed_ms for result in column]) for column in zip(*rows, strict=True)]
-        if not any(elapsed_ms):
-            return lines
-        replace = msgspec.structs.replace
-        return tuple(
-            [
-                replace(line, elapsed_ms=_rounded(spent_ms))
-                for line, spent_ms in zip(lines, elapsed_ms, strict=True)
-            ]
-        )
+            return tuple([self._line(check, CheckStatus.SKIPPED, reason=_UNREAD) for check in self._checks])
+        if elapsed_ms is None:
+            return None
+        lines = []
+        for line, spent_ms in zip(self._lines(), elapsed_ms, strict=True):
+            lines.append(line if not spent_ms else _replaced(line, elapsed_ms=_rounded(spent_ms)))
+        return tuple(lines)
 
     def of(self, rows: Rows, counted: Sequence[int]) -> tuple[CheckRecord, ...]:
         """The lines of any results; `counted` are the findings of each check that count."""
@@ -87,6 +83,16 @@ class ManifestLines:
             on_failure=check.settings.fail,
             reason=reason,
         )
+
+
+def _silent_ms(row: Sequence[CheckResult]) -> list[float] | None:
+    """How long each check took over a text; None where one found something, or did not run."""
+    elapsed_ms = []
+    for result in row:
+        if result.findings or result.status is not _RAN:
+            return None
+        elapsed_ms.append(result.elapsed_ms)
+    return elapsed_ms
 
 
 def _rounded(elapsed_ms: float) -> float:

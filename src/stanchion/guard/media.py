@@ -106,12 +106,11 @@ class MediaReader:
 
     async def read(self, door: Door, fields: Iterable[Field]) -> list[Field]:
         """The fields, with a text in the place of every part that was read."""
-        return [
-            await self._one(door, field)
-            if isinstance(field, UncheckedPart) and field.media is not None
-            else field
-            for field in fields
-        ]
+        read = list(fields)
+        for number, field in enumerate(read):
+            if isinstance(field, UncheckedPart) and field.media is not None:
+                read[number] = await self._one(door, field)
+        return read
 
     async def _one(self, door: Door, field: UncheckedPart) -> Field:
         media = field.media

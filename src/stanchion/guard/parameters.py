@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stanchion.core.decision import Surface
-from stanchion.core.interaction import Interaction, Reasoning, ToolCall, ToolResult
+from stanchion.core.interaction import Interaction, Reasoning, Text, ToolCall, ToolResult
 from stanchion.core.origin import Origin
 from stanchion.guard.fields import TextField, child_path, json_texts, rewrite_json
 
@@ -49,6 +49,8 @@ def parameter_fields(interaction: Interaction, parameters: Mapping[str, Any]) ->
     """Every text of the sampling, of the calls' ids and names, and of the parameters (JSON) beside them."""
     fixed = list(_fixed_texts(interaction))
     sampling = interaction.sampling
+    if not (fixed or parameters or sampling.response_schema):
+        return
     values = [
         (f"parameters{child_path('', name)}", value, name in _FREE) for name, value in parameters.items()
     ]
@@ -72,10 +74,14 @@ def parameter_fields(interaction: Interaction, parameters: Mapping[str, Any]) ->
 def _fixed_texts(interaction: Interaction) -> Iterator[str]:
     """Texts by which something is found again, or an answer is ended."""
     yield from interaction.sampling.stop
-    yield interaction.sampling.tool_choice or ""
-    yield interaction.sampling.response_name or ""
+    if interaction.sampling.tool_choice:
+        yield interaction.sampling.tool_choice
+    if interaction.sampling.response_name:
+        yield interaction.sampling.response_name
     for message in interaction.messages:
         for part in message.parts:
+            if isinstance(part, Text):
+                continue
             match part:
                 case ToolCall():
                     yield part.id
@@ -101,7 +107,7 @@ def _field(path: str, text: str, *, is_rewritable: bool) -> TextField:
 
 def rewrite_parameters(parameters: Mapping[str, Any], texts: Mapping[str, str]) -> Mapping[str, Any]:
     """The parameters with other texts at the named fields; the very same object when there are none."""
-    if not any(field.startswith("parameters") for field in texts):
+    if not texts or not any(field.startswith("parameters") for field in texts):
         return parameters
     return {
         name: rewrite_json(value, f"parameters{child_path('', name)}", texts)

@@ -57,9 +57,10 @@ class TextView:
     @property
     def signs(self) -> Signs:
         """The triggers, and whether there are digits and long runs; looked for once."""
-        if self._signs is None:
-            self._signs = trigger_finder().find(self.data)
-        return self._signs
+        signs = self._signs
+        if signs is None:
+            signs = self._signs = trigger_finder().find(self.data)
+        return signs
 
     def named(self, name: str) -> TextView:
         """The same reading under another name."""

@@ -7,16 +7,17 @@ from typing import Any
 
 
 class ThreadScratch(threading.local):
-    """`get()` gives the calling thread's scratch for one database."""
+    """`own` is the calling thread's scratch for one database, made when the thread first asks for it."""
+
+    own: Any
 
     def __init__(self, database: Any) -> None:
         self._database = database
-        self._scratch: Any = None
 
-    def get(self) -> Any:
-        """The scratch of this thread, made at its first call."""
-        if self._scratch is None:
-            import hyperscan
+    def __getattr__(self, name: str) -> Any:
+        if name != "own":
+            raise AttributeError(name)
+        import hyperscan
 
-            self._scratch = hyperscan.Scratch(self._database)
-        return self._scratch
+        self.own = hyperscan.Scratch(self._database)
+        return self.own

@@ -118,16 +118,16 @@ class TriggerFinder:
         """The triggers in a text, in UTF-8, and whether there is a digit or a long run in it."""
         found: list[int] = []
         for scan, scratch in self._always:
-            scan(data, _note, 0, found, scratch.get())
+            scan(data, _note, 0, found, scratch.own)
         if not found:
             return _NO_SIGNS
         has_digit, has_run = _DIGIT in found, _RUN in found
         if has_digit:
             scan, scratch = self._with_digits
-            scan(data, _note, 0, found, scratch.get())
+            scan(data, _note, 0, found, scratch.own)
         if has_run:
             scan, scratch = self._with_runs
-            scan(data, _note, 0, found, scratch.get())
+            scan(data, _note, 0, found, scratch.own)
         return Signs(Trigger(sum(found) & _TRIGGERS), has_digit, has_run)
 
 

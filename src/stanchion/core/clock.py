@@ -78,7 +78,17 @@ class SortableIds:
             milliseconds = time.time_ns() // 1_000_000
         else:
             milliseconds = int(self._clock.now().timestamp() * 1000)
-        return f"{kind}_{_moment(milliseconds >> 5)}{_ALPHABET[milliseconds & 31]}{_noise.take()}"
+        global _moments
+        spans, said = _moments
+        if spans != milliseconds >> 5:
+            spans = milliseconds >> 5
+            said = "".join([_ALPHABET[(spans >> shift) & 31] for shift in range(40, -1, -5)])
+            _moments = spans, said
+        return f"{kind}_{said}{_ALPHABET[milliseconds & 31]}{_noise.take()}"
+
+
+# The first nine characters of a time in spans of 32 ms: the ids of one span share them.
+_moments: tuple[int, str] = (-1, "")
 
 
 class _Noise:
@@ -124,16 +134,3 @@ class CountingIds:
         """The next number of this kind."""
         self._counts[kind] = self._counts.get(kind, 0) + 1
         return f"{kind}_{self._counts[kind]}"
-
-
-_moments: tuple[int, str] = (-1, "")
-
-
-def _moment(spans: int) -> str:
-    """The first nine characters of a time in spans of 32 ms; the ids of one span share them."""
-    global _moments
-    known, said = _moments
-    if known != spans:
-        said = "".join([_ALPHABET[(spans >> shift) & 31] for shift in range(40, -1, -5)])
-        _moments = spans, said
-    return said

@@ -77,7 +77,7 @@ class Automaton:
         """What occurs in a reading, whose triggers may be known from making the next one; looked for once."""
         seen = view.sighting
         if seen is None or seen[0] is not self:
-            seen = view.sighting = self, self._sighting(view.data, view.signs, is_ascii=view.is_ascii)
+            seen = view.sighting = self, self._sighting(view.data, view.signs, is_ascii=view.text.isascii())
         found: Sighting = seen[1]
         return found
 

@@ -218,12 +218,17 @@ def _spans_of(text: str) -> list[tuple[int, int]]:
         spans = [(0, size)]
     else:
         spans = [*_sliding(size, LONG_WINDOW), *_sliding(size, SHORT_WINDOW)]
+    pairs: list[tuple[int, int]] = []
+    previous: tuple[int, int] | None = None
     sentences = _sentences(text)
-    if len(sentences) > 1:
-        kept = [span for span in sentences if span[1] - span[0] >= SHORTEST_SENTENCE]
-        spans += kept
-        spans += [(a[0], b[1]) for a, b in pairwise(kept) if b[1] - a[0] <= LONGEST_PAIR]
-    return spans
+    for span in sentences if len(sentences) > 1 else ():
+        if span[1] - span[0] < SHORTEST_SENTENCE:
+            continue
+        spans.append(span)
+        if previous is not None and span[1] - previous[0] <= LONGEST_PAIR:
+            pairs.append((previous[0], span[1]))
+        previous = span
+    return spans + pairs
 
 
 def _sliding(size: int, width: int) -> list[tuple[int, int]]:

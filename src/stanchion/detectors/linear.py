@@ -68,6 +68,7 @@ class LinearDetector:
         manifest = read_manifest(WEIGHTS)
         self.version = f"{manifest.version}+{short(manifest.digest)}"
         self._minimum = minimum
+        self._limits: dict[Origin, float] = {}
 
     def prepare(self) -> None:
         """Load the weights and make the tables of letters, so that no text waits for them.
@@ -82,7 +83,9 @@ class LinearDetector:
         """The worst windows that do not overlap, by position; at most `MAX_FINDINGS`, one for the rest."""
         model = load_linear(WEIGHTS)
         origin = detector_input.origin
-        limit = model.logit(self._minimum, origin.value)
+        limit = self._limits.get(origin)
+        if limit is None:
+            limit = self._limits[origin] = model.logit(self._minimum, origin.value)
         view_set = detector_input.view_set
         suspects: list[_Suspect] = []
         for view in readings(view_set):

@@ -89,7 +89,9 @@ class Scanner:
         """The matches of the patterns whose id begins with `detector.` (`pii`, `secrets`, ...)."""
         if detector in self._on_demand:
             return self._other(detector).hits(view_set)
-        hits = self.hits(view_set)
+        hits = view_set.memo.get(self._main.key)
+        if hits is None:
+            hits = self._main.hits(view_set)
         return tuple(hit for hit in hits if hit.pattern.detector == detector) if hits else ()
 
     def patterns_for(self, detector: str) -> tuple[Pattern, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,11 +40,13 @@ Spans = Iterable[tuple[int, int]]
 class _Constants(NamedTuple):
     """Arrays without dimensions: with them an operation starts sooner than with scalars."""
 
-    rotors: tuple[Any, ...]  # for each of `CHARACTER_ORDERS`
+    rotors: Any  # of the shortest of `CHARACTER_ORDERS`
+    longer: tuple[tuple[int, Any], ...]  # for each longer one, the place of its last letter, and its rotor
     first: Any
     second: Any
     finaliser: Any
     shifts: tuple[Any, Any, Any]
+    sums: Callable[..., Any]
 
 
 @lru_cache(maxsize=1)
@@ -55,11 +57,13 @@ def _constants() -> _Constants:
         return np.array(value, dtype=np.uint32)
 
     return _Constants(
-        rotors=tuple(np.array(ROTORS[:order], dtype=np.uint32) for order in CHARACTER_ORDERS),
+        rotors=np.array(ROTORS[: CHARACTER_ORDERS[0]], dtype=np.uint32),
+        longer=tuple([(order - 1, number(ROTORS[order - 1])) for order in CHARACTER_ORDERS[1:]]),
         first=number(ROTORS[0]),
         second=number(ROTORS[1]),
         finaliser=number(FINALISER),
         shifts=(number(15), number(13), number(32 - TABLE_BITS)),
+        sums=np.add.reduceat,
     )
 
 
@@ -98,8 +102,8 @@ def highest(text: str, spans: Spans, weighing: Weighing) -> float | None:
     weights = _weights(found, weighing.table)
     if len(windows) == 1:
         characters = _characters(len(found.packed))
-        total = int(weights[:characters].sum(dtype="int64"))
-        total += WORD_FACTOR * int(weights[characters:].sum(dtype="int64"))
+        sums = _constants().sums(weights, (0, characters), dtype="int64").tolist()
+        total = sums[0] + WORD_FACTOR * sums[1]
         return weighing.value(total, weights.size)
     return max(_values(windows, found, weights, weighing))
 
@@ -122,11 +126,13 @@ def _weights(found: _Letters, table: NDArray[np.int8]) -> NDArray[np.int8]:
     hashed *= inverses.take(first)
     _mix(hashed, made)
     mixed = np.empty(_characters(letters.size) + 2 * words - 1, dtype=np.uint32)
-    at = 0
-    for rotors in made.rotors:
-        end = at + letters.size - rotors.size + 1
-        mixed[at:end] = np.correlate(letters, rotors)
-        at = end
+    shorter, at = np.correlate(letters, made.rotors), 0
+    for last, rotor in made.longer:
+        end = at + shorter.size
+        mixed[at:end] = shorter
+        shorter, at = shorter[:-1] + letters[last:] * rotor, end
+    end = at + shorter.size
+    mixed[at:end], at = shorter, end
     single, pairs = mixed[at : at + words], mixed[at + words :]
     np.multiply(hashed, made.first, single)
     np.multiply(hashed[1:], made.second, pairs)

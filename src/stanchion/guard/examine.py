@@ -89,7 +89,7 @@ class _Gathered(msgspec.Struct):
 class Passing(msgspec.Struct):
     """What was checked of the texts of one answer while they came: frames by field, checks given up."""
 
-    scans: dict[str, Any] = msgspec.field(default_factory=dict)  # of `FieldScan`
+    scans: dict[str, FieldScan] = msgspec.field(default_factory=dict)
     given_up: set[str] = msgspec.field(default_factory=set)
 
 

@@ -6,7 +6,6 @@ Most texts are harmless, and then a line says the same every time but for how lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -24,25 +23,21 @@ class ManifestLines:
     def __init__(self, surface: Surface, checks: Sequence[Check]) -> None:
         self._surface = surface
         self._checks = tuple(checks)
-        self._versions: list[Any] = []
-        self._silent: tuple[CheckRecord, ...] = ()
+        self._lines = tuple([self._line(check, _RAN) for check in self._checks])
 
     def silent(self, rows: Rows) -> tuple[CheckRecord, ...] | None:
         """The lines where every check ran on every text and found nothing; None where that is not so."""
-        if len(rows) == 1:
-            elapsed_ms = _silent_ms(rows[0])
-        elif rows:
-            each = [_silent_ms(row) for row in rows]
-            some = [one for one in each if one is not None]
-            is_silent = len(some) == len(each)
-            elapsed_ms = [sum(column) for column in zip(*some, strict=True)] if is_silent else None
-        else:
+        if not rows:
             return tuple([self._line(check, CheckStatus.SKIPPED, reason=_UNREAD) for check in self._checks])
-        if elapsed_ms is None:
-            return None
+        row = rows[0] if len(rows) == 1 else _silent_row(rows)
         lines = []
-        for line, spent_ms in zip(self._lines(), elapsed_ms, strict=True):
-            lines.append(line if not spent_ms else _replaced(line, elapsed_ms=_rounded(spent_ms)))
+        for line, check, result in zip(self._lines, self._checks, row, strict=True):
+            if result.findings or result.status is not _RAN:
+                return None
+            if line.version != check.detector.version:
+                line = self._line(check, _RAN)
+            spent_us = int(result.elapsed_ms * 1000 + 0.5)
+            lines.append(_replaced(line, elapsed_ms=spent_us / 1000) if spent_us else line)
         return tuple(lines)
 
     def of(self, rows: Rows, counted: Sequence[int]) -> tuple[CheckRecord, ...]:
@@ -55,14 +50,6 @@ class ManifestLines:
                 self._line(check, failed.status, reason=failed.reason, elapsed_ms=spent_ms, findings=findings)
             )
         return tuple(lines)
-
-    def _lines(self) -> tuple[CheckRecord, ...]:
-        """The lines of checks that took no time; made anew when a detector has another version."""
-        versions = [check.detector.version for check in self._checks]
-        if versions != self._versions or len(self._silent) != len(versions):
-            self._silent = tuple([self._line(check, _RAN) for check in self._checks])
-            self._versions = versions
-        return self._silent
 
     def _line(
         self,
@@ -85,14 +72,17 @@ class ManifestLines:
         )
 
 
-def _silent_ms(row: Sequence[CheckResult]) -> list[float] | None:
-    """How long each check took over a text; None where one found something, or did not run."""
-    elapsed_ms = []
-    for result in row:
-        if result.findings or result.status is not _RAN:
-            return None
-        elapsed_ms.append(result.elapsed_ms)
-    return elapsed_ms
+def _silent_row(rows: Rows) -> Sequence[CheckResult]:
+    """For each check its results on all texts as one: how long they took, or one that is not silent."""
+    row = []
+    for results in zip(*rows, strict=True):
+        elapsed_ms = 0.0
+        for result in results:
+            elapsed_ms += result.elapsed_ms
+            if result.findings or result.status is not _RAN:
+                return [result] * len(rows[0])
+        row.append(CheckResult(status=_RAN, elapsed_ms=elapsed_ms))
+    return row
 
 
 def _rounded(elapsed_ms: float) -> float:

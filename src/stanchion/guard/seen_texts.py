@@ -126,7 +126,7 @@ class RememberedChecks:
         self._others = tuple(check for check in checks if not check.is_pure)
         self._nothing: Found = ((),) * len(self._pure)
         self._silent = (_NOTHING,) * len(self._pure)
-        self._versions: list[Any] = []
+        self._versions: list[Any] = [None] * len(self._pure)
         self._place = b""
 
     async def run(self, door: Door, texts: Sequence[CheckInput], *, given_up: set[str]) -> Rows:
@@ -135,8 +135,14 @@ class RememberedChecks:
         if given_up or not self._pure:
             return await rows(door, self._checks, texts, given_up=given_up)
         place = self._described()
-        if len(texts) == 1:
-            return [await self._one(door, texts[0], self._seen.key(place, texts[0]), given_up=given_up)]
+        if len(texts) == 1 and not self._others:
+            key = self._seen.key(place, texts[0])
+            known_one = self._seen.find(key)
+            if known_one is not None:
+                return [self._again(known_one, (), texts[0].field)]
+            made = await rows(door, self._checks, texts, given_up=given_up)
+            self._keep(key, made[0])
+            return made
         keys = [self._seen.key(place, text) for text in texts]
         found = [self._seen.find(key) for key in keys]
         new = [number for number, one in enumerate(found) if one is None]
@@ -154,20 +160,6 @@ class RememberedChecks:
         for number in new:
             self._keep(keys[number], results[number])
         return [results[number] for number in range(len(texts))]
-
-    async def _one(
-        self, door: Door, text: CheckInput, key: bytes, *, given_up: set[str]
-    ) -> Sequence[CheckResult]:
-        """The results of one text; `run` in fewer steps."""
-        found = self._seen.find(key)
-        if found is None:
-            (row,) = await self._runner.rows(door, self._checks, (text,), given_up=given_up)
-            self._keep(key, row)
-            return row
-        others: Rows = ((),)
-        if self._others:
-            others = await self._runner.rows(door, self._others, (text,), given_up=given_up)
-        return self._again(found, others[0], text.field)
 
     def _again(self, found: Found, others: Sequence[CheckResult], field: str) -> Sequence[CheckResult]:
         """The results of a known text: what was found in it, and what the other checks make of it now."""
@@ -193,11 +185,14 @@ class RememberedChecks:
 
     def _described(self) -> bytes:
         """The surface and its pure detectors with their versions, as a part of the key."""
-        versions = [self._checks[place].detector.version for place in self._pure]
-        if versions != self._versions or not self._place:
-            ids = [self._checks[place].id for place in self._pure]
-            self._place = msgspec.json.encode([self._surface, ids, list(map(str, versions))])
-            self._versions = versions
+        for place, version in zip(self._pure, self._versions, strict=True):
+            if self._checks[place].detector.version != version:
+                break
+        else:
+            return self._place
+        self._versions = [self._checks[place].detector.version for place in self._pure]
+        ids = [self._checks[place].id for place in self._pure]
+        self._place = msgspec.json.encode([self._surface, ids, list(map(str, self._versions))])
         return self._place
 
 

@@ -124,7 +124,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls of the turn, in order."""
-        return tuple([part for part in self.parts if isinstance(part, ToolCall)])
+        for part in self.parts:
+            if isinstance(part, ToolCall):
+                return tuple([part for part in self.parts if isinstance(part, ToolCall)])
+        return ()
 
 
 def system(text: str) -> Message:

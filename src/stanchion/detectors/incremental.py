@@ -17,7 +17,7 @@ from typing import Any
 
 from stanchion.core.finding import DetectorInput, Finding
 from stanchion.detectors.expressions import compile_re2, translate
-from stanchion.detectors.incremental_calm import Occurrence, occurrence_of, possible_in_parts
+from stanchion.detectors.incremental_calm import POSSIBLE, Occurrence, occurrence_of, possible_in_parts
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.prefixes import UNREADABLE, begun, longest, opening
 from stanchion.detectors.scan import Hit, Scanner
@@ -236,7 +236,10 @@ class PatternReach:
 
         For detectors that find nothing where no pattern matches.
         """
-        possible = possible_in_parts(self._scanner, detector_input.view_set)
+        asked = detector_input.view_set.memo.get(POSSIBLE)
+        if asked is None or asked[0] is not self._scanner:
+            asked = possible_in_parts(self._scanner, detector_input.view_set)
+        possible = asked[1]
         return possible is not None and self.id.partition(".")[0] not in possible
 
     def _hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:

@@ -72,18 +72,19 @@ def occurrence_of(scanner: Scanner) -> Occurrence:
     return Occurrence([pattern for pattern in scanner.patterns if pattern.detector not in ON_DEMAND])
 
 
-def possible_in_parts(scanner: Scanner, view_set: TextViewSet) -> frozenset[str] | None:
+POSSIBLE = "incremental.possible"  # under which a text's memo keeps `possible_in_parts`
+
+
+def possible_in_parts(scanner: Scanner, view_set: TextViewSet) -> tuple[Scanner, frozenset[str] | None]:
     """The detectors that find something in a text, or may in some part of it; None where none can be told.
 
-    Answered once for each text.
+    With the scanner that was asked. Worked out once for each text.
     """
-    asked: tuple[Scanner, frozenset[str] | None] | None = view_set.memo.get("incremental.possible")
-    if asked is None or asked[0] is not scanner:
-        found = {hit.pattern.detector for hit in scanner.hits(view_set)}
-        is_alike = reads_alike(view_set)
-        possible = occurrence_of(scanner).detectors(view_set).union(found) if is_alike else None
-        asked = view_set.memo["incremental.possible"] = scanner, possible
-    return asked[1]
+    found = {hit.pattern.detector for hit in scanner.hits(view_set)}
+    is_alike = reads_alike(view_set)
+    possible = occurrence_of(scanner).detectors(view_set).union(found) if is_alike else None
+    asked = view_set.memo[POSSIBLE] = scanner, possible
+    return asked
 
 
 def reads_alike(view_set: TextViewSet) -> bool:

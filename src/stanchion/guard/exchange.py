@@ -120,14 +120,18 @@ class Exchange:
             grounds[Surface.RETRIEVED] = list(self._quarantined(interaction))
         outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds)
         vault = self._keeper.open(interaction.session_id)
-        decisions = tuple([outcome.decision for outcome in outcomes.values()])
+        decisions: tuple[Decision, ...] = ()
+        for outcome in outcomes.values():
+            decisions += (outcome.decision,)
         stop = _stopping(outcomes)
         blocked = None if stop is None else self._refusal(stop, subject, decisions)
         prepared, sent = interaction, parameters
         if stop is None or stop.decision.enforced_effect is Effect.ROUTE:  # it may go to another model
             rewrites = self.rewrites(outcomes, vault, subject)
-            prepared = self._marked(rewrite_request(interaction, rewrites))
-            sent = rewrite_parameters(parameters, rewrites)
+            if rewrites:
+                prepared = rewrite_request(interaction, rewrites)
+                sent = rewrite_parameters(parameters, rewrites)
+            prepared = self._marked(prepared)
         return PreparedInteraction(
             original=interaction,
             interaction=prepared,
@@ -156,11 +160,9 @@ class Exchange:
         grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))} if reply.message.tool_calls else {}
         fields = await self._media.read(door, reply_fields(reply.message))
         outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds, passing=passing)
-        decisions = (
-            *prepared.decisions,
-            *reply.decisions,
-            *[outcome.decision for outcome in outcomes.values()],
-        )
+        decisions = (*prepared.decisions, *reply.decisions)
+        for outcome in outcomes.values():
+            decisions += (outcome.decision,)
         stop = _stopping(outcomes)
         if stop is not None:
             refusal = self._refusal(stop, subject, decisions)

@@ -45,7 +45,7 @@ class SeenTexts:
     def __init__(self, *, most_bytes: int = DEFAULT_BYTES) -> None:
         """`most_bytes` bounds what is kept; 0 keeps nothing."""
         self._most_bytes = most_bytes
-        self._secret = secrets.token_bytes(32)
+        self._hash = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=secrets.token_bytes(32))
         self._entries: OrderedDict[bytes, Found] = OrderedDict()
         self._lock = threading.Lock()
         self._bytes = 0
@@ -77,7 +77,9 @@ class SeenTexts:
         data = _head(place, text.origin, text.locale, text.tenant) + text.text.encode(
             "utf-8", "surrogatepass"
         )
-        return hashlib.blake2b(data, digest_size=_DIGEST_BYTES, key=self._secret).digest()
+        made = self._hash.copy()
+        made.update(data)
+        return made.digest()
 
     def find(self, key: bytes) -> Found | None:
         """What was found in a text that was seen before; counted either way."""

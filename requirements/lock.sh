@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Writes the hash-pinned locks anew. They name no index host: whatever pip is set up with is used.
+# Debian 12 has Python 3.11.2: what only an older 3.11 needs is named in the .in files, since newer ones leave it out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 compile() {

@@ -105,7 +105,7 @@ class BrokenGuard:
                 guarantee = self._guard.stream
                 is_over = False
 
-                async def feed(self, event):
+                async def feed(self, event, *, is_last=False):
                     raise Broken
 
             stream = Stream()

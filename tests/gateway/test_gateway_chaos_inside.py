@@ -65,11 +65,11 @@ class BrokenStream:
     def __getattr__(self, name):
         return getattr(self._stream, name)
 
-    async def feed(self, event):
+    async def feed(self, event, *, is_last=False):
         self._count += 1
         if self._count >= 3:
             await self._fail()
-        return await self._stream.feed(event)
+        return await self._stream.feed(event, is_last=is_last)
 
     async def feed_all(self, events):
         for event in events:

@@ -6,13 +6,19 @@ a hung detector cannot keep the process from ending. At most `max_abandoned` thr
 then on new work is refused with a reason, which the pipeline treats as the failure of the check. A detector
 that hangs inside one C call without releasing the interpreter lock stops every thread: nothing in the
 process can help then.
+
+At the end of the process a thread that comes back from a compiled library is ended inside it, and C++ ones
+answer that by aborting the process. So the end waits a moment for work that nobody gave up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
+import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
@@ -21,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 from stanchion.core.errors import UnavailableError, UsageError
 
 T = TypeVar("T")
+_END_S = 3.0  # how long the end of the process waits for work that was begun
 _SPIN_S = 0.001  # an event loop may be held this long, so that short checks need no switch
 
 
@@ -51,6 +58,16 @@ class Job:
             self.future.set_result(None)
 
 
+_POOLS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
+
+
+@atexit.register
+def _settle() -> None:
+    until_s = time.monotonic() + _END_S
+    for pool in list(_POOLS):
+        pool.settle(until_s)
+
+
 class WorkerPool:
     """A few daemon threads, started when needed, gone when idle for a while; thread-safe."""
 
@@ -59,12 +76,14 @@ class WorkerPool:
         self._max_abandoned = max_abandoned
         self._idle_s = idle_s
         self._reset()
+        _POOLS.add(self)
 
     def _reset(self) -> None:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._queue: deque[Job] = deque()
+        self._begun: set[Job] = set()
         self._workers = 0
         self._idle = 0
         self._abandoned = 0
@@ -107,6 +126,16 @@ class WorkerPool:
             self._workers -= 1
             self._staff()
 
+    def settle(self, until_s: float) -> None:
+        """Begin nothing more, and wait for what was begun and not given up; at most until then, monotonic."""
+        if self._process != os.getpid():
+            return
+        with self._lock:
+            self._queue.clear()
+            begun = [job for job in self._begun if not job.is_abandoned]
+        for job in begun:
+            _is_done(job.future, until_s - time.monotonic())
+
     def _staff(self) -> None:
         if self._idle:
             self._wake.notify()
@@ -125,8 +154,10 @@ class WorkerPool:
                         self._workers -= 1
                         return
                 job = self._queue.popleft()
+                self._begun.add(job)
             job.run()
             with self._lock:
+                self._begun.discard(job)
                 if job.is_abandoned:
                     self._abandoned -= 1
                     return  # another thread has taken this one's place

@@ -128,6 +128,7 @@ class Guard:
         clock: Clock | None = None,
         prepare: bool = True,
         successor_of: Guard | None = None,
+        seen_texts: SeenTexts | None = None,
     ) -> Guard:
         """A guard from a policy file (`.yaml`), a packaged policy's name, or a policy.
 
@@ -150,7 +151,8 @@ class Guard:
         effective = with_packs(read.policy, registry)
         detectors = make_detectors(effective, registry, folder=folder)
         key = None if read.key is None else stretched_key(read.key.reveal())
-        return cls(effective, detectors, clock=clock, key=key, prepare=prepare, successor_of=successor_of)
+        more: dict[str, Any] = {"prepare": prepare, "successor_of": successor_of, "seen_texts": seen_texts}
+        return cls(effective, detectors, clock=clock, key=key, **more)
 
     @classmethod
     def unprotected(cls) -> Guard:

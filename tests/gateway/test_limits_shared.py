@@ -278,21 +278,29 @@ async def test_what_is_given_back_can_be_spent_and_a_surplus_is_taken_from_the_n
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30), st.floats(0, 1)), max_size=25))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_budgets_are_conserved(tmp_path_factory, steps):
-    """Whatever is taken, given back or reported: spent is what was used, never above the budget."""
+    """Whatever is taken, given back or reported: spent is what was used, never above the budget.
+
+    Every worker that lives reports within its lease; one that does not counts as dead, and what it used since
+    is the stated bound of a crash.
+    """
 
     async def play() -> None:
         clock, most = ManualClock(), 100
         with open_database(tmp_path_factory.mktemp("b") / "b.db") as opened:
             workers = [Budgets(opened, clock=clock, ids=Named(str(n)), slice_share=0.2) for n in range(3)]
-            used = 0
-            for number, amount, share in steps:
+            used, reported = 0, [0, 0, 0]
+            for turn, (number, amount, share) in enumerate(steps):
                 clock.advance(20)
+                for late in (n for n in range(3) if turn - reported[n] >= 3):
+                    await workers[late].report()
+                    reported[late] = turn
                 if await workers[number].take(KEY, amount=amount, most=most):
                     kept = round(amount * share)
                     workers[number].give(KEY, amount - kept)
                     used += kept
                 if amount % 3 == 0:
                     await workers[number].report()
+                    reported[number] = turn
                 use = workers[0].use(KEY)
                 assert use.spent >= 0
                 assert use.spent + use.granted <= most
@@ -332,18 +340,18 @@ async def test_stopped_again_and_again_is_slowed_then_blocked_and_comes_free(dat
     penalties = Penalties(rules, blocks, clock=clock)
     who = facts(user_key="user_1")
     for _ in range(2):
-        penalties.check(who)
+        await penalties.check(who)
         await penalties.observe(who, Outcome.BLOCKED)
     with pytest.raises(Refused) as slowed:
-        penalties.check(who)
+        await penalties.check(who)
     assert (slowed.value.status, slowed.value.code, slowed.value.retry_after_s) == (429, "caller_slowed", 5.0)
-    penalties.check(facts(user_key="user_2"))
+    await penalties.check(facts(user_key="user_2"))
     clock.advance(5)
-    penalties.check(who)
+    await penalties.check(who)
     for _ in range(2):
         await penalties.observe(who, Outcome.BLOCKED)
     with pytest.raises(Refused) as blocked:
-        penalties.check(who)
+        await penalties.check(who)
     assert (blocked.value.status, blocked.value.outcome) == (403, Outcome.DENIED)
     assert blocked.value.retry_after_s == 60
     clock.advance(61)
@@ -370,4 +378,4 @@ async def test_harmless_requests_are_never_punished(database):
     for outcome in (Outcome.ALLOWED, Outcome.LIMITED, Outcome.UPSTREAM_ERROR, Outcome.INVALID):
         for _ in range(5):
             await penalties.observe(facts(), outcome)
-    penalties.check(facts())
+    await penalties.check(facts())

@@ -102,6 +102,7 @@ async def _upkeep(process: GatewayProcess) -> AsyncIterator[None]:
     )
     upkeep = Upkeep(lambda: process.gateway.live.parts, clock=SystemClock(), notices=notices)
     upkeep.failures = process.gauges.upkeep_failures
+    await upkeep.begin()
     tasks = [
         asyncio.create_task(upkeep.run()),
         asyncio.create_task(notices.run()),

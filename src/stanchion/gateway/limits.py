@@ -154,7 +154,7 @@ class Limiter:
     ) -> LimitReservation:
         """See `ports.Limits.reserve`; `max_output_tokens` 0 means that the request names none."""
         if self.penalties is not None:
-            self.penalties.check(facts)
+            await self.penalties.check(facts)
         tokens_in = min(max(0, input_tokens), _MOST_TOKENS)
         tokens_out = min(
             max_output_tokens if max_output_tokens > 0 else self.section.default_output_tokens, _MOST_TOKENS
@@ -205,8 +205,13 @@ class Limiter:
             self._note(error.message)
 
     async def tick(self) -> None:
-        """What is done every few seconds: leases renewed, budgets reported."""
+        """What is done every second or so: leases renewed, slowed callers read, budgets reported."""
         await self._renew()
+        if self.penalties is not None:
+            try:
+                await self.penalties.load()
+            except UnavailableError as error:
+                self._note(error.message)
         if self._budgets is not None:
             with contextlib.suppress(StanchionError):
                 await self._budgets.report()
@@ -338,29 +343,31 @@ def make_limits(
         MissingExtraError: for Redis without its driver.
     """
     ledger: Ledger | None = None
-    storage: Any = None
-    pool: Any = None
+    penalties = None
+    shared: dict[str, Any] = {}
     if section.storage == "redis" and section.redis_url is not None:
         from stanchion.gateway.ledger_redis import RedisLedger, connect
 
         timeout_s = section.timeout_ms / 1000
-        ledger = RedisLedger(connect(section.redis_url, timeout_s=timeout_s), timeout_s=timeout_s)
-        storage, pool = _strike_storage(section)
-    penalties = None
+        client = connect(section.redis_url, timeout_s=timeout_s)
+        ledger = RedisLedger(client, timeout_s=timeout_s)
+        shared = {} if section.penalties is None else _shared_strikes(section, client, clock=clock)
     if section.penalties is not None:
         if blocks is None:
             raise UsageError("penalties need a database for the block list.", hint="Set `store_url`.")
-        penalties = Penalties(section.penalties, blocks, clock=clock, storage=storage, pool=pool)
+        penalties = Penalties(section.penalties, blocks, clock=clock, **shared)
     if budgets is not None:
         budgets.slice_share = section.budget_slice
     return Limiter(section, clock=clock, ids=ids, ledger=ledger, budgets=budgets, penalties=penalties)
 
 
-def _strike_storage(section: LimitsSection) -> tuple[Any, Any]:
-    """A storage of `limits` in the same Redis, and the connections it uses, which are ours to close."""
+def _shared_strikes(section: LimitsSection, client: Any, *, clock: Clock) -> dict[str, Any]:
+    """Strikes and slowed callers in the same Redis; the connections of `limits` are ours to close."""
     from limits.storage import storage_from_string
 
-    if section.redis_url is None:
+    from stanchion.gateway.slowed import SlowedTogether
+
+    if section.redis_url is None or section.penalties is None:
         raise UsageError("storage redis needs `redis_url`.")
     url = section.redis_url.reveal()
     scheme, _, rest = url.partition("://")
@@ -370,7 +377,12 @@ def _strike_storage(section: LimitsSection) -> tuple[Any, Any]:
         url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
     )
     address = f"async+{scheme}://{rest}"
-    return storage_from_string(address, implementation="redispy", connection_pool=pool), pool
+    interval_s = section.penalties.slow_interval_s
+    return {
+        "storage": storage_from_string(address, implementation="redispy", connection_pool=pool),
+        "slowed": SlowedTogether(client, timeout_s=timeout_s, interval_s=interval_s, clock=clock),
+        "pool": pool,
+    }
 
 
 def _applies(rule: LimitRule, facts: RequestFacts) -> bool:

@@ -1,8 +1,9 @@
 """Progressive penalties: a caller who is blocked again and again is slowed, then blocked for a while.
 
-Blocked requests are counted with the `limits` library, in memory or in Redis. The block list holds for every
-gateway, with or without penalties; it is in the database and in memory: nothing is read from outside while a
-request waits. Every block by hand and every unblocking is an entry of the audit log.
+Blocked requests are counted with the `limits` library, in memory or in Redis, and who is slowed is kept where
+they are counted. The block list holds for every gateway, with or without penalties; it is in the database and
+in memory: nothing is read from outside while a request waits, but the turn of a caller who is slowed. Every
+block by hand and every unblocking is an entry of the audit log.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import msgspec
 from stanchion.core.clock import Clock
 from stanchion.gateway.limits_file import PenaltySection
 from stanchion.gateway.ports import Outcome, Refused, RequestFacts
+from stanchion.gateway.slowed import SlowedHere
 from stanchion.store.audit_chain import NewEntry
 from stanchion.store.audit_log import AuditLog
 from stanchion.store.database import Database
 from stanchion.store.times import from_us, to_us
 
 BLAMED = frozenset({Outcome.BLOCKED, Outcome.REPLACED})
-_MOST_SLOWED = 100_000
 
 
 class Blocked(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +86,11 @@ class BlockList:
         return [Blocked(**row._mapping) for row in rows]
 
     def block(self, subject: str, *, seconds: float, reason: str, by: str, most_s: float = 0.0) -> Blocked:
-        """Put a caller on the list. With `most_s`, each block lasts twice as long as the one before."""
+        """Put a caller on the list. With `most_s`, each block lasts twice as long as the one before.
+
+        With `most_s`, a caller who is on the list stays there as it is: several workers may have counted the
+        last requests of the same caller at once.
+        """
         import sqlalchemy as sa
 
         from stanchion.store.tables import caller_penalties as t
@@ -94,6 +99,9 @@ class BlockList:
         now = to_us(self._clock.now())
         with self._database.write() as connection:
             row = connection.execute(sa.select(t).where(t.c.subject == subject).with_for_update()).first()
+            if row is not None and most_s and row.until_us > now:
+                self._blocked[subject] = entry = Blocked(**row._mapping)
+                return entry
             blocks = 1 if row is None else row.blocks + 1
             lasts = min(seconds * 2 ** min(blocks - 1, 40), most_s) if most_s else seconds
             entry = Blocked(
@@ -144,21 +152,29 @@ class Penalties:
         *,
         clock: Clock,
         storage: Any = None,
+        slowed: SlowedHere | None = None,
         pool: Any = None,
     ) -> None:
-        """`storage` is an asyncio storage of `limits` on `pool`; None: counted in this process."""
+        """`storage` is an asyncio storage of `limits` on `pool`, `slowed` beside it; None: this process."""
         from limits import RateLimitItemPerSecond
         from limits.aio.storage import MemoryStorage
         from limits.aio.strategies import MovingWindowRateLimiter
 
         self.section = section
         self.blocks = blocks
-        self._clock = clock
+        self.slowed = slowed or SlowedHere(interval_s=section.slow_interval_s, clock=clock)
         self._pool = pool
         self._strikes = MovingWindowRateLimiter(storage or MemoryStorage())
         self._slow_item = RateLimitItemPerSecond(section.slow_after, section.window_s, "strike")
         self._block_item = RateLimitItemPerSecond(section.block_after, section.window_s, "strikes")
-        self._slowed: dict[str, tuple[float, float]] = {}
+
+    async def load(self) -> None:
+        """Learn who was slowed by other workers; called every second or so.
+
+        Raises:
+            UnavailableError: when the store that they share does not answer.
+        """
+        await self.slowed.load()
 
     async def close(self) -> None:
         """Close the connections of the storage."""
@@ -170,38 +186,29 @@ class Penalties:
         wanted = {"user": facts.user_key, "tenant": facts.tenant}.get(self.section.per, "")
         return f"{self.section.per}:{wanted}" if wanted else f"key:{facts.key_id}"
 
-    def check(self, facts: RequestFacts) -> None:
-        """Raise Refused for a caller who is blocked, or slowed and back too early; no I/O."""
+    async def check(self, facts: RequestFacts) -> None:
+        """Raise Refused for a caller who is blocked, or slowed and back too early; no I/O for others."""
         subject = self.subject(facts)
         self.blocks.refuse(subject)
-        if self._slowed:
-            self._check_slowed(subject)
-
-    def _check_slowed(self, subject: str) -> None:
-        now = self._clock.monotonic_ns() / 1e9
-        slowed = self._slowed.get(subject)
-        if slowed is None:
+        if not self.slowed.is_slowed(subject):
             return
-        until, free_at = slowed
-        if now >= until:
-            del self._slowed[subject]
-        elif now < free_at:
+        wait_s = await self.slowed.take_turn(subject)
+        if wait_s > 0:
             raise Refused(
                 Outcome.LIMITED,
                 status=429,
                 code="caller_slowed",
                 message="this caller is slowed down for a while.",
                 hint="Several requests were stopped by the policy.",
-                retry_after_s=free_at - now,
+                retry_after_s=wait_s,
             )
-        else:
-            self._slowed[subject] = (until, now + self.section.slow_interval_s)
 
     async def observe(self, facts: RequestFacts, outcome: Outcome) -> None:
         """Count a request that the policy stopped.
 
         Raises:
-            UnavailableError: when a block cannot be written; the caller is then blocked in this process only.
+            UnavailableError: when a block cannot be written or other workers cannot be told; what was decided
+                then holds in this process only.
         """
         if outcome not in BLAMED:
             return
@@ -220,9 +227,7 @@ class Penalties:
                 most_s=section.block_most_s,
             )
         elif not is_under_slow or await self._is_full(subject):
-            now = self._clock.monotonic_ns() / 1e9
-            if len(self._slowed) < _MOST_SLOWED:
-                self._slowed[subject] = (now + section.window_s, now + section.slow_interval_s)
+            await self.slowed.slow(subject, for_s=section.window_s)
 
     async def _is_full(self, subject: str) -> bool:
         return (await self._strikes.get_window_stats(self._slow_item, subject)).remaining == 0

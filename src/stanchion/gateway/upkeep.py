@@ -43,6 +43,12 @@ class Upkeep:
         self._webhook: Webhook | None = None
         self.failures: dict[str, int] = {}
 
+    async def begin(self) -> None:
+        """What must be known before the first request: who is slowed."""
+        limits = self._parts().limits
+        if isinstance(limits, Limiter):
+            await self._turn("limits", 0.0, limits.tick)
+
     async def run(self) -> None:
         """Turns until cancelled."""
         while True:

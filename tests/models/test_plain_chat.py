@@ -7,15 +7,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stanchion.core.errors import UnavailableError
-from stanchion.core.interaction import Message, Reasoning, Reply, Role, Text, ToolCall, Usage, assistant
+from stanchion.core.interaction import (
+    Interaction,
+    Message,
+    Reasoning,
+    Reply,
+    Role,
+    Sampling,
+    Text,
+    ToolCall,
+    ToolDefinition,
+    Usage,
+    assistant,
+    system,
+    user,
+)
 from stanchion.core.origin import Origin
 from stanchion.gateway.json_body import decode_body
 from stanchion.gateway.ports import Refused
+from stanchion.models.http_client import json_body
 from stanchion.models.openai_answers import decode_response
 from stanchion.models.openai_chat_surface import ChatSurface
-from stanchion.models.plain_chat import read_answer, read_chat, write_answer
+from stanchion.models.plain import plain_question
+from stanchion.models.plain_chat import read_answer, read_chat, write_answer, write_chat
 from stanchion.models.strict_json import decode_strict
 from stanchion.models.surface import encode_json
+from stanchion.models.upstreams import UPSTREAMS
 from stanchion.models.wire import WireError
 
 SURFACE = ChatSurface()
@@ -230,3 +247,59 @@ def test_answers_with_more_than_words_are_written_the_long_way(message) -> None:
     asked = read_chat(b'{"model":"m","messages":[]}')
     assert asked is not None
     assert write_answer(Reply(message=message), asked=asked, response_id="r", created=1) is None
+
+
+SAMPLING = st.builds(
+    Sampling,
+    temperature=st.one_of(st.none(), st.floats(0, 2), st.integers(0, 2)),
+    top_p=st.one_of(st.none(), st.floats(0, 1)),
+    max_output_tokens=st.one_of(st.none(), st.integers(-3, 10**20)),
+    seed=st.one_of(st.none(), st.integers()),
+)
+
+
+@given(
+    st.lists(st.builds(lambda say, words: say(words), st.sampled_from([system, user]), WORDS), max_size=4),
+    WORDS,
+    WORDS,
+    SAMPLING,
+    st.booleans(),
+)
+def test_a_question_is_written_byte_for_byte_as_the_long_way_writes_it(turns, said, model, sampling, stream):
+    asked = Interaction(messages=(*turns, assistant(said or "x")), model=model or "m", sampling=sampling)
+    long = json_body(UPSTREAMS["openai.chat"].encode_request(asked, stream=stream, extras={}))
+    assert write_chat(asked, model=asked.model, stream=stream) == long
+    assert plain_question("openai.chat", asked, model=asked.model, stream=stream, extras={}) == long
+    other = write_chat(asked, model="other", stream=stream)
+    assert other is not None
+    assert json.loads(other) == {**json.loads(long), "model": "other"}
+
+
+TOLD = user("Hi.")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Interaction(messages=(assistant(""),)),
+        Interaction(messages=(assistant("Look.", ToolCall(id="a", name="b", arguments={})),)),
+        Interaction(messages=(Message(role=Role.USER, parts=TOLD.parts * 2),)),
+        Interaction(messages=(Message(role=Role.USER, parts=TOLD.parts, name="me"),)),
+        Interaction(messages=(Message(role=Role.TOOL, parts=TOLD.parts),)),
+        Interaction(messages=(Message(role=Role.SYSTEM, parts=TOLD.parts, said_as="developer"),)),
+        Interaction(messages=(user("\ud800"),)),
+        Interaction(messages=(TOLD,), tools=(ToolDefinition(name="t"),)),
+        Interaction(messages=(TOLD,), sampling=Sampling(stop=("x",))),
+        Interaction(messages=(TOLD,), sampling=Sampling(tool_choice="auto")),
+        Interaction(messages=(TOLD,), sampling=Sampling(response_schema={})),
+    ],
+)
+def test_questions_with_more_than_words_are_written_the_long_way(asked: Interaction) -> None:
+    assert write_chat(asked, model="m", stream=False) is None
+
+
+def test_what_has_no_short_way_is_written_the_long_way() -> None:
+    asked = Interaction(messages=(TOLD,))
+    assert write_chat(asked, model="", stream=False) is None
+    assert plain_question("openai.chat", asked, model="m", stream=False, extras={"user": "u"}) is None
+    assert plain_question("openai.responses", asked, model="m", stream=False, extras={}) is None

@@ -395,7 +395,10 @@ def _split(path: str) -> tuple[str, str]:
 
 
 def _check_media_type(exchange: Exchange) -> None:
-    kind, _, parameters = exchange.headers.get(b"content-type", b"application/json").partition(b";")
+    said = exchange.headers.get(b"content-type", b"application/json")
+    if said == b"application/json":
+        return
+    kind, _, parameters = said.partition(b";")
     if kind.strip().lower() != b"application/json":
         raise invalid("not_json", "the body is not declared as application/json.", status=415)
     for parameter in parameters.lower().split(b";"):

@@ -105,16 +105,16 @@ def choose_feature(exchange: Exchange, named: str) -> Feature:
 
 def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
     """Write down what is known of a request that was read and whose sender is known."""
-    caller, keys = exchange.caller, exchange.live.id_keys
+    caller, keys, is_single_user = exchange.caller, exchange.live.id_keys, exchange.is_single_user
     session = exchange.header(b"x-stanchion-session")
     user, tenant = caller.user_key, caller.tenant
-    if exchange.is_single_user or not user:
+    if is_single_user or not user:
         user = keys.key("subject", exchange.header(b"x-stanchion-user") or _user_of(request)) or user
-    if exchange.is_single_user:
+    if is_single_user:
         tenant = keys.key("tenant", exchange.header(b"x-stanchion-tenant")) or tenant
     interaction = request.interaction
     trace = exchange.facts
-    session_id = session if is_plain(session) else keys.key("session", session)
+    session_id = session if not session or is_plain(session) else keys.key("session", session)
     exchange.facts = RequestFacts(
         id=exchange.id,
         surface=exchange.surface,
@@ -127,7 +127,7 @@ def take_facts(exchange: Exchange, feature: Feature, request: Request) -> None:
         environment=exchange.live.environment,
         traffic=_traffic(exchange),
         model=interaction.model[:_LONGEST_ID],
-        tools=tuple(tool.name for tool in interaction.tools),
+        tools=tuple([tool.name for tool in interaction.tools]),
         guard_version=feature.guard_version,
         trace_id=trace.trace_id,
         span_id=trace.span_id,
@@ -232,11 +232,11 @@ def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction)
         )
     return Question(
         request=request,
-        surface=exchange.surface.value,
+        surface=exchange.surface,
         model=route.model,
         lost=exchange.unknown_events,
         headers=exchange.vendor_headers,
-        key=_forwarded_key(exchange, route, exchange.surface.value.partition(".")[0]),
+        key=_forwarded_key(exchange, route, exchange.surface.partition(".")[0]),
     )
 
 
@@ -277,7 +277,7 @@ def route_of(exchange: Exchange, request: Request, vendor: str) -> Route:
     heed_switches(exchange)
     check_extras(
         exchange.asked,
-        surface=exchange.surface.value,
+        surface=exchange.surface,
         provider=route.provider,
         headers=exchange.vendor_headers,
     )
@@ -380,6 +380,8 @@ def _tokens(interaction: Interaction) -> int:
 def _user_of(request: Request) -> str:
     """The end user as the APIs name one: `user`, `safety_identifier`, or `metadata.user_id`."""
     extras = request.extras
+    if not extras:
+        return ""
     for name in ("safety_identifier", "user"):
         value = extras.get(name)
         if isinstance(value, str):
@@ -391,5 +393,7 @@ def _user_of(request: Request) -> str:
 
 def _traffic(exchange: Exchange) -> str:
     said = exchange.header(b"x-stanchion-traffic")
+    if not said:
+        return "live"
     may_say = exchange.is_single_user or "responder" in exchange.caller.roles
     return said if may_say and said in ("sentinel", "drill") else "live"

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Headers = Mapping[bytes, bytes]
 NOBODY = Caller(key_id="")
 _KEYLESS = ("", "local")
+_NO_COMPONENTS = ComponentSet()
+_NO_USAGE = Usage()
 NEVER = float("inf")
 _SAID_IN_HEADERS = ("anthropic-version", "anthropic-beta")
 
@@ -116,7 +118,7 @@ class Exchange:
         self.feature: Feature | None = None
         self.facts = RequestFacts(id=id, surface=surface, environment=live.environment)
         self.request: Request | None = None
-        self.components = ComponentSet()
+        self.components = _NO_COMPONENTS
         self.assignment: Assignment | None = None
         self.decisions: tuple[Decision, ...] = ()
         self.beside: tuple[Decision, ...] = ()
@@ -130,7 +132,7 @@ class Exchange:
         self.said: Reply | None = None
         self.shown: Reply | None = None
         self.finish_reason = FinishReason.UNKNOWN
-        self.usage = Usage()
+        self.usage = _NO_USAGE
         self.guarantee = ""
         self.guard_ns = 0
         self.upstream_ns = 0
@@ -168,7 +170,7 @@ class Exchange:
     @property
     def vendor_headers(self) -> dict[str, str]:
         """What the client says to its vendor in headers; only Anthropic's API has such."""
-        if not self.surface.value.startswith("anthropic."):
+        if not self.surface.startswith("anthropic."):
             return {}
         return {name: said for name in _SAID_IN_HEADERS if (said := self.header(name.encode()))}
 
@@ -228,7 +230,8 @@ class Exchange:
 
     def header(self, name: bytes) -> str:
         """A header as text; empty when it is not there."""
-        return self.headers.get(name, b"").decode("latin-1")
+        said = self.headers.get(name)
+        return "" if said is None else said.decode("latin-1")
 
     def count_unknown(self, kind: str) -> None:
         """One more event that nobody knows."""

@@ -77,6 +77,8 @@ def check_extras(request: Request, *, surface: str, provider: Provider, headers:
         check_tools(request, provider=provider)
     if headers and surface in provider.apis:
         check_headers(headers, provider=provider)
+    if not request.extras:
+        return
     known = _KNOWN.get(surface, frozenset())
     for name in request.extras:
         if name in provider.allow_parameters:

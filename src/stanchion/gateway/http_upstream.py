@@ -28,7 +28,7 @@ from stanchion.models.http_errors import (
     status_error,
     too_large_error,
 )
-from stanchion.models.plain import plain_reply
+from stanchion.models.plain import plain_question, plain_reply
 from stanchion.models.strict_json import decode_strict
 from stanchion.models.translation import fitted
 from stanchion.models.upstreams import UPSTREAMS, UpstreamCodec
@@ -51,11 +51,18 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
     main: str
     said: dict[str, str] = {}
 
-    def headers(self, key: str) -> dict[str, str]:
-        """The headers that carry the key."""
-        if self.vendor == "anthropic":
-            return {"x-api-key": key} if key else {}
-        return {"authorization": f"Bearer {key}"} if key else {}
+    def key_line(self, key: str) -> bytes:
+        """The header that carries the key; nothing without one.
+
+        Raises:
+            UsageError: for a key that no header can carry.
+        """
+        said = _plain(key, "")  # spaces around it would hide behind the word before it
+        if not said:
+            return b""
+        return (
+            b"x-api-key: %s\r\n" if self.vendor == "anthropic" else b"authorization: Bearer %s\r\n"
+        ) % said
 
 
 DIALECTS: dict[str, Dialect] = {
@@ -123,17 +130,22 @@ class HttpUpstream:
         self.address = shown_url(self._urls[dialect.main])
         self._key = key  # it may change while we run
         self._known_key = "" if key is None else key.reveal()
-        self._known_lines = self._lines_of(self._known_key)
+        self._known_line = dialect.key_line(self._known_key)
         self._heads = self._made_heads()
 
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
         codec, body = self._written(question, stream=False)
-        incoming = await self._asked(codec.name, body, question, collect=self._max_bytes)
+        head, pool = self._head(codec.name, body, question), self._pool_here()
+        try:
+            incoming = await pool.ask(head, body, collect=self._max_bytes)
+        except LinkFault as fault:
+            raise fault_error(self._what, fault, limit=self._max_bytes) from None
         try:
             if incoming.status != 200:
                 raise await self._refused(incoming)
-            raw = await self._some(incoming)  # all of it: it was collected
+            self._check_coding(incoming)
+            raw = incoming.taken()
         finally:
             incoming.close()
         is_page = b"html" in incoming.headers.get(b"content-type", b"").lower()
@@ -143,11 +155,16 @@ class HttpUpstream:
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
         codec, body = self._written(question, stream=True)
-        incoming = await self._asked(codec.name, body, question)
+        head, pool = self._head(codec.name, body, question), self._pool_here()
+        try:
+            incoming = await pool.ask(head, body)
+        except LinkFault as fault:
+            raise fault_error(self._what, fault, limit=self._max_bytes) from None
         reader: AnswerReader | None = None
         try:
             if incoming.status != 200:
                 raise await self._refused(incoming)
+            self._check_coding(incoming)
             kind = incoming.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
             if kind in (b"application/json", b"text/html"):
                 raw = await self._read(incoming, self._max_bytes)
@@ -179,17 +196,21 @@ class HttpUpstream:
 
     def _written(self, question: Question, *, stream: bool) -> tuple[UpstreamCodec, bytes]:
         """The codec of the API that is asked, and the request in its words."""
-        paths = self._dialect.paths
-        name = question.surface if question.surface in paths else self._dialect.main
+        surface, request = question.surface, question.request
+        name = surface if surface in self._dialect.paths else self._dialect.main
         codec = UPSTREAMS[name]
-        request = question.request
-        said = fitted(request, surface=question.surface, upstream=name)
-        for each, count in said.lost.items():
-            question.lost[each] = question.lost.get(each, 0) + count
-        interaction = said.interaction
+        interaction, extras = request.interaction, request.extras
+        if name != surface:
+            said = fitted(request, surface=surface, upstream=name)
+            interaction, extras = said.interaction, said.extras
+            for each, count in said.lost.items():
+                question.lost[each] = question.lost.get(each, 0) + count
+        plain = plain_question(name, interaction, model=question.model, stream=stream, extras=extras)
+        if plain is not None:
+            return codec, plain
         if interaction.model != question.model:
             interaction = msgspec.structs.replace(interaction, model=question.model)
-        return codec, json_body(codec.encode_request(interaction, stream=stream, extras=said.extras))
+        return codec, json_body(codec.encode_request(interaction, stream=stream, extras=extras))
 
     def _value(self, raw: bytes, incoming: Incoming) -> Any:
         headers = _words(incoming)
@@ -197,9 +218,9 @@ class HttpUpstream:
             raise no_json_error(self._what, headers, raw)
         return decode_strict(raw, what=f"{self._what}: the answer is something")
 
-    async def _asked(self, api: str, body: bytes, question: Question, *, collect: int = 0) -> Incoming:
-        """The answer, once its head is here; no redirect, and not compressed."""
-        head = self._heads[api] + self._key_lines(question.key)
+    def _head(self, api: str, body: bytes, question: Question) -> bytes:
+        """The head of a request, with the empty line at its end."""
+        head = self._heads[api] + self._key_line(question.key)
         if question.traceparent:
             head += b"traceparent: %s\r\n" % _plain(question.traceparent, "traceparent")
         said = self._dialect.said
@@ -207,25 +228,16 @@ class HttpUpstream:
             said = said | question.headers
         if said:
             head += _lines(said)
-        pool = self._pool_here()
-        try:
-            incoming = await pool.ask(
-                b"%scontent-length: %d\r\n\r\n" % (head, len(body)), body, collect=collect
-            )
-        except LinkFault as fault:
-            raise fault_error(self._what, fault, limit=self._max_bytes) from None
-        if 300 <= incoming.status < 400:
-            incoming.close()
-            raise redirect_error(self._what, incoming.status, "another address")
+        return b"%scontent-length: %d\r\n\r\n" % (head, len(body))
+
+    def _check_coding(self, incoming: Incoming) -> None:
         coding = incoming.headers.get(b"content-encoding")
-        if coding is not None and coding.strip().lower() not in _CODINGS and incoming.status == 200:
-            incoming.close()
+        if coding is not None and coding.strip().lower() not in _CODINGS:
             raise UnavailableError(
                 f"{self._what}: its answer is compressed, though we ask for none of that.",
                 hint="Look at what stands in front of the endpoint.",
                 is_retryable=False,
             )
-        return incoming
 
     async def _some(self, incoming: Incoming) -> bytes:
         """The next bytes; empty at the end."""
@@ -245,24 +257,23 @@ class HttpUpstream:
         return b"".join(pieces)
 
     async def _refused(self, incoming: Incoming) -> UnavailableError:
+        """What any status but 200 means; redirects are not followed."""
+        if 300 <= incoming.status < 400:
+            return redirect_error(self._what, incoming.status, "another address")
         try:
             body = await self._read(incoming, _ERROR_BODY_BYTES)
         except UnavailableError:
             body = b""
         return status_error(self._what, incoming.status, _words(incoming), body, now=self._clock.now())
 
-    def _key_lines(self, key: str) -> bytes:
-        """The headers that carry the key: the client's own where it gave one, else the gateway's."""
+    def _key_line(self, key: str) -> bytes:
+        """The header that carries the key: the client's own where it gave one, else the gateway's."""
         if key:
-            return self._lines_of(key)
+            return self._dialect.key_line(key)
         key = "" if self._key is None else self._key.reveal()
         if key != self._known_key:  # it was renewed
-            self._known_lines, self._known_key = self._lines_of(key), key
-        return self._known_lines
-
-    def _lines_of(self, key: str) -> bytes:
-        _plain(key, "")  # spaces around it would hide behind the word before it
-        return _lines(self._dialect.headers(key))
+            self._known_line, self._known_key = self._dialect.key_line(key), key
+        return self._known_line
 
     def _made_heads(self) -> dict[str, bytes]:
         """The head of a request to each API, without its key and its length."""

@@ -74,22 +74,23 @@ def answered_surfaces(message: Message) -> set[Surface]:
 
 def counts(guard: Guard, surfaces: Iterable[Surface], decisions: Sequence[Decision]) -> dict[str, int]:
     """How many checks were expected, ran, and did not run; how many decisions were acted on."""
-    seen = {decision.surface for decision in decisions}
-    expected = ran = skipped = 0
+    seen: set[Surface] = set()
+    expected = ran = enforced = 0
     for decision in decisions:
+        seen.add(decision.surface)
+        if decision.mode is Mode.ENFORCE:
+            enforced += 1
         for check in decision.checks:
-            if check.status is CheckStatus.RAN:
+            status = check.status
+            if status is CheckStatus.RAN:
                 ran += 1
-            elif check.status is CheckStatus.SKIPPED:
-                skipped += 1
-            expected += 1
-    missing = sum(len(guard.checks(surface)) for surface in surfaces if surface not in seen)
-    return {
-        "expected": expected + missing - skipped,
-        "ran": ran,
-        "did_not_run": expected + missing - skipped - ran,
-        "enforced": sum(decision.mode is Mode.ENFORCE for decision in decisions),
-    }
+            elif status is not CheckStatus.SKIPPED:
+                expected += 1
+    expected += ran
+    for surface in surfaces:
+        if surface not in seen:
+            expected += len(guard.checks(surface))
+    return {"expected": expected, "ran": ran, "did_not_run": expected - ran, "enforced": enforced}
 
 
 def outcome_of(decisions: Sequence[Decision]) -> Outcome:

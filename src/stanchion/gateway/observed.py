@@ -16,7 +16,7 @@ from stanchion.core.decision import CheckStatus, Decision, Effect, Mode, OnFailu
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, UpstreamTry
 from stanchion.store.identity import is_plain
 from stanchion.telemetry import names
-from stanchion.telemetry.metrics import Metrics
+from stanchion.telemetry.metrics import Count, Measure, Metrics
 from stanchion.telemetry.names import Profile
 from stanchion.telemetry.trace_context import TraceContext
 from stanchion.telemetry.tracing import SpanEvent, SpanKind, SpanRecord, Tracing, Value
@@ -51,7 +51,30 @@ _VERDICTS = {
 }
 _ACTIONS = {**_VERDICTS, Effect.BLOCK: "block"}
 _ANSWERED = frozenset({Surface.OUTPUT, Surface.REASONING, Surface.TOOL_CALL})
+_RAN = CheckStatus.RAN
 _FAILED = frozenset({Outcome.UPSTREAM_ERROR, Outcome.INTERNAL_ERROR, Outcome.DEADLINE})
+
+
+class _Ended:
+    """What counts requests of one API that ended in one way."""
+
+    __slots__ = ("guard_s", "requests", "seconds")
+
+    def __init__(self, metrics: Metrics, surface: ApiSurface, outcome: Outcome, *, is_stream: bool) -> None:
+        stream = "true" if is_stream else "false"
+        self.requests = metrics.count("stanchion_requests_total", str(surface), str(outcome), stream)
+        self.seconds = metrics.measure("stanchion_request_seconds", str(surface), stream)
+        self.guard_s: Measure | None = None
+
+
+class _Tried:
+    """What counts tries at one provider with one result."""
+
+    __slots__ = ("seconds", "tries")
+
+    def __init__(self, metrics: Metrics, provider: str, status: str) -> None:
+        self.seconds = metrics.measure("stanchion_upstream_seconds", provider)
+        self.tries = metrics.count("stanchion_upstream_tries_total", provider, status)
 
 
 class MetricsObserver:
@@ -61,6 +84,9 @@ class MetricsObserver:
 
     def __init__(self, metrics: Metrics, *, gauges: Callable[[Metrics], None] | None = None) -> None:
         self._metrics = metrics
+        self._ended: dict[tuple[ApiSurface, Outcome, bool], _Ended] = {}
+        self._tried: dict[tuple[str, str], _Tried] = {}
+        self._decided: dict[tuple[Surface, Effect, Mode], Count] = {}
         self.gauges = gauges
 
     def started(self, facts: RequestFacts) -> None:
@@ -69,35 +95,53 @@ class MetricsObserver:
     def finished(self, record: ExchangeRecord) -> None:
         """Count a request and everything that happened to it."""
         metrics, facts = self._metrics, record.facts
-        surface, stream = str(facts.surface), "true" if facts.is_stream else "false"
-        metrics.add("stanchion_requests_total", 1, surface, str(record.outcome), stream)
-        metrics.observe("stanchion_request_seconds", record.total_ms / 1000, surface, stream)
+        kind = facts.surface, record.outcome, facts.is_stream
+        ended = self._ended.get(kind)
+        if ended is None:
+            ended = self._ended[kind] = _Ended(metrics, *kind[:2], is_stream=facts.is_stream)
+        ended.requests.amount += 1
+        ended.seconds.observe(record.total_ms / 1000)
         if record.first_byte_ms is not None:
-            metrics.observe("stanchion_first_byte_seconds", record.first_byte_ms / 1000, surface)
+            metrics.observe("stanchion_first_byte_seconds", record.first_byte_ms / 1000, str(facts.surface))
         if record.decisions:
-            metrics.observe("stanchion_guard_seconds", record.guard_ms / 1000, surface)
+            if ended.guard_s is None:
+                ended.guard_s = metrics.measure("stanchion_guard_seconds", str(facts.surface))
+            ended.guard_s.observe(record.guard_ms / 1000)
+            self._count_decisions(record.decisions)
         for one in record.tries:
-            metrics.observe("stanchion_upstream_seconds", one.latency_ms / 1000, one.provider)
-            metrics.add("stanchion_upstream_tries_total", 1, one.provider, one.status)
-        checks: dict[CheckStatus, int] = {}
-        for decision in record.decisions:
-            self._count(decision, checks)
-        for status, count in checks.items():
-            metrics.add("stanchion_checks_total", count, status)
+            tried = self._tried.get((one.provider, one.status))
+            if tried is None:
+                tried = _Tried(metrics, one.provider, one.status)
+                self._tried[one.provider, one.status] = tried
+            tried.seconds.observe(one.latency_ms / 1000)
+            tried.tries.amount += 1
         self._count_states(record)
 
-    def _count(self, decision: Decision, checks: dict[CheckStatus, int]) -> None:
-        metrics, surface = self._metrics, decision.surface
-        metrics.add("stanchion_decisions_total", 1, surface, decision.effect, decision.mode)
-        for finding in decision.findings:
-            metrics.add("stanchion_findings_total", 1, finding.category)
-        for check in decision.checks:
-            status = check.status
-            checks[status] = checks.get(status, 0) + 1
-            if status is CheckStatus.TIMED_OUT:
-                metrics.add("stanchion_deadline_total", 1, surface)
-        if decision.outcome is OnFailure.OPEN:
-            metrics.add("stanchion_fail_open_total", 1, surface)
+    def _count_decisions(self, decisions: tuple[Decision, ...]) -> None:
+        checks: dict[CheckStatus, int] = {}
+        ran = 0
+        for decision in decisions:
+            kind = decision.surface, decision.effect, decision.mode
+            decided = self._decided.get(kind)
+            if decided is None:
+                decided = self._decided[kind] = self._metrics.count("stanchion_decisions_total", *kind)
+            decided.amount += 1
+            for finding in decision.findings:
+                self._metrics.add("stanchion_findings_total", 1, finding.category)
+            for check in decision.checks:
+                status = check.status
+                if status is _RAN:
+                    ran += 1
+                    continue
+                checks[status] = checks.get(status, 0) + 1
+                if status is CheckStatus.TIMED_OUT:
+                    self._metrics.add("stanchion_deadline_total", 1, decision.surface)
+            if decision.outcome is OnFailure.OPEN:
+                self._metrics.add("stanchion_fail_open_total", 1, decision.surface)
+        if ran:
+            checks[_RAN] = ran
+        for status, count in checks.items():
+            self._metrics.add("stanchion_checks_total", count, status)
 
     def _count_states(self, record: ExchangeRecord) -> None:
         metrics, facts, usage = self._metrics, record.facts, record.usage

@@ -130,6 +130,10 @@ class Connection(asyncio.Protocol):
             await self._news()
         if not self._pieces and self._fault is not None:
             raise self._fault
+        return self.taken()
+
+    def taken(self) -> bytes:
+        """What is here of the body, without waiting: all of an answer that was collected."""
         pieces, self._pieces, self._buffered = self._pieces, [], 0
         self._resume()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -389,6 +393,10 @@ class Incoming:
     async def some(self) -> bytes:
         """See `Connection.some`."""
         return b"" if self._connection is None else await self._connection.some()
+
+    def taken(self) -> bytes:
+        """See `Connection.taken`."""
+        return b"" if self._connection is None else self._connection.taken()
 
     def close(self, *, may_linger: bool = False) -> None:
         """See `Connection.finish`; safe to call twice."""

@@ -87,7 +87,7 @@ class Pool:
         Raises:
             LinkFault: when there is no sound answer.
         """
-        connection = await self._take()
+        connection = self._idle_one() or await self._take()
         try:
             return await connection.ask(request, body, collect=collect)
         except LinkBroken as fault:
@@ -103,11 +103,15 @@ class Pool:
             with suppress(RuntimeError):
                 connection.abort()
 
-    async def _take(self, *, is_new: bool = False) -> Connection:
-        while self._idle and not is_new:
+    def _idle_one(self) -> Connection | None:
+        while self._idle:
             connection, _ = self._idle.popitem()
             if connection.is_idle:
                 return connection
+        return None
+
+    async def _take(self, *, is_new: bool = False) -> Connection:
+        """A connection that none of the idle ones is; with `is_new` one that never served."""
         if is_new and not self._slots and self._idle:
             self._idle.popitem()[0].abort()  # makes room when its end is noticed
         if not self._slots:

@@ -5,10 +5,10 @@ Each of them gives None for what it does not expect, and for APIs that have no s
 
 from __future__ import annotations
 
-from stanchion.core.interaction import Reply
+from stanchion.core.interaction import Interaction, Reply
 from stanchion.models import openai_chat_surface
-from stanchion.models.plain_chat import read_answer, read_chat, write_answer
-from stanchion.models.wire import Request
+from stanchion.models.plain_chat import read_answer, read_chat, write_answer, write_chat
+from stanchion.models.wire import JsonObject, Request
 
 _CHAT = openai_chat_surface.NAME
 
@@ -16,6 +16,13 @@ _CHAT = openai_chat_surface.NAME
 def plain_request(api: str, raw: bytes) -> Request | None:
     """The request in a body, as `SurfaceCodec.decode_request` reads it."""
     return read_chat(raw) if api == _CHAT else None
+
+
+def plain_question(
+    api: str, asked: Interaction, *, model: str, stream: bool, extras: JsonObject
+) -> bytes | None:
+    """A request to a provider as bytes, as `UpstreamCodec.encode_request` says it."""
+    return write_chat(asked, model=model, stream=stream) if api == _CHAT and not extras else None
 
 
 def plain_reply(api: str, raw: bytes) -> Reply | None:

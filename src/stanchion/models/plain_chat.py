@@ -97,6 +97,46 @@ def _message(turn: _Turn) -> Message:
     return Message(role=role, parts=(Text(text=turn.content, origin=origin),), said_as=said_as)
 
 
+_SPOKEN = {
+    role: b'{"role":"%b","content":' % role.encode() for role in (Role.SYSTEM, Role.USER, Role.ASSISTANT)
+}
+
+
+def write_chat(asked: Interaction, *, model: str, stream: bool) -> bytes | None:
+    """A plain chat completions request to `model` as bytes; None: write it the long way."""
+    sampling = asked.sampling
+    if (
+        asked.tools
+        or not model
+        or sampling.stop
+        or sampling.tool_choice
+        or sampling.response_schema is not None
+    ):
+        return None
+    turns: list[bytes] = []
+    try:
+        for message in asked.messages:
+            head, parts = _SPOKEN.get(message.role), message.parts
+            if head is None or len(parts) != 1 or type(parts[0]) is not Text:
+                return None
+            if message.name is not None or message.said_as is not UNSET:
+                return None
+            turns.append(b"%b%b}" % (head, _json(parts[0].text)))
+        said = [b'{"model":%b,"messages":[%b]' % (_json(model), b",".join(turns))]
+    except UnicodeEncodeError:
+        return None
+    if sampling.temperature is not None:
+        said.append(b',"temperature":' + _json(sampling.temperature))
+    if sampling.top_p is not None:
+        said.append(b',"top_p":' + _json(sampling.top_p))
+    if sampling.max_output_tokens is not None:
+        said.append(b',"max_completion_tokens":%d' % sampling.max_output_tokens)
+    if sampling.seed is not None:
+        said.append(b',"seed":%d' % sampling.seed)
+    said.append(b',"stream":true,"stream_options":{"include_usage":true}}' if stream else b"}")
+    return b"".join(said)
+
+
 # --- answers ------------------------------------------------------------------------------------------------
 
 _Nothing = tuple[()] | None | UnsetType

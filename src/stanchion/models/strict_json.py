@@ -45,12 +45,17 @@ def has_as_many_colons(data: bytes, value: Any) -> bool:
     if b"\\" in data and _ESCAPED in data:  # looking for a single byte is much quicker
         return False
     try:
-        return data.count(b":") == _encode(value).count(b":")
+        return _colons(data) == _colons(_encode(value))
     except (OverflowError, ValueError, RecursionError):  # a number that cannot be written in the same way
         return False
 
 
 _ESCAPED = b"\\u003"  # the colon is \u003a
+
+
+def _colons(data: bytes) -> int:
+    """How many there are; taking them out finds each one quicker than `count`, which looks at every byte."""
+    return len(data) - len(data.replace(b":", b""))
 
 
 def is_said_once(data: bytes, value: Any) -> bool:

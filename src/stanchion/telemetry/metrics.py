@@ -91,33 +91,58 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 
-class _Count:
+class Count:
     """What was counted of one set of labels since the last `fold`."""
 
-    __slots__ = ("amount", "child")
+    __slots__ = ("amount", "child", "name")
 
-    def __init__(self, child: Any) -> None:
+    def __init__(self, name: str, child: Any) -> None:
+        self.name = name
         self.child = child
         self.amount = 0.0
 
+    def add(self, amount: float) -> None:
+        """Count more.
+
+        Raises:
+            ValueError: for less than nothing, or what is no finite number; nothing is counted then.
+        """
+        if not 0.0 <= amount < inf:
+            raise ValueError(f"{self.name} cannot grow by {amount}")
+        self.amount += amount
+
     def fold(self) -> None:
+        """Give it to the library."""
         if self.amount:
             amount, self.amount = self.amount, 0.0
             self.child.inc(amount)
 
 
-class _Measure:
+class Measure:
     """What was measured of one set of labels since the last `fold`: how many in each bucket, and the sum."""
 
-    __slots__ = ("bounds", "child", "counts", "total")
+    __slots__ = ("bounds", "child", "counts", "name", "total")
 
-    def __init__(self, child: Any, bounds: Sequence[float]) -> None:
+    def __init__(self, name: str, child: Any, bounds: Sequence[float]) -> None:
+        self.name = name
         self.child = child
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    def observe(self, value: float) -> None:
+        """One more measured value.
+
+        Raises:
+            ValueError: for what is no finite number; nothing is counted then.
+        """
+        if not -inf < value < inf:
+            raise ValueError(f"{self.name} cannot be {value}")
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
     def fold(self) -> None:
+        """Give it to the library."""
         if not any(self.counts):
             return
         for index, count in enumerate(self.counts):
@@ -154,8 +179,8 @@ class Metrics:
         self._labels: dict[str, tuple[str, ...]] = {}
         self._seen: dict[tuple[str, str], set[str]] = {}
         self._gauges: dict[tuple[str, ...], Any] = {}
-        self._counts: dict[tuple[str, ...], _Count] = {}
-        self._measures: dict[tuple[str, ...], _Measure] = {}
+        self._counts: dict[tuple[str, ...], Count] = {}
+        self._measures: dict[tuple[str, ...], Measure] = {}
         for one in METRICS:
             if one.kind is Kind.COUNTER:
                 made: Any = Counter(one.name, one.help, one.labels, registry=self._registry)
@@ -173,12 +198,14 @@ class Metrics:
         Raises:
             ValueError: for less than nothing, or what is no finite number; nothing is counted then.
         """
-        if not 0.0 <= amount < inf:
-            raise ValueError(f"{name} cannot grow by {amount}")
+        self.count(name, *labels).add(amount)
+
+    def count(self, name: str, *labels: str) -> Count:
+        """What counts for these labels, for whoever counts often."""
         count = self._counts.get((name, *labels))
         if count is None:
-            count = self._found(self._counts, name, labels, lambda child: _Count(child))
-        count.amount += amount
+            count = self._found(self._counts, name, labels, lambda child: Count(name, child))
+        return count
 
     def set(self, name: str, value: float, *labels: str) -> None:
         """Say how much there is now."""
@@ -198,14 +225,15 @@ class Metrics:
         Raises:
             ValueError: for what is no finite number; nothing is counted then.
         """
-        if not -inf < value < inf:
-            raise ValueError(f"{name} cannot be {value}")
+        self.measure(name, *labels).observe(value)
+
+    def measure(self, name: str, *labels: str) -> Measure:
+        """What measures for these labels, for whoever measures often."""
         measure = self._measures.get((name, *labels))
         if measure is None:
             bounds = _TABLE[name].buckets if name in _TABLE else ()
-            measure = self._found(self._measures, name, labels, lambda child: _Measure(child, bounds))
-        measure.counts[bisect_left(measure.bounds, value)] += 1
-        measure.total += value
+            measure = self._found(self._measures, name, labels, lambda child: Measure(name, child, bounds))
+        return measure
 
     def fold(self) -> None:
         """Give what was counted to the library, where other workers see it."""

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "stanchion.cli.access_keys:app",
         "Make, list, rotate and revoke virtual keys of the gateway.",
     ),
+    "admission": ("stanchion.cli.admission:app", "See and change which component sets passed."),
     "approvals": ("stanchion.cli.approvals:app", "Decide about what waits for a person."),
     "audit": ("stanchion.cli.audit:app", "Verify and read the audit log."),
     "calibrate": (

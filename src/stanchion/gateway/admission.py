@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 import pydantic
@@ -19,7 +20,7 @@ from stanchion.core.errors import UsageError
 from stanchion.files.schema import FileModel
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.control_document import ControlKind, body_of
-from stanchion.gateway.control_reader import ControlReader, Trust, Update
+from stanchion.gateway.control_reader import Listener, Trust, Update
 from stanchion.gateway.control_store import Change, ControlStore, Published
 from stanchion.gateway.ports import AdmissionAnswer, RequestFacts
 from stanchion.store.times import to_us
@@ -77,12 +78,20 @@ def admitted_digest(components: ComponentSet) -> Digest:
     return _replace(components, suite="").digest
 
 
+class Tells(Protocol):
+    """What tells of the list: a `ControlReader`."""
+
+    def subscribe(self, kind: ControlKind, listener: Listener) -> None:
+        """Tell of the state now and of every later one."""
+        ...
+
+
 class AdmissionList:
     """Implements `ports.Admission`. `actions` says by feature what happens to ungated sets."""
 
     def __init__(
         self,
-        reader: ControlReader,
+        reader: Tells,
         *,
         clock: Clock,
         actions: Mapping[str, Ungated] | None = None,
@@ -102,13 +111,21 @@ class AdmissionList:
 
     def answer(self, facts: RequestFacts, components: ComponentSet, ungated: Ungated) -> AdmissionAnswer:
         """The same, where something else says what becomes of what is not on the list."""
-        if self._is_gated(facts.feature, self._digest(components)):
+        return self.answer_of(facts.feature, self._digest(components), ungated)
+
+    def answer_of(self, feature: str, digest: Digest, ungated: Ungated) -> AdmissionAnswer:
+        """The same for the digest of a set."""
+        if self._is_gated(feature, digest):
             return AdmissionAnswer(action=Ungated.ALLOW.value, is_gated=True)
         reason = self._why_unknown or "this component set has not passed a gate"
         return AdmissionAnswer(action=ungated.value, is_gated=False, reason=reason)
 
+    def entry(self, feature: str, digest: Digest) -> GatedSet | None:
+        """The line of the list for a set, the feature's own first; also one that has expired."""
+        return self._sets.get((feature, digest)) or self._sets.get(("", digest))
+
     def _is_gated(self, feature: str, digest: Digest) -> bool:
-        found = self._sets.get((feature, digest)) or self._sets.get(("", digest))
+        found = self.entry(feature, digest)
         if found is None:
             return False
         return found.expires_at_us is None or to_us(self._clock.now()) < found.expires_at_us

@@ -81,7 +81,7 @@ class StoreSink:
         for one in records:
             at = datetime.fromisoformat(one.at)
             rows.append(exchange_values(one, at_us=to_us(at)))
-            if one.decisions or one.tries:
+            if one.decisions or one.tries or one.ungated == "block":  # then for its component set
                 interactions.append(interaction_of(one, at=at))
         with self._interactions.write() as connection:
             self._interactions.insert_in(connection, interactions)

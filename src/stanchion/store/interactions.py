@@ -37,6 +37,7 @@ _GROUPS = (
     "is_protected",
     "policy_digest",
     "tenant_key",
+    "components",
 )
 
 

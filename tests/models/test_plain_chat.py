@@ -303,3 +303,13 @@ def test_what_has_no_short_way_is_written_the_long_way() -> None:
     assert write_chat(asked, model="", stream=False) is None
     assert plain_question("openai.chat", asked, model="m", stream=False, extras={"user": "u"}) is None
     assert plain_question("openai.responses", asked, model="m", stream=False, extras={}) is None
+
+
+@pytest.mark.parametrize("name", ["stream", "max_tokens", "temperature", "seed", "stream_options", "user"])
+def test_a_null_is_left_to_the_long_way_even_beside_words_with_a_colon(name: str) -> None:
+    body = {"model": "m:", "messages": [{"role": "user", "content": "a: b"}]}
+    assert read_chat(encode_json(body)) is not None
+    assert read_chat(encode_json({**body, name: None})) is None
+    answer = {"model": "m", "choices": [{"message": {"content": "a: b"}}], "usage": {"prompt_tokens": 3}}
+    assert read_answer(encode_json(answer)) is not None
+    assert read_answer(encode_json({**answer, "usage": {"prompt_tokens": None}})) is None

@@ -324,7 +324,7 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
             surfaces |= answered_surfaces(exchange.shown.message)
         manifest = counts(feature.guard, surfaces, exchange.decisions)
     switches = live.parts.switches
-    input_hash, output_hash = content_hashes(exchange)
+    input_hash, output_hash = content_hashes(exchange) if exchange.facts.span_id else ("", "")
     return ExchangeRecord(
         facts=exchange.facts,
         at=exchange.at,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -240,11 +241,11 @@ def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction)
     )
 
 
-async def send(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer) -> None:
+def send(exchange: Exchange, codec: SurfaceCodec, reply: Reply, answer: Answer) -> Awaitable[None]:
     """Send the answer, with what the decisions amount to as the outcome."""
     exchange.outcome = ticket_outcome(exchange) if exchange.ticket else exchange_outcome(exchange)
     exchange.stage = Stage.DONE if exchange.stage is not Stage.INPUT else Stage.INPUT
-    await send_reply(exchange, codec, reply, answer)
+    return send_reply(exchange, codec, reply, answer)
 
 
 def exchange_outcome(exchange: Exchange) -> Outcome:

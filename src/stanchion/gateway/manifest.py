@@ -97,8 +97,8 @@ def outcome_of(decisions: Sequence[Decision]) -> Outcome:
     """What the decisions amount to for the client: the strictest that was acted on."""
     strictest, is_stopped = Effect.ALLOW, False
     for decision in decisions:
-        effect = decision.enforced_effect
-        if effect is Effect.ALLOW:
+        effect = decision.effect
+        if effect is Effect.ALLOW or decision.mode is not Mode.ENFORCE:
             continue
         is_stopped = is_stopped or is_stop(decision)
         if effect.rank > strictest.rank:

@@ -16,7 +16,7 @@ from stanchion.core.decision import CheckStatus, Decision, Effect, Mode, OnFailu
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, UpstreamTry
 from stanchion.store.identity import is_plain
 from stanchion.telemetry import names
-from stanchion.telemetry.metrics import Count, Measure, Metrics
+from stanchion.telemetry.metrics import MAX_LABEL_VALUES, Count, Measure, Metrics
 from stanchion.telemetry.names import Profile
 from stanchion.telemetry.trace_context import TraceContext
 from stanchion.telemetry.tracing import SpanEvent, SpanKind, SpanRecord, Tracing, Value
@@ -87,6 +87,10 @@ class MetricsObserver:
         self._ended: dict[tuple[ApiSurface, Outcome, bool], _Ended] = {}
         self._tried: dict[tuple[str, str], _Tried] = {}
         self._decided: dict[tuple[Surface, Effect, Mode], Count] = {}
+        self._ungated: dict[str, Count] = {}
+        self._read: dict[str, Count] = {}
+        self._said: dict[str, Count] = {}
+        self._unprotected = metrics.count("stanchion_unprotected_total")
         self.gauges = gauges
 
     def started(self, facts: RequestFacts) -> None:
@@ -119,8 +123,9 @@ class MetricsObserver:
 
     def _count_decisions(self, decisions: tuple[Decision, ...]) -> None:
         checks: dict[CheckStatus, int] = {}
-        ran = 0
+        ran, is_protected = 0, True
         for decision in decisions:
+            is_protected = is_protected and decision.is_protected
             kind = decision.surface, decision.effect, decision.mode
             decided = self._decided.get(kind)
             if decided is None:
@@ -138,6 +143,8 @@ class MetricsObserver:
                     self._metrics.add("stanchion_deadline_total", 1, decision.surface)
             if decision.outcome is OnFailure.OPEN:
                 self._metrics.add("stanchion_fail_open_total", 1, decision.surface)
+        if not is_protected:
+            self._unprotected.amount += 1
         if ran:
             checks[_RAN] = ran
         for status, count in checks.items():
@@ -145,23 +152,30 @@ class MetricsObserver:
 
     def _count_states(self, record: ExchangeRecord) -> None:
         metrics, facts, usage = self._metrics, record.facts, record.usage
-        for decision in record.decisions:
-            if not decision.is_protected:
-                metrics.add("stanchion_unprotected_total")
-                break
         if record.is_gated is False:
-            metrics.add("stanchion_ungated_total", 1, facts.feature)
+            ungated = self._ungated.get(facts.feature)
+            if ungated is None:
+                ungated = metrics.count("stanchion_ungated_total", facts.feature)
+                self._ungated[facts.feature] = ungated
+            ungated.amount += 1
         if record.switch_id:
             metrics.add("stanchion_switched_off_total", 1, record.switch_id)
         for kind, count in record.unknown_events.items():
             metrics.add("stanchion_unknown_events_total", count, kind)
         model = facts.model if record.tries else ""
         if usage.input_tokens:
-            metrics.add("stanchion_tokens_total", usage.input_tokens, model, "input")
+            (self._read.get(model) or self._tokens(self._read, model, "input")).add(usage.input_tokens)
         if usage.output_tokens:
-            metrics.add("stanchion_tokens_total", usage.output_tokens, model, "output")
+            (self._said.get(model) or self._tokens(self._said, model, "output")).add(usage.output_tokens)
         if usage.cost_usd:
             metrics.add("stanchion_cost_usd_total", usage.cost_usd, model)
+
+    def _tokens(self, kept: dict[str, Count], model: str, direction: str) -> Count:
+        """What counts the tokens of a model; clients may name models without end, which are not all kept."""
+        count = self._metrics.count("stanchion_tokens_total", model, direction)
+        if len(kept) < MAX_LABEL_VALUES:
+            kept[model] = count
+        return count
 
     @property
     def metrics(self) -> Metrics:

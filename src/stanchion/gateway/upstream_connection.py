@@ -111,11 +111,15 @@ class Connection(asyncio.Protocol):
         else:
             transport.writelines((request, body))
             self._unsent = transport.get_write_buffer_size()
+        self._since = self._loop.time()
+        self._waiter = self._loop.create_future()
         try:
-            await self._news()
+            await self._waiter
         except BaseException:
             self.abort()
             raise
+        finally:
+            self._waiter = None
         if self._fault is not None and (self._collects or not self._has_head):
             raise self._fault
         return Incoming(self, self._status, self._headers)

@@ -137,7 +137,7 @@ class Pool:
                 given = turn.result()
                 if given is None:
                     self._free_slot()
-                else:
+                elif given.is_idle:
                     self._idled(given)
             raise
 
@@ -157,7 +157,7 @@ class Pool:
         return None
 
     def _idled(self, connection: Connection) -> None:
-        if self._is_closed or not connection.is_idle:
+        if self._is_closed:
             connection.abort()
         elif self._waiting and (turn := self._next_turn()) is not None:
             turn.set_result(connection)

@@ -8,7 +8,7 @@ read means exactly what the long way would have read.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -25,7 +25,6 @@ _TURNS = {
     "user": (Role.USER, Origin.USER),
     "assistant": (Role.ASSISTANT, Origin.MODEL),
 }
-_T = TypeVar("_T")
 # what is beyond these bounds is read, or refused, the long way
 _MOST = 10**15
 _Whole = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
@@ -45,17 +44,18 @@ class _StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc
     include_usage: bool
 
 
-class _Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Chat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    # None is what nobody said: a null leaves one more colon in the text than in what is written again
     model: str
     messages: list[_Turn]
-    stream: bool | UnsetType = UNSET
-    max_tokens: _Whole | UnsetType = UNSET
-    max_completion_tokens: _Whole | UnsetType = UNSET
-    temperature: _Whole | _Real | UnsetType = UNSET
-    top_p: _Whole | _Real | UnsetType = UNSET
-    seed: _Whole | UnsetType = UNSET
-    stream_options: _StreamOptions | UnsetType = UNSET
-    user: str | UnsetType = UNSET
+    stream: bool | None = None
+    max_tokens: _Whole | None = None
+    max_completion_tokens: _Whole | None = None
+    temperature: _Whole | _Real | None = None
+    top_p: _Whole | _Real | None = None
+    seed: _Whole | None = None
+    stream_options: _StreamOptions | None = None
+    user: str | None = None
 
 
 _read_chat = msgspec.json.Decoder(_Chat).decode
@@ -69,32 +69,28 @@ def read_chat(raw: bytes) -> Request | None:
         return None
     if not has_as_many_colons(raw, chat):
         return None
-    options = chat.stream_options
+    options, longest = chat.stream_options, chat.max_completion_tokens
     return Request(
         interaction=Interaction(
             messages=tuple([_message(turn) for turn in chat.messages]),
             model=chat.model,
             sampling=Sampling(
-                temperature=_told(chat.temperature),
-                top_p=_told(chat.top_p),
-                max_output_tokens=_told(chat.max_completion_tokens, _told(chat.max_tokens)),
-                seed=_told(chat.seed),
+                temperature=chat.temperature,
+                top_p=chat.top_p,
+                max_output_tokens=chat.max_tokens if longest is None else longest,
+                seed=chat.seed,
             ),
         ),
         stream=chat.stream is True,
-        include_usage=options is not UNSET and options.include_usage,
-        extras={} if chat.user is UNSET else {"user": chat.user},
+        include_usage=options is not None and options.include_usage,
+        extras={} if chat.user is None else {"user": chat.user},
     )
-
-
-def _told(value: _T | UnsetType, otherwise: _T | None = None) -> _T | None:
-    return otherwise if value is UNSET else value
 
 
 def _message(turn: _Turn) -> Message:
     role, origin = _TURNS[turn.role]
-    said_as: Literal["developer"] | UnsetType = "developer" if turn.role == "developer" else UNSET
-    return Message(role=role, parts=(Text(text=turn.content, origin=origin),), said_as=said_as)
+    parts = (Text(text=turn.content, origin=origin),)
+    return Message(role=role, parts=parts, said_as="developer" if turn.role == "developer" else UNSET)
 
 
 _SPOKEN = {
@@ -157,12 +153,12 @@ class _Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logprobs: UnsetType | None = UNSET
 
 
-class _Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    prompt_tokens: _Count | UnsetType = UNSET
-    completion_tokens: _Count | UnsetType = UNSET
-    total_tokens: _Count | UnsetType = UNSET
-    prompt_tokens_details: dict[str, _Count] | UnsetType = UNSET
-    completion_tokens_details: dict[str, _Count] | UnsetType = UNSET
+class _Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):  # as in `_Chat`
+    prompt_tokens: _Count | None = None
+    completion_tokens: _Count | None = None
+    total_tokens: _Count | None = None
+    prompt_tokens_details: dict[str, _Count] | None = None
+    completion_tokens_details: dict[str, _Count] | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,11 +196,11 @@ def read_answer(raw: bytes) -> Reply | None:
 def _usage(told: _Tokens) -> Usage:
     read, said = told.prompt_tokens_details, told.completion_tokens_details
     return Usage(
-        input_tokens=_told(told.prompt_tokens),
-        output_tokens=_told(told.completion_tokens),
-        cached_input_tokens=None if read is UNSET else read.get("cached_tokens"),
-        cache_write_tokens=UNSET if read is UNSET else read.get("cache_write_tokens", UNSET),
-        reasoning_tokens=UNSET if said is UNSET else said.get("reasoning_tokens", UNSET),
+        input_tokens=told.prompt_tokens,
+        output_tokens=told.completion_tokens,
+        cached_input_tokens=None if read is None else read.get("cached_tokens"),
+        cache_write_tokens=UNSET if read is None else read.get("cache_write_tokens", UNSET),
+        reasoning_tokens=UNSET if said is None else said.get("reasoning_tokens", UNSET),
     )
 
 

@@ -5,120 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from running_gateway import SCRIPT, STANCHION, Running, running, until
+from running_gateway import Running, running, until
+from section_files import GATEWAY, ORG, admin, ask, checked, detail, made, reload, safety, said
 
 from stanchion.store.database import open_database
 from stanchion.store.interactions import InteractionStore
 
 pytestmark = pytest.mark.xdist_group("gateway-sections")
-GATEWAY = """
-listen: 127.0.0.1:0
-admin_listen: 127.0.0.1:ADMIN
-records: {every_s: 0.1}
-providers: {script: {api: scripted, script: script.yaml}}
-models: {demo: {provider: script}, other: {provider: script}}
-features: {default: {policy: default}, shop: {policy: default}, chat: {policy: default}}
-"""
-ORG = """
-version: 1
-organisation: Acme
-people: {ann: {name: Ann}, ben: {name: Ben}}
-roles: {engineer: {title: Engineer, people: [ann]}, lead: {title: Lead, people: [ben]}}
-tiers:
-  "0": {ungated: SHOP}
-  "1": {ungated: warn}
-"""
-CASE = """
-version: 1
-feature: NAME
-title: A feature
-owner: engineer
-tier: TIER
-intended_use: For tests.
-claims: [{id: held, text: It is held., supported_by: [something]}]
-"""
-
-
-def safety(folder: Path, *, shop: str = "block") -> dict[str, str]:
-    """Files of a safety folder: `shop` is of tier 0, `chat` of tier 1; `default` is not known there."""
-    for name in ("shop", "chat"):
-        (folder / "safety" / "features" / name).mkdir(parents=True, exist_ok=True)
-    return {
-        "safety/org.yaml": ORG.replace("SHOP", shop),
-        "safety/features/shop/case.yaml": CASE.replace("NAME", "shop").replace("TIER", "0"),
-        "safety/features/chat/case.yaml": CASE.replace("NAME", "chat").replace("TIER", "1"),
-    }
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def made(folder: Path, *options: str, more: str = "", files: dict[str, str] | None = None) -> Running:
-    text = GATEWAY.replace("ADMIN", str(free_port())) + more
-    given = {"gateway.yaml": text, "script.yaml": SCRIPT, **(files or {})}
-    return Running(folder, *options, files=given)
-
-
-def ask(
-    run: Running, feature: str = "default", *, key: str = "none", words: str = "Hello", **more: Any
-) -> Any:
-    base = run.url + ("" if feature == "default" else f"/features/{feature}") + "/v1"
-    with openai.OpenAI(base_url=base, api_key=key, max_retries=0) as client:
-        return client.chat.completions.with_raw_response.create(
-            model="demo", messages=[{"role": "user", "content": words}], **more
-        )
-
-
-def said(answer: Any) -> str:
-    return str(answer.parse().choices[0].message.content)
-
-
-def detail(run: Running, reference: str) -> dict[str, Any]:
-    """The record of a request, once it is written."""
-    [row] = until(lambda: run.rows(f"id = '{reference}'"))
-    return {**json.loads(row["detail"]), **{k: row[k] for k in ("outcome", "stage", "status", "switch_id")}}
-
-
-def admin(run: Running, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    import urllib.request
-
-    port = re.search(r"admin_listen: 127.0.0.1:(\d+)", (run.folder / "gateway.yaml").read_text())
-    token = (run.folder / "state" / "stanchion" / "admin" / "token").read_text().strip()
-    assert port is not None
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port[1]}/admin/v1{path}",
-        data=json.dumps(body).encode(),
-        headers={"authorization": f"Bearer {token}", "content-type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return dict(json.loads(answer.read()))
-
-
-def checked(run: Running) -> tuple[int, str]:
-    command = [STANCHION, "serve", "--check", "--config", "gateway.yaml"]
-    done = subprocess.run(command, cwd=run.folder, env=run._environment, capture_output=True, text=True)
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
-
-
-def reload(run: Running, text: str = "the configuration was reloaded") -> None:
-    before = run.said().count(text)
-    assert run.process is not None
-    os.kill(run.process.pid, signal.SIGHUP)
-    until(lambda: run.said().count(text) > before)
-
 
 # --- admission ----------------------------------------------------------------------------------------------
 
@@ -169,85 +68,6 @@ def test_a_signed_list_admits_a_set_for_its_feature_and_takes_it_back(gated: Run
         ask(gated, "shop", tools=[tool])
     admin(gated, "/admission", {"remove": [gated_set]})
     until(lambda: not _allowed(gated, "shop"))
-
-
-def test_the_command_shows_what_the_gateway_decides_and_who_signed_the_list(gated: Running) -> None:
-    blocked = ask_refused(gated, "shop")
-    reference = ask(gated, "chat").headers["x-request-id"]
-    for each in (blocked, reference):
-        detail(gated, each)
-    config = ("--config", "gateway.yaml")
-    out = gated.cli("admission", "show", blocked, *config, code=1)
-    assert "shop: sha256:" in out
-    assert "UNGATED  a gateway refuses it (403, not_admitted)" in out
-    assert "org.yaml says block" in out
-    assert "answers it and warns" in gated.cli("admission", "show", reference, *config, code=1)
-    said = gated.cli("admission", "add", blocked, "--feature", "shop", "--for", "30d", "--as", "ann")
-    assert "1 set on the list" in said
-    assert re.search(r"obeyed   1 of 1 at v\d+", said)
-    assert ask(gated, "shop").status_code == 200, "the gateway obeys it, and the command shows the same"
-    out = gated.cli("admission", "show", blocked, *config)
-    assert "gated    a gateway answers it" in out
-    assert re.search(r"listed   shop, until 20\d\d-.*, by ann", out)
-    key = json.loads(gated.cli("switch", "keys", "--format", "json"))["signing"]
-    listed = json.loads(gated.cli("admission", "list", "--format", "json"))
-    assert (listed["trust"], listed["signed_by"], listed["made_by"]) == ("verified", [key], "ann")
-    assert [one["feature"] for one in listed["sets"]] == ["shop"]
-    assert f"signed by key {key}" in gated.cli("admission", "list")
-    gated.cli("admission", "remove", blocked, "--feature", "shop", "--as", "ann")
-    assert ask_refused(gated, "shop")
-    gated.cli("admission", "remove", blocked, "--feature", "shop", "--as", "ann", code=2)
-
-
-def test_the_command_tells_the_share_of_what_is_not_gated(tmp_path: Path) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    with running(made(tmp_path, files=safety(tmp_path))) as run:
-        plain = [ask(run, "chat").headers["x-request-id"] for _ in range(3)]
-        other = ask(run, "chat", tools=[tool]).headers["x-request-id"]
-        for each in (*plain, other):
-            detail(run, each)
-        assert "chat: 4 of 4 ungated (100.0%)" in run.cli("admission", "share")
-        run.cli("admission", "add", plain[0], "--as", "ann")
-        assert "chat: 1 of 4 ungated (25.0%)" in run.cli("admission", "share")
-        shown = json.loads(run.cli("admission", "show", "--feature", "chat", "--format", "json", code=1))[
-            "rulings"
-        ]
-        assert [(one["requests"], one["is_gated"], one["action"]) for one in shown] == [
-            (3, True, "allow"),
-            (1, False, "warn"),
-        ]
-        digest = shown[1]["digest"]
-        run.cli("admission", "add", digest, "--feature", "chat", "--for", "1s", "--as", "ann")
-        until(lambda: "EXPIRED" in run.cli("admission", "list"))
-        out = run.cli("admission", "show", digest, "--feature", "chat", code=1)
-        assert "its gate's verdict has expired" in out
-        dry = run.cli("admission", "remove", plain[0], "--as", "ann", "--dry-run")
-        assert "(nothing was changed)" in dry
-        assert detail(run, ask(run, "chat").headers["x-request-id"])["is_gated"] is True
-        before, with_flag = (run.folder / "gateway.yaml").read_text(), "admission: {at_least: block}\n"
-        (run.folder / "gateway.yaml").write_text(before + with_flag)
-        out = run.cli("admission", "show", other, "--config", "gateway.yaml", code=1)
-        assert "refuses it" in out
-        assert "admission.at_least says block" in out
-
-
-def test_a_list_that_does_not_verify_admits_nothing_and_the_command_says_so(tmp_path: Path) -> None:
-    with running(made(tmp_path, files=safety(tmp_path))) as run:
-        reference = ask(run, "chat").headers["x-request-id"]
-        detail(run, reference)
-        run.cli("admission", "add", reference, "--as", "ann")
-        [pem] = (run.folder / "state" / "stanchion" / "control" / "trusted").glob("*.pem")
-        pem.unlink()
-        out = run.cli("admission", "list", code=1)
-        assert "the list cannot be verified, so it admits nothing" in out
-        assert "UNGATED" in run.cli("admission", "show", reference, code=1)
-
-
-def ask_refused(run: Running, feature: str) -> str:
-    with pytest.raises(openai.PermissionDeniedError) as refused:
-        ask(run, feature)
-    assert refused.value.code == "not_admitted"
-    return str(refused.value.response.headers["x-request-id"])
 
 
 def _allowed(run: Running, feature: str) -> Any:

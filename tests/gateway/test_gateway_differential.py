@@ -23,7 +23,6 @@ from stanchion.guard.pipeline import Guard
 DECLARED = (
     (r"(.*\.)?id|(.*\.)?item_id|_request_id|response_id", "answers and their items have ids of the gateway"),
     (r"(.*\.)?created(_at)?", "the time at which the gateway answered"),
-    (r"(.*\.)?(system_fingerprint|service_tier)", "remarks of the provider about itself are not passed on"),
     (r"(.*\.)?obfuscation|(.*\.)?sequence_number", "numbers and padding of events"),
     (r"temperature|top_p", "defaults that a provider fills in are not told, what the client set is"),
     (r"(.*\.)?logprobs(\[.*)?", "never asked for: absent, null and empty say the same"),
@@ -446,3 +445,28 @@ def test_the_provider_gets_what_the_client_said(
     both(urls, anthropic_at if resource == "messages" else openai_at, ask)
     direct, through = upstream.asked[-2].body, upstream.asked[-1].body
     assert _meant(through) == _meant(direct)
+
+
+def test_every_chunk_names_tier_and_configuration_as_the_provider_does(urls: tuple[str, str]) -> None:
+    def ask(client: openai.OpenAI) -> Any:
+        with client.chat.completions.create(model="text", messages=HELLO, stream=True) as stream:
+            return {(chunk.service_tier, chunk.system_fingerprint) for chunk in stream}
+
+    direct, through = both(urls, openai_at, ask)
+    assert direct == through == {("default", "fp_1")}
+
+
+def test_a_guarded_stream_and_answer_name_them_too(upstream: VendorUpstream) -> None:
+    with (
+        served_vendors(upstream, {"default": Guard.load("default")}) as (served, _),
+        openai_at(served.url) as gpt,
+        anthropic_at(served.url) as claude,
+    ):
+        whole = _chat("text")(gpt)
+        assert (whole.service_tier, whole.system_fingerprint) == ("default", "fp_1")
+        final = _chat_streamed("text")(gpt)
+        assert (final.service_tier, final.system_fingerprint) == ("default", "fp_1")
+        assert _responses("text")(gpt).service_tier == "default"
+        assert _responses_streamed("text")(gpt).service_tier == "default"
+        for ask in (_messages("text"), _messages_streamed("text")):
+            assert (ask(claude).usage.service_tier, ask(claude).usage.inference_geo) == ("standard", "us")

@@ -51,6 +51,8 @@ MESSAGES_USAGE = {
     "cache_creation_input_tokens": 50,
     "cache_creation": {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 30},
     "output_tokens": 11,
+    "service_tier": "standard",
+    "inference_geo": "us",
 }
 MODELS = ("text", "tools", "json")
 

@@ -188,6 +188,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
     `input_tokens` holds those read from a cache (`cached_input_tokens`) and newly written to one
     (`cache_write_tokens`, of them `cache_write_1h_tokens` for an hour), `output_tokens` those of reasoning.
+    `served` is what the provider says of how it served the request, as `vendor:name`; see `models.served`.
     """
 
     input_tokens: int | None = None
@@ -197,6 +198,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cache_write_tokens: int | UnsetType = UNSET
     cache_write_1h_tokens: int | UnsetType = UNSET
     reasoning_tokens: int | UnsetType = UNSET
+    served: dict[str, str] | UnsetType = UNSET
 
 
 class FinishReason(StrEnum):

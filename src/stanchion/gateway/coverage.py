@@ -171,7 +171,7 @@ EVENT_SURFACES: Mapping[str, str] = {
     "RefusalDelta": "output, released by the watermark",
     "ArgumentDelta": "tool_call, checked as decoded values",
     "Citation": "output, checked with the whole answer",
-    "UsageEvent": "counts only: no text",
+    "UsageEvent": "counts, and names of a provider's tier and configuration: no text",
     "End": "a word of a fixed list: no text",
     "UnknownEvent": "passed or blocked by the policy's rule for opaque parts, and counted",
 }

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from itertools import groupby
 
 import msgspec
+from msgspec import UNSET
 
 from stanchion.core.errors import UnavailableError
 from stanchion.core.interaction import (
@@ -116,6 +117,8 @@ class StreamFlow:
             elif kind is UsageEvent:
                 usage = merged_usage(exchange.usage, event.usage)  # type: ignore[union-attr]
                 exchange.usage = exchange.priced(usage)
+                if event.usage.served is not UNSET:  # type: ignore[union-attr]
+                    self.encoder.feed(event)  # for the head of the answer: no words of the model's
             elif kind is End:
                 exchange.stage = Stage.OUTPUT
             if self._keeps:

@@ -36,6 +36,7 @@ from stanchion.models.anthropic import (
     is_own_citation,
 )
 from stanchion.models.events import arguments_json, merged_usage
+from stanchion.models.served import read_served, served_by
 from stanchion.models.wire import (
     JsonObject,
     as_list,
@@ -66,6 +67,7 @@ _STOP_REASONS = {
     FinishReason.ERROR: "error",
     FinishReason.UNKNOWN: "unknown",
 }
+_SERVED = ("service_tier", "inference_geo", "speed")  # within `usage`
 
 
 def decode_response(body: Any) -> Reply:
@@ -102,7 +104,7 @@ def encode_response(reply: Reply, *, response_id: str) -> JsonObject:
         "model": reply.model,
         "content": encode_blocks(reply.message.parts),
         **_stopped(reply),
-        "usage": encode_usage(reply.usage),
+        "usage": encode_usage(reply.usage) | served_by("anthropic", reply.usage),
     }
 
 
@@ -132,6 +134,7 @@ def decode_usage(usage: JsonObject) -> Usage:
         cache_write_tokens=UNSET if written is None else written,
         cache_write_1h_tokens=told_count(long, "usage.cache_creation.ephemeral_1h_input_tokens"),
         reasoning_tokens=told_count(thoughts, "usage.output_tokens_details.thinking_tokens"),
+        served=read_served("anthropic", usage, _SERVED),
     )
 
 
@@ -307,7 +310,7 @@ class EventEncoder:
         self._is_started = True
         message: JsonObject = {"id": self._id, "type": "message", "role": "assistant", "model": self._model}
         message |= {"content": [], "stop_reason": None, "stop_sequence": None}
-        message["usage"] = encode_usage(self._usage)
+        message["usage"] = encode_usage(self._usage) | served_by("anthropic", self._usage)
         return _named({"type": "message_start", "message": message})
 
     def _say(self, kind: str, index: int, delta: JsonObject) -> list[tuple[str, JsonObject]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
@@ -37,6 +37,7 @@ from stanchion.models.event_rules import CHAT_CHOICE, CHAT_CHUNK, Rule
 from stanchion.models.events import merged_usage
 from stanchion.models.openai import API, Style, decode_message, encode_assistant
 from stanchion.models.openai_citations import citation_part, nested_annotation
+from stanchion.models.served import read_served, served_by
 from stanchion.models.wire import (
     JsonObject,
     WireError,
@@ -51,6 +52,7 @@ from stanchion.models.wire import (
     told_count,
 )
 
+SERVED = ("service_tier", "system_fingerprint")
 _ANSWER = Style(with_reasoning=True)
 FINISH_REASONS = {
     "stop": FinishReason.STOP,
@@ -86,14 +88,14 @@ def decode_response(body: Any) -> Reply:
             message=Message(role=Role.ASSISTANT, parts=parts),
             finish_reason=FINISH_REASONS.get(reason or "", FinishReason.UNKNOWN),
             model=maybe_text(fields.get("model"), "model") or "",
-            usage=decode_usage(fields.get("usage")),
+            usage=decode_usage(fields.get("usage"), served=read_served(API, fields, SERVED)),
         )
 
 
-def decode_usage(value: Any) -> Usage:
+def decode_usage(value: Any, *, served: dict[str, str] | UnsetType = UNSET) -> Usage:
     """Token counts; input tokens include the cached ones."""
     if value is None:
-        return Usage()
+        return Usage(served=served)
     usage = as_object(value, "usage")
     details = as_object(usage.get("prompt_tokens_details") or {}, "usage.prompt_tokens_details")
     said = as_object(usage.get("completion_tokens_details") or {}, "usage.completion_tokens_details")
@@ -109,6 +111,7 @@ def decode_usage(value: Any) -> Usage:
         reasoning_tokens=told_count(
             said.get("reasoning_tokens"), "usage.completion_tokens_details.reasoning_tokens"
         ),
+        served=served,
     )
 
 
@@ -156,6 +159,7 @@ def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObje
         "model": reply.model,
     }
     body["choices"] = [choice]
+    body |= served_by(API, reply.usage)
     usage = encode_usage(reply.usage)
     return body if usage is None else body | {"usage": usage}
 
@@ -196,6 +200,8 @@ class ChunkDecoder:
         self._call = -1
         self._model = ""
         self._reason: str | None = None
+        self._has_begun = False
+        self._served: dict[str, str] | UnsetType = UNSET
 
     def feed(self, chunk: Any) -> list[StreamEvent]:
         """The events of one chunk.
@@ -203,7 +209,7 @@ class ChunkDecoder:
         Raises:
             UnavailableError: for a wrong shape, an error object, or a second choice.
         """
-        text = self._only_text(chunk)
+        text = self._only_text(chunk) if self._has_begun else None
         if text is not None:
             return [TextDelta(text=text, index=self._index("text"))]
         with as_unavailable(API):
@@ -211,12 +217,21 @@ class ChunkDecoder:
             if fields.get("error"):
                 raise error_object("the stream ended with an error object", chunk)
             self._model = maybe_text(fields.get("model"), "model") or self._model
-            events: list[StreamEvent] = []
+            events = self._said_of_itself(fields)
             for choice in as_list(fields.get("choices"), "choices"):
                 events += self._choice(as_object(choice, "choices[]"))
             if fields.get("usage") is not None:
                 events.append(UsageEvent(usage=decode_usage(fields["usage"])))
             return events + self._further(fields, CHAT_CHUNK, "chunk")
+
+    def _said_of_itself(self, fields: JsonObject) -> list[StreamEvent]:
+        """What the provider says of how it serves: in every chunk, and told once."""
+        self._has_begun = True
+        said = read_served(API, fields, SERVED)
+        if said is UNSET or said == self._served:
+            return []
+        self._served = said
+        return [UsageEvent(usage=Usage(served=said))]
 
     def _only_text(self, chunk: Any) -> str | None:
         """The text of a chunk that says nothing else, the usual case; None for every other chunk."""
@@ -319,11 +334,12 @@ class ChunkDecoder:
 class ChunkEncoder:
     """Events of one answer -> chunks; the caller writes `[DONE]` after the chunks of `End`.
 
-    Usage is told only when `include_usage`, and after the finish reason, as the API does.
+    Usage is told only when `include_usage`, and after the finish reason, as the API does. `head` is what
+    stands in every chunk.
     """
 
     def __init__(self, *, response_id: str, created: int, model: str, include_usage: bool = False) -> None:
-        self._head = {
+        self.head = {
             "id": response_id,
             "object": "chat.completion.chunk",
             "created": created,
@@ -356,6 +372,7 @@ class ChunkEncoder:
                 return [] if annotation is None else [self._chunk({"annotations": [annotation]})]
             case UsageEvent(usage=usage):
                 self._usage = merged_usage(self._usage, usage)
+                self.head |= served_by(API, usage)
                 return []
             case End(finish_reason=reason):
                 return self._end(reason)
@@ -373,14 +390,14 @@ class ChunkEncoder:
         if kind.startswith("openai:delta."):
             return self._chunk({kind.removeprefix("openai:delta."): payload})
         if kind.startswith("openai:chunk."):
-            return {**self._head, "choices": [], kind.removeprefix("openai:chunk."): payload}
+            return {**self.head, "choices": [], kind.removeprefix("openai:chunk."): payload}
         raise UsageError(f"an event of kind {kind!r} cannot be said in the openai API.")
 
     def _end(self, reason: FinishReason) -> list[JsonObject]:
         chunks = [self._chunk({}, reason.value)]
         usage = encode_usage(self._usage)
         if self._include_usage and usage is not None:
-            chunks.append({**self._head, "choices": [], "usage": usage})
+            chunks.append({**self.head, "choices": [], "usage": usage})
         return chunks
 
     def _chunk(self, delta: JsonObject, reason: str | None = None) -> JsonObject:
@@ -388,4 +405,4 @@ class ChunkEncoder:
             self._is_first = False
             delta = {"role": "assistant"} | delta
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return {**self._head, "choices": [choice]}
+        return {**self.head, "choices": [choice]}

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from stanchion.core.interaction import ArgumentDelta, End, Reply, StreamEvent, TextDelta, UnknownEvent
+from msgspec import UNSET
+
+from stanchion.core.interaction import (
+    ArgumentDelta,
+    End,
+    Reply,
+    StreamEvent,
+    TextDelta,
+    UnknownEvent,
+    UsageEvent,
+)
 from stanchion.models import openai, openai_errors
 from stanchion.models.foreign import without_foreign
 from stanchion.models.openai_answers import ChunkEncoder, encode_response
@@ -25,8 +35,7 @@ class ChatStream:
         self._chunks = ChunkEncoder(
             response_id=response_id, created=created, model=model, include_usage=asked.include_usage
         )
-        head = {"id": response_id, "object": "chat.completion.chunk", "created": created, "model": model}
-        self._text_head = b"data: " + encode_json(head)[:-1] + b',"choices":[{"index":0,"delta":{"content":'
+        self._text_head = self._head_of_text()
         self._custom = custom_tools(asked)
         self._custom_calls: set[int] = set()
         self._has_begun = False
@@ -41,6 +50,8 @@ class ChatStream:
             return []
         self._has_ended = self._has_ended or isinstance(event, End)
         chunks = self._chunks.feed(event)
+        if type(event) is UsageEvent and event.usage.served is not UNSET:
+            self._text_head = self._head_of_text()
         self._has_begun = self._has_begun or bool(chunks)
         if self._custom and isinstance(event, ArgumentDelta):
             if event.name in self._custom:
@@ -49,6 +60,9 @@ class ChatStream:
                 for chunk in chunks:
                     _as_custom(chunk["choices"][0]["delta"]["tool_calls"])
         return [frame(chunk) for chunk in chunks]
+
+    def _head_of_text(self) -> bytes:
+        return b"data: " + encode_json(self._chunks.head)[:-1] + b',"choices":[{"index":0,"delta":{"content":'
 
     def finish(self) -> list[bytes]:
         """`[DONE]`, when the answer has ended."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from msgspec import UNSET, UnsetType
+
 from stanchion.core.interaction import (
     ArgumentDelta,
     Citation,
@@ -35,6 +37,7 @@ from stanchion.models.event_rules import RESPONSES_EVENTS, RESPONSES_ITEMS, Rule
 from stanchion.models.openai_citations import citation_part
 from stanchion.models.openai_responses import decode_call
 from stanchion.models.openai_responses_parts import API, decode_content, decode_reasoning
+from stanchion.models.served import read_served
 from stanchion.models.wire import (
     JsonObject,
     as_list,
@@ -48,6 +51,7 @@ from stanchion.models.wire import (
     told_count,
 )
 
+SERVED = ("service_tier",)
 _CUT_SHORT = {
     "max_output_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
@@ -70,7 +74,7 @@ def decode_response(body: Any) -> Reply:
             message=Message(role=Role.ASSISTANT, parts=tuple(parts)),
             finish_reason=_with_calls(reason, any(isinstance(part, ToolCall) for part in parts)),
             model=maybe_text(fields.get("model"), "model") or "",
-            usage=decode_usage(fields.get("usage")),
+            usage=decode_usage(fields.get("usage"), served=read_served("openai", fields, SERVED)),
         )
 
 
@@ -108,10 +112,10 @@ def _with_calls(reason: FinishReason, has_calls: bool) -> FinishReason:
     return FinishReason.TOOL_CALLS if has_calls and reason is FinishReason.STOP else reason
 
 
-def decode_usage(value: Any) -> Usage:
+def decode_usage(value: Any, *, served: dict[str, str] | UnsetType = UNSET) -> Usage:
     """Token counts; input tokens include the cached ones."""
     if value is None:
-        return Usage()
+        return Usage(served=served)
     usage = as_object(value, "usage")
     details = as_object(usage.get("input_tokens_details") or {}, "usage.input_tokens_details")
     said = as_object(usage.get("output_tokens_details") or {}, "usage.output_tokens_details")
@@ -127,6 +131,7 @@ def decode_usage(value: Any) -> Usage:
         reasoning_tokens=told_count(
             said.get("reasoning_tokens"), "usage.output_tokens_details.reasoning_tokens"
         ),
+        served=served,
     )
 
 
@@ -312,12 +317,14 @@ class ResponseDecoder:
     def _created(self, event: JsonObject) -> Iterator[StreamEvent]:
         response = as_object(event.get("response"), "response")
         self._model = maybe_text(response.get("model"), "response.model") or ""
-        return iter(())
+        said = read_served("openai", response, SERVED)
+        if said is not UNSET:
+            yield UsageEvent(usage=Usage(served=said))
 
     def _end(self, event: JsonObject) -> Iterator[StreamEvent]:
         response = as_object(event.get("response"), "response")
         reason = _finish_reason(response, "the stream ended with a response that failed")
-        usage = decode_usage(response.get("usage"))
+        usage = decode_usage(response.get("usage"), served=read_served("openai", response, SERVED))
         if usage != Usage():
             yield UsageEvent(usage=usage)
         model = maybe_text(response.get("model"), "response.model") or self._model

@@ -32,6 +32,7 @@ from stanchion.models.events import events_of, merged_usage
 from stanchion.models.openai_citations import flat_annotation
 from stanchion.models.openai_errors import responses_error_frame
 from stanchion.models.openai_responses_parts import API, encode_reasoning, is_own_reasoning
+from stanchion.models.served import served_by
 from stanchion.models.surface import custom_tools, encode_json, named_frame
 from stanchion.models.wire import JsonObject, Request
 
@@ -147,6 +148,9 @@ class ResponseStream:
             return [self._text_head + encode_json(event.text) + b',"sequence_number":%d}\n\n' % self._number]
         if isinstance(event, UsageEvent):
             self._usage = merged_usage(self._usage, event.usage)
+            self.response |= {
+                k: v for k, v in served_by("openai", event.usage).items() if k == "service_tier"
+            }
             return []
         self._out = []
         if not self._number:

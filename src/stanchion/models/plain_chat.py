@@ -16,6 +16,7 @@ from msgspec import UNSET, UnsetType
 from stanchion.core.interaction import FinishReason, Interaction, Message, Reply, Role, Sampling, Text, Usage
 from stanchion.core.origin import Origin
 from stanchion.models.openai_answers import FINISH_REASONS
+from stanchion.models.served import NAME, served_by
 from stanchion.models.strict_json import has_as_many_colons
 from stanchion.models.wire import MOST_TOKENS, Request
 
@@ -30,9 +31,9 @@ _MOST = 10**15
 _Whole = Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)]
 _Real = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
+_Named = Annotated[str, msgspec.Meta(pattern=NAME)]
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _json = msgspec.json.Encoder().encode
-_NO_USAGE = Usage()
 
 
 class _Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -168,10 +169,11 @@ class _Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str | UnsetType = UNSET
     object: str | UnsetType = UNSET
     created: int | UnsetType = UNSET
-    service_tier: str | UnsetType | None = UNSET
-    system_fingerprint: str | UnsetType | None = UNSET
+    service_tier: _Named | UnsetType | None = UNSET
+    system_fingerprint: _Named | UnsetType | None = UNSET
 
 
+_NO_TOKENS = _Tokens()
 _read_answer = msgspec.json.Decoder(_Answer).decode
 
 
@@ -189,11 +191,21 @@ def read_answer(raw: bytes) -> Reply | None:
         message=Message(role=Role.ASSISTANT, parts=(Text(text=words, origin=Origin.MODEL),) if words else ()),
         finish_reason=FINISH_REASONS.get(choice.finish_reason or "", FinishReason.UNKNOWN),
         model=answer.model,
-        usage=_NO_USAGE if told is UNSET else _usage(told),
+        usage=_usage(_NO_TOKENS if told is UNSET else told, _served(answer)),
     )
 
 
-def _usage(told: _Tokens) -> Usage:
+def _served(answer: _Answer) -> dict[str, str] | UnsetType:
+    """What the provider says of how it served; see `models.served`."""
+    said = {}
+    if answer.service_tier:
+        said["openai:service_tier"] = answer.service_tier
+    if answer.system_fingerprint:
+        said["openai:system_fingerprint"] = answer.system_fingerprint
+    return said or UNSET
+
+
+def _usage(told: _Tokens, served: dict[str, str] | UnsetType) -> Usage:
     read, said = told.prompt_tokens_details, told.completion_tokens_details
     return Usage(
         input_tokens=told.prompt_tokens,
@@ -201,6 +213,7 @@ def _usage(told: _Tokens) -> Usage:
         cached_input_tokens=None if read is None else read.get("cached_tokens"),
         cache_write_tokens=UNSET if read is None else read.get("cache_write_tokens", UNSET),
         reasoning_tokens=UNSET if said is None else said.get("reasoning_tokens", UNSET),
+        served=served,
     )
 
 
@@ -237,5 +250,7 @@ def write_answer(reply: Reply, *, asked: Request, response_id: str, created: int
             told = usage.reasoning_tokens
             said.append(b',"completion_tokens_details":{"reasoning_tokens":%d}' % told)
         said.append(b"}")
+    if usage.served is not UNSET:
+        said += [b',"%b":%b' % (n.encode(), _json(v)) for n, v in served_by("openai", usage).items()]
     said.append(b"}")
     return b"".join(said)

@@ -42,6 +42,23 @@ class SystemClock:
     monotonic_ns = staticmethod(time.monotonic_ns)  # the machine's monotonic clock itself: no call of ours
 
 
+def now_iso(clock: Clock) -> str:
+    """The current time in UTC as `datetime.isoformat` writes it."""
+    if type(clock) is not SystemClock:
+        return clock.now().isoformat()
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    global _second
+    second, said = _second
+    if second != seconds:
+        said = datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
+        _second = seconds, said
+    return f"{said}.{microseconds:06d}+00:00" if microseconds else f"{said}+00:00"
+
+
+# The second that was last written, without its end: the times within one share it.
+_second: tuple[int, str] = (-1, "")
+
+
 class ManualClock:
     """A clock that moves only when told to; for tests, drills and replays."""
 

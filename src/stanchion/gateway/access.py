@@ -61,7 +61,8 @@ class KeyAccess:
 
     async def authenticate(self, headers: Mapping[bytes, bytes], *, surface: ApiSurface) -> Caller:
         """Whose key it is."""
-        return self.for_surface(self.identify(headers), surface)
+        caller = self.identify(headers)
+        return self.for_surface(caller, surface) if caller.surfaces else caller
 
     def for_surface(self, caller: Caller, surface: ApiSurface) -> Caller:
         """The caller, if the key may be used for the surface.

@@ -111,7 +111,8 @@ class AdmissionList:
 
     def answer(self, facts: RequestFacts, components: ComponentSet, ungated: Ungated) -> AdmissionAnswer:
         """The same, where something else says what becomes of what is not on the list."""
-        return self.answer_of(facts.feature, self._digest(components), ungated)
+        digest = self._digest(components) if self._sets else ""  # not looked for where nothing is listed
+        return self.answer_of(facts.feature, digest, ungated)
 
     def answer_of(self, feature: str, digest: Digest, ungated: Ungated) -> AdmissionAnswer:
         """The same for the digest of a set."""

@@ -11,7 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from stanchion.core.clock import now_iso
 from stanchion.core.errors import StanchionError
+from stanchion.core.running_loop import running_loop
 from stanchion.gateway.answering import send_refusal
 from stanchion.gateway.deadlines import Deadlines
 from stanchion.gateway.enforcement import choose_feature, read_request, take_facts
@@ -114,7 +116,7 @@ class Gateway:
         feature, path = _split(scope["path"])
         served = self._codecs.get(path)
         if served is not None and scope["method"] == "POST":
-            await self._exchange(served, feature, Connection(scope, receive, send))
+            await self._exchange(served, feature, (scope, receive, send))
             return
         await self._page(scope, path, send, is_known=served is not None)
 
@@ -142,6 +144,7 @@ class Gateway:
 
     async def _exchange(self, served: Served, feature: str, connection: Connection) -> None:
         codec, answering = served
+        scope, receive, send = connection
         live = self._live
         exchange = Exchange(
             id=live.ids.new("req"),
@@ -151,10 +154,10 @@ class Gateway:
             started_ns=live.clock.monotonic_ns(),
         )
         begin_request(exchange.id)
-        exchange.at = live.clock.now().isoformat()
-        exchange.loop = loop = asyncio.get_running_loop()
+        exchange.at = now_iso(live.clock)
+        exchange.loop = loop = running_loop()
         exchange.task = asyncio.current_task(loop)
-        answer = Answer(connection.send, at_once=connection.scope.get(WHOLE))
+        answer = Answer(send, at_once=scope.get(WHOLE))
         self._running.add(exchange)
         exchange.is_looked_at = True
         self._deadlines.watch(loop)
@@ -166,7 +169,7 @@ class Gateway:
                 exchange.within(request_feature.deadline_s)
                 if request_feature.records_first and live.recorder is not None:
                     exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
-                unwatched = _watch(connection, exchange)
+                unwatched = _watch(scope, receive, exchange)
                 self._tell_started(exchange)
                 watch_switches(exchange)
                 try:
@@ -196,7 +199,8 @@ class Gateway:
     ) -> Feature:
         """Who asks, for which feature, and what: everything before the first decision."""
         live = exchange.live
-        exchange.headers = read_headers(connection.scope["headers"], max_bytes=live.max_header_bytes)
+        scope, receive, _ = connection
+        exchange.headers = read_headers(scope["headers"], max_bytes=live.max_header_bytes)
         exchange.facts = traced(exchange)
         if live.parts.access is not None:
             exchange.stage = Stage.ACCESS
@@ -204,7 +208,7 @@ class Gateway:
         feature = exchange.feature = choose_feature(exchange, named)
         exchange.guarantee, exchange.stage = feature.guarantee, Stage.DECODE
         _check_media_type(exchange)
-        raw = await read_body(connection.receive, exchange.headers, max_bytes=feature.max_body_bytes)
+        raw = await read_body(receive, exchange.headers, max_bytes=feature.max_body_bytes)
         take_facts(exchange, feature, read_request(codec, raw))
         return feature
 
@@ -357,16 +361,16 @@ def record_of(exchange: Exchange) -> ExchangeRecord:
     )
 
 
-def _watch(connection: Connection, exchange: Exchange) -> Callable[[None], object]:
+def _watch(scope: Scope, receive: Receive, exchange: Exchange) -> Callable[[None], object]:
     """End the request when its client goes away; what ends the watch.
 
     Our own server tells of it; of another it is known by a task that waits for it.
     """
-    when_gone: Callable[[Callable[[], None] | None], object] | None = connection.scope.get(WHEN_GONE)
+    when_gone: Callable[[Callable[[], None] | None], object] | None = scope.get(WHEN_GONE)
     if when_gone is not None:
         when_gone(exchange.client_gone)
         return when_gone
-    waiting = asyncio.create_task(_waited(connection.receive, exchange.client_gone))
+    waiting = asyncio.create_task(_waited(receive, exchange.client_gone))
     return lambda _: waiting.cancel()
 
 

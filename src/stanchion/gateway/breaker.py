@@ -123,7 +123,7 @@ class SlidingBreaker:
 
     def succeeded(self, name: str, *, latency_ms: float) -> None:
         """A call went well; a slow one is a failed probe, and counts towards the latency trip."""
-        circuit = self._circuit(name)
+        circuit = self._circuits.get(name) or self._circuit(name)
         is_slow = circuit.rule.slow_ms is not None and latency_ms > circuit.rule.slow_ms
         if circuit.is_open:
             self._probed(circuit, is_good=not is_slow)
@@ -185,10 +185,11 @@ class SlidingBreaker:
         number = self._forget(circuit)
         if not circuit.parts or circuit.parts[-1][0] != number:
             circuit.parts.append([number, 0, 0, 0])
-        last, totals = circuit.parts[-1], circuit.totals
-        last[1], last[2], last[3] = last[1] + 1, last[2] + failures, last[3] + slow
-        calls, failed, slowed = totals[0] + 1, totals[1] + failures, totals[2] + slow
-        circuit.totals = [calls, failed, slowed]
+        last, (calls, failed, slowed) = circuit.parts[-1], circuit.totals
+        last[1] += 1
+        last[2] += failures
+        last[3] += slow
+        circuit.totals = [calls := calls + 1, failed := failed + failures, slowed := slowed + slow]
         if calls >= rule.minimum_calls and (
             failed >= rule.error_share * calls
             or (rule.slow_ms is not None and slowed >= rule.slow_share * calls)
@@ -197,7 +198,7 @@ class SlidingBreaker:
 
     def _forget(self, circuit: _Circuit) -> int:
         """Let go of what is older than the window; the number of the part that is now."""
-        number = int(self._now() * _PARTS / circuit.rule.window_s)
+        number = int(self._clock.monotonic_ns() / 1e9 * _PARTS / circuit.rule.window_s)
         while circuit.parts and circuit.parts[0][0] <= number - _PARTS:
             _, calls, failures, slow = circuit.parts.pop(0)
             totals = circuit.totals

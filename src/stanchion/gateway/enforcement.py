@@ -37,6 +37,7 @@ from stanchion.gateway.tool_calls import (
     TICKET_HEADER,
     decided_answer,
     handed_over,
+    is_more_to_decide,
     redeemed,
     strictest_of,
     ticket_outcome,
@@ -220,8 +221,10 @@ async def _answered(
     assert checked.reply is not None  # noqa: S101 - `afinish` gives one
     exchange.decisions = (*checked.reply.decisions, *exchange.beside)
     exchange.shown = exchange.said = reply
-    shown = with_notices(exchange, await decided_answer(exchange, prepared, reply, checked.reply))
-    await send(exchange, codec, shown, answer)
+    shown = checked.reply
+    if is_more_to_decide(exchange, reply):
+        shown = await decided_answer(exchange, prepared, reply, shown)
+    await send(exchange, codec, with_notices(exchange, shown), answer)
 
 
 def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction) -> Question:

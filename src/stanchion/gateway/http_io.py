@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from stanchion.gateway.json_body import invalid
 from stanchion.gateway.ports import Outcome, Refused
@@ -15,6 +15,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
+Connection = tuple[Scope, Receive, Send]  # the three that ASGI gives an application for one request
 AtOnce = Callable[[int, RawHeaders, bytes], bool]
 _ONCE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"x-api-key"}
@@ -22,14 +23,6 @@ _ONCE = frozenset(
 _CODINGS = (b"", b"identity")
 DRAIN_BYTES = 32 * 1024 * 1024
 DRAIN_PAUSE_S = 0.25
-
-
-class Connection(NamedTuple):
-    """The three that ASGI gives an application for one request."""
-
-    scope: Scope
-    receive: Receive
-    send: Send
 
 
 class ClientGone(Exception):

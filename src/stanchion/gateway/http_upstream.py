@@ -11,6 +11,7 @@ import msgspec
 from stanchion.core.clock import Clock
 from stanchion.core.errors import UnavailableError, UsageError
 from stanchion.core.interaction import Reply, StreamEvent
+from stanchion.core.running_loop import running_loop
 from stanchion.core.version import package_version
 from stanchion.gateway.upstream import Question
 from stanchion.gateway.upstream_connection import Incoming
@@ -294,7 +295,7 @@ class HttpUpstream:
 
     def _pool_here(self) -> Pool:
         """The pool of the running loop; a loop that is gone took its connections with it."""
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self._pool is None or self._loop is not loop:
             from yarl import URL
 

@@ -30,6 +30,8 @@ _SURFACE_OF = {
     Origin.TOOL_RESULT: Surface.TOOL_RESULT,
     Origin.TOOL_DEFINITION: Surface.TOOL_DEFINITION,
 }
+_RAN, _SKIPPED = CheckStatus.RAN, CheckStatus.SKIPPED  # a look into an enumeration costs more than a name
+_ALLOW, _ENFORCE = Effect.ALLOW, Mode.ENFORCE
 _OUTCOMES = {
     Effect.BLOCK: Outcome.BLOCKED,
     Effect.REQUIRE_APPROVAL: Outcome.PENDING_APPROVAL,
@@ -78,13 +80,13 @@ def counts(guard: Guard, surfaces: Iterable[Surface], decisions: Sequence[Decisi
     expected = ran = enforced = 0
     for decision in decisions:
         seen.add(decision.surface)
-        if decision.mode is Mode.ENFORCE:
+        if decision.mode is _ENFORCE:
             enforced += 1
         for check in decision.checks:
             status = check.status
-            if status is CheckStatus.RAN:
+            if status is _RAN:
                 ran += 1
-            elif status is not CheckStatus.SKIPPED:
+            elif status is not _SKIPPED:
                 expected += 1
     expected += ran
     for surface in surfaces:
@@ -98,7 +100,7 @@ def outcome_of(decisions: Sequence[Decision]) -> Outcome:
     strictest, is_stopped = Effect.ALLOW, False
     for decision in decisions:
         effect = decision.effect
-        if effect is Effect.ALLOW or decision.mode is not Mode.ENFORCE:
+        if effect is _ALLOW or decision.mode is not _ENFORCE:
             continue
         is_stopped = is_stopped or is_stop(decision)
         if effect.rank > strictest.rank:

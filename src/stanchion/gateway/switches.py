@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from stanchion.core.clock import Clock
 from stanchion.core.errors import IntegrityError
+from stanchion.core.running_loop import running_loop
 from stanchion.gateway.control_document import ControlKind, body_of
 from stanchion.gateway.control_reader import ControlReader, Trust, Update
 from stanchion.gateway.ports import Engaged, Follow, RequestFacts
@@ -104,7 +105,7 @@ class SwitchBoard:
     def follow(self, facts: RequestFacts, on_engaged: Callable[[Engaged], None]) -> Follow:
         """Call back once, on the running event loop, as soon as a switch that matches is engaged."""
         self._count += 1
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         following = _Following(self, facts, on_engaged, number=self._count, loop=loop)
         self._follows[following.number] = following
         following.move(facts)  # a switch may have been engaged between `find` and `follow`

@@ -33,6 +33,11 @@ _NO_MODEL = Decision(
 )
 
 
+def is_more_to_decide(exchange: Exchange, said: Reply) -> bool:
+    """Whether `decided_answer` has anything to decide about what a model said."""
+    return exchange.live.parts.approvals is not None or bool(said.message.tool_calls)
+
+
 async def decided_answer(
     exchange: Exchange, prepared: PreparedInteraction, said: Reply, shown: Reply
 ) -> Reply:

@@ -21,6 +21,8 @@ _FORMATS = ("response_format", "text", "output_config", "output_format")
 
 def with_notices(exchange: Exchange, reply: Reply) -> Reply:
     """The answer with its notices; itself where there are none."""
+    if exchange.held_to.notices is None:
+        return reply
     if reply.finish_reason is not FinishReason.STOP or reply.message.tool_calls:
         return reply
     words = notices(exchange)

@@ -159,6 +159,10 @@ class Detector(Protocol):
     A class may say `is_pure = True` (not inherited): its findings follow from readings, origin and locale of
     a text alone. It is then given no more than these, and what it found in a text that comes again is
     remembered.
+
+    A class may have an attribute `rules_out(view_set)` (not inherited): whether it is certain that nothing is
+    found in the text, whatever its origin, locale and context. Detectors with the same object there share
+    one look: it is asked once for all of them, and `detect` is not called where it says yes.
     """
 
     @property

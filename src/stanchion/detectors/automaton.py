@@ -29,9 +29,9 @@ from stanchion.detectors.transforms.triggers import (
 
 _LAYOUT = 10  # raise it when ids, flags or expressions are made differently
 # What every match of a part's patterns holds; a part's name is all of it, joined by `+`.
-_HIGH, _RUN, _DIGIT, _VALUE, _LISTED = "high", "run", "digit", "value", "listed"
-_CHARACTERS = {_DIGIT: "0123456789", _VALUE: ":=", _LISTED: ":=,"}
-_BITS = {_HIGH: 1, _RUN: 2, _DIGIT: 4, _VALUE: 8, _LISTED: 16}
+HIGH, LONG_RUN, DIGIT, _VALUE, _LISTED = "high", "run", "digit", "value", "listed"
+_CHARACTERS = {DIGIT: "0123456789", _VALUE: ":=", _LISTED: ":=,"}
+_BITS = {HIGH: 1, LONG_RUN: 2, DIGIT: 4, _VALUE: 8, _LISTED: 16}
 _LONG, _WORDED = "long", "worded"
 _SHORT, _SHORT_BYTES = "short", 768  # below, one database of all that is always looked for is faster
 _ENOUGH = 8  # patterns for a database of their own, where there is a choice
@@ -111,11 +111,11 @@ class Automaton:
 
 def _bits(data: bytes, signs: Signs, *, is_ascii: bool) -> int:
     """What a text has of what patterns need, as a sum of `_BITS`."""
-    bits = 0 if is_ascii else _BITS[_HIGH]
+    bits = 0 if is_ascii else _BITS[HIGH]
     if signs.has_run:
-        bits |= _BITS[_RUN]
+        bits |= _BITS[LONG_RUN]
     if signs.has_digit:
-        bits |= _BITS[_DIGIT]
+        bits |= _BITS[DIGIT]
     if b":" in data or b"=" in data:
         bits |= _BITS[_VALUE] | _BITS[_LISTED]
     elif b"," in data:
@@ -128,14 +128,14 @@ def _note(index: int, _start: int, _end: int, _flags: int, found: list[int]) -> 
 
 
 _Databases = tuple[dict[str, Any], Sequence[Any]]
-_Entry = tuple[bytes, int, int]
+Entry = tuple[bytes, int, int]
 
 
 def _load_or_build(patterns: Sequence[Pattern], cache: DiskCache) -> _Databases:
     """The databases of the parts, and those of the triggers."""
     import hyperscan
 
-    name = f"automaton-{_identity(patterns)}.hs"
+    name = f"automaton-{identity(patterns)}.hs"
     stored = cache.read(name)
     if stored is not None:
         try:
@@ -156,7 +156,7 @@ def _build(patterns: Sequence[Pattern]) -> dict[str, Any]:
     parts: dict[str, list[int]] = {}
     words: dict[int, Words] = {}
     for index, pattern in enumerate(patterns):
-        part = _part_of(pattern)
+        part = part_of(pattern)
         if part == _LONG:
             needed = required_literals(pattern.pattern, pattern.flags)
             if needed is not None:
@@ -170,15 +170,15 @@ def _build(patterns: Sequence[Pattern]) -> dict[str, Any]:
     made = {part: [_entry(patterns[i], i) for i in found] for part, found in parts.items()}
     if _WORDED in parts:
         made.setdefault(_LONG, []).extend(_word_entries(words.values()))
-    return {part: _compiled(entries) for part, entries in made.items()}
+    return {part: compiled(entries) for part, entries in made.items()}
 
 
-def _entry(pattern: Pattern, index: int) -> _Entry:
+def _entry(pattern: Pattern, index: int) -> Entry:
     made = translate(pattern.pattern, pattern.flags)
     return made.hyperscan, index, hyperscan_flags(made, pattern.flags)
 
 
-def _word_entries(needed: Iterable[Words]) -> list[_Entry]:
+def _word_entries(needed: Iterable[Words]) -> list[Entry]:
     """All words under one id: the first that is found ends the look for them."""
     import hyperscan
 
@@ -191,17 +191,18 @@ def _word_entries(needed: Iterable[Words]) -> list[_Entry]:
     return entries
 
 
-def _part_of(pattern: Pattern) -> str:
+def part_of(pattern: Pattern) -> str:
     """What every match of a pattern needs, of the rare things first."""
     expression, flags = pattern.pattern, pattern.flags
     if needs_high(expression, flags):
-        return _HIGH
-    needed = [_RUN] if needed_run(expression, flags, RUN_CHARACTERS) >= RUN else []
+        return HIGH
+    needed = [LONG_RUN] if needed_run(expression, flags, RUN_CHARACTERS) >= RUN else []
     has = (part for part, characters in _CHARACTERS.items() if needs_one_of(expression, flags, characters))
     return "+".join([*needed, *islice(has, 1)]) or _LONG
 
 
-def _compiled(entries: Sequence[_Entry]) -> Any:
+def compiled(entries: Sequence[Entry]) -> Any:
+    """The database of some expressions, each with its id and the engine's flags."""
     import hyperscan
 
     expressions, ids, flags = zip(*entries, strict=True)
@@ -210,7 +211,7 @@ def _compiled(entries: Sequence[_Entry]) -> Any:
     return database
 
 
-def _identity(patterns: Sequence[Pattern]) -> str:
+def identity(patterns: Sequence[Pattern]) -> str:
     """What the database depends on: expressions, flags, engine, processor."""
     import hyperscan
 

@@ -17,6 +17,7 @@ from typing import Any
 _FIRST_OF_HIGH = frozenset(range(0xC2, 0xF5))  # bytes that begin a character beyond ASCII
 ANY_HIGH = "\ue000"  # stands for "any character beyond ASCII" while an expression is read
 _PROPERTY = re.compile(r"\\([pP])(?:\{(\^?)(\w+)\}|([A-Z]))")
+_TURNED_OFF = re.compile(r"\(\?-[a-zA-Z]+\)")
 _CODE_POINT = re.compile(r"\\x\{([0-9A-Fa-f]{1,6})\}")
 _FEW = 4  # repeats of a group that are kept as they are
 _SPREAD = 16  # how far the bounds of a repeated ASCII class may lie apart
@@ -41,10 +42,18 @@ _PLACES = {
 _SIGMAS = frozenset("\u03a3\u03c3\u03c2")  # the one letter with three forms
 
 
-def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
-    """The wider expression; None when this one uses a syntax that only RE2 knows."""
+def byte_filter(pattern: str, flags: Sequence[str], *, in_parts: bool = False) -> str | None:
+    """The wider expression; None when this one uses a syntax that only RE2 knows.
+
+    With `in_parts` its assertions (a word's end, a line's beginning) are left out: where it finds nothing, no
+    part of the text holds a match, wherever it is cut. None also when without them it matches the empty text.
+    """
     try:
         nodes, final = as_tree(pattern, flags)
+        if in_parts:
+            nodes = _without_places(nodes)
+            if _may_be_empty(nodes):
+                return None
         body = Writer(ucp="ucp" in flags).sequence(_core(nodes), final)
     except UNREADABLE:
         return None
@@ -58,6 +67,18 @@ def byte_filter(pattern: str, flags: Sequence[str]) -> str | None:
         if final & flag and name not in flags
     )
     return f"(?{inline}:{body})" if inline else body
+
+
+def readable_body(pattern: str, flags: Sequence[str]) -> str:
+    """A wider expression that Python's parser reads.
+
+    What turns case back on is left out, and the word ends of Unicode, which are checked after a match.
+    """
+    body = _TURNED_OFF.sub("", pattern)
+    if "ucp" in flags:
+        body = body.removeprefix("\\b")
+        body = body.removesuffix("\\b") if not body.endswith("\\\\b") else body
+    return body
 
 
 def as_tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
@@ -75,6 +96,40 @@ def _parse(pattern: str, flags: int) -> Any:
     from re import _parser  # type: ignore[attr-defined]  # the tree is not public
 
     return _parser.parse(pattern, flags)
+
+
+def _without_places(nodes: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for op, argument in nodes:
+        match str(op):
+            case "AT":
+                continue
+            case "BRANCH":
+                inner: Any = (argument[0], [_without_places(branch) for branch in argument[1]])
+            case "SUBPATTERN":
+                inner = (*argument[:3], _without_places(argument[3]))
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                inner = (*argument[:2], _without_places(argument[2]))
+            case _:
+                inner = argument
+        found.append((op, inner))
+    return found
+
+
+def _may_be_empty(nodes: Iterable[Any]) -> bool:
+    for op, argument in nodes:
+        match str(op):
+            case "BRANCH":
+                is_empty = any(map(_may_be_empty, argument[1]))
+            case "SUBPATTERN":
+                is_empty = _may_be_empty(argument[3])
+            case "MAX_REPEAT" | "MIN_REPEAT":
+                is_empty = argument[0] == 0 or _may_be_empty(argument[2])
+            case _:
+                is_empty = False
+        if not is_empty:
+            return False
+    return True
 
 
 def _core(nodes: list[Any]) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from stanchion.detectors.bytefilter import byte_filter
+from stanchion.detectors.bytefilter import byte_filter, readable_body
 
 _ORDINARY = (
     "Please send me the report before Friday.",
@@ -71,6 +71,12 @@ def translate(pattern: str, flags: Sequence[str]) -> Expression:
         starts_word=starts_word,
         ends_word=ends_word,
     )
+
+
+def expression_in_parts(pattern: str, flags: Sequence[str]) -> bytes | None:
+    """What Hyperscan looks for to tell that no part of a text holds a match; None if that cannot be told."""
+    wider = byte_filter(readable_body(pattern, flags), flags, in_parts=True)
+    return None if wider is None else wider.encode("utf-8", "replace")
 
 
 _CLASSES = {"w": r"\p{L}\p{N}_", "d": r"\p{Nd}", "s": r"\s\p{Z}"}

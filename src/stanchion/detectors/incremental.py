@@ -17,7 +17,7 @@ from typing import Any
 
 from stanchion.core.finding import DetectorInput, Finding
 from stanchion.detectors.expressions import compile_re2, translate
-from stanchion.detectors.incremental_calm import POSSIBLE, Occurrence, occurrence_of, possible_in_parts
+from stanchion.detectors.incremental_calm import POSSIBLE, possible_in_parts
 from stanchion.detectors.patterns import Pattern
 from stanchion.detectors.prefixes import UNREADABLE, begun, longest, opening
 from stanchion.detectors.scan import Hit, Scanner
@@ -205,11 +205,6 @@ class PatternReach:
     def watched(self) -> tuple[Pattern, ...]:
         """The detector's patterns."""
         return self._scanner.patterns_for(self.id.partition(".")[0])
-
-    @property
-    def occurrence(self) -> Occurrence:
-        """What tells whether a pattern may match in any part of a text; shared by detectors of a scanner."""
-        return occurrence_of(self._scanner)
 
     def extent(self) -> tuple[int, int]:
         """The longest match of the patterns that have a bound, in characters, and how many have none."""

@@ -22,7 +22,7 @@ from stanchion.core.origin import Origin
 from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.overlaps import Overlaps
-from stanchion.detectors.scan import Scanner
+from stanchion.detectors.scan import Look, Scanner
 from stanchion.detectors.views import TextViewSet
 
 ID = "injection.patterns"
@@ -78,6 +78,11 @@ class PatternDetector:
     def parts(self) -> tuple[Detector, ...]:
         """The detector in two: signs, settled as they pass, and hidden text, which the whole answer tells."""
         return self._passing, HiddenText(self)
+
+    @property
+    def rules_out(self) -> Look | None:
+        """What rules a text out, for all that is told by hits."""
+        return self._scanner.shared_look("injection")
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position."""

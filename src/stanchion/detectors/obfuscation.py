@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from stanchion.core.finding import Cost, DetectorInput, Finding, Location, Reach, ReachKind, Severity
-from stanchion.detectors.scan import Scanner
+from stanchion.detectors.scan import Look, Scanner
 from stanchion.detectors.views import Notice, TextViewSet
 
 ID = "obfuscation"
@@ -67,6 +67,11 @@ class ObfuscationDetector:
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner = scanner
+
+    @property
+    def rules_out(self) -> Look | None:
+        """What rules a text out, for all that is told by hits."""
+        return self._scanner.shared_look(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position; of the text as a whole where the disguise has no place of its own."""

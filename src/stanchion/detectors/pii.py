@@ -18,7 +18,7 @@ from stanchion.detectors.national_ids import table, table_digest
 from stanchion.detectors.numbers import Number, code_in, numbers_in
 from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.patterns import Pattern
-from stanchion.detectors.scan import Hit, Scanner
+from stanchion.detectors.scan import Hit, Look, Scanner
 
 ID = "pii"
 CODE_VERSION = "2"
@@ -73,6 +73,11 @@ class PiiDetector(PatternReach):
         }
         told = {"pii.card", "pii.phone", "pii.account", "pii.passport", "pii.driver_licence", "pii.health"}
         self.categories = tuple(sorted(direct | told | {entry.category for entry in table()}))
+
+    @property
+    def rules_out(self) -> Look | None:
+        """What rules a text out, for all that is told by hits."""
+        return self._scanner.shared_look(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position; where two overlap, the more certain one is kept."""

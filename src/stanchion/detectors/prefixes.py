@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from stanchion.detectors.bytefilter import ANY_HIGH, as_python
+from stanchion.detectors.bytefilter import ANY_HIGH, as_python, readable_body
 
 _LAST = 0x10FFFF
 _WORD_SIGNS = ((0x21, 0x7E),)  # what a first word is made of: ASCII that can be seen
@@ -29,7 +29,6 @@ _LONGEST_COUNT = 64  # repeats of one character that are counted; beyond it, a l
 _LONGEST_GROUP_COUNT = 8
 _FOLDS_BEYOND_ASCII = {ord("k"): 0x212A, ord("s"): 0x17F}
 _FLAGS = (("caseless", re.IGNORECASE), ("dotall", re.DOTALL), ("multiline", re.MULTILINE))
-_TURNED_OFF = re.compile(r"\(\?-[a-zA-Z]+\)")
 
 Ranges = tuple[tuple[int, int], ...]
 UNREADABLE = (re.error, Warning, ValueError, OverflowError, RecursionError)
@@ -53,16 +52,6 @@ def opening(pattern: str, flags: Sequence[str]) -> str | None:
     """
     nodes, value = _tree(pattern, flags)
     return _Writer(ucp="ucp" in flags).leaving(nodes, value)
-
-
-def without_places(pattern: str, flags: Sequence[str]) -> str:
-    """A wider expression with every assertion left out: what it does not match in a text is in no part of it.
-
-    Raises:
-        one of `UNREADABLE`: for syntax that cannot be read as a tree.
-    """
-    nodes, value = _tree(pattern, flags)
-    return _PlacelessWriter(ucp="ucp" in flags).whole(nodes, value)
 
 
 def longest(pattern: str, flags: Sequence[str]) -> int | None:
@@ -104,16 +93,12 @@ def _widest(lengths: Iterable[int | None]) -> int | None:
 def _tree(pattern: str, flags: Sequence[str]) -> tuple[list[Any], int]:
     from re import _parser  # type: ignore[attr-defined]  # the tree is not public
 
-    body = _TURNED_OFF.sub("", pattern)  # what is read without case again matches more so: wider is safe
-    if "ucp" in flags:  # word ends of Unicode are checked after a match; a begun one does without
-        body = body.removeprefix("\\b")
-        body = body.removesuffix("\\b") if not body.endswith("\\\\b") else body
     value = 0
     for name, flag in _FLAGS:
         value |= flag if name in flags else 0
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tree = _parser.parse(as_python(body, _property), value)
+        tree = _parser.parse(as_python(readable_body(pattern, flags), _property), value)
     return list(tree), int(tree.state.flags)
 
 
@@ -281,17 +266,6 @@ class _Writer:
                 case other:
                     raise ValueError(other)
         return is_negated, _merged(found)
-
-
-class _PlacelessWriter(_Writer):
-    """Writes whole expressions without their assertions."""
-
-    def whole(self, nodes: Sequence[Any], flags: int) -> str:
-        """The nodes with no assertion between them."""
-        return self._whole(nodes, flags)
-
-    def _place(self, place: str, flags: int) -> str:
-        return ""
 
 
 def _bounds(op: str, argument: Any) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
@@ -14,12 +14,16 @@ from stanchion.detectors.cache import DiskCache, default_cache_dir
 from stanchion.detectors.packaged import packaged_catalogues
 from stanchion.detectors.patterns import Catalogue, Pattern
 from stanchion.detectors.places import PlaceFinder
+from stanchion.detectors.prefilter import NOTHING, Prefilter, Prospect
 from stanchion.detectors.views import Notice, TextView, TextViewSet
 
 MATCH_LIMIT = "match_limit"
 ON_DEMAND = ("content", "refusal")
 _SPACED = "spaced"  # a reading that depends on the whole of a text
 _NUMBERS = count()
+_RULED_OUT = 768  # characters; of longer texts too few hold nothing at all to ask first
+
+Look = Callable[[TextViewSet], bool]
 
 
 class Hit:
@@ -67,9 +71,43 @@ class Scanner:
         self.digest: Digest = digest([c.digest for c in self.catalogues])
         self.cache_dir = cache_dir
         self._on_demand = frozenset(on_demand)
-        self._main = _Matcher([p for p in self.patterns if p.detector not in self._on_demand], cache_dir)
+        own = [p for p in self.patterns if p.detector not in self._on_demand]
+        self._main = _Matcher(own, cache_dir)
+        self._prefilter = Prefilter(own, DiskCache(cache_dir))
+        self.untold = self._prefilter.untold | self._on_demand
+        self._rules_out = self.rules_out
         self._others: dict[str, _Matcher] = {}
         self._lock = Lock()
+
+    def shared_look(self, detector: str) -> Look | None:
+        """The one `rules_out` of all detectors that report no more than hits; None where it does not hold."""
+        return None if detector in self._on_demand else self._rules_out
+
+    def rules_out(self, view_set: TextViewSet) -> bool:
+        """Whether there are for certain no hits in a text, nor in any part of it.
+
+        Told of ASCII, and of long texts only where their `prospect` is known. The text has then one reading
+        and no signals. Nothing is told of the detectors that are on demand.
+        """
+        ruled = view_set.ruled_out
+        if ruled is None or ruled[0] is not self:
+            text, raw = view_set.original, view_set.raw
+            is_asked = len(text) <= _RULED_OUT or raw.prospect is not None
+            is_asked = is_asked and text.isascii() and not self._main.reads_segments
+            is_out = is_asked and self.prospect(raw) is NOTHING and view_set.take_as_plain()
+            ruled = view_set.ruled_out = self, is_out
+        return ruled[1]
+
+    def prospect(self, view: TextView) -> Prospect:
+        """What may be in a reading or in any part of it; looked for once.
+
+        Of the detectors in `untold` it tells nothing of parts, of those on demand nothing at all.
+        """
+        seen = view.prospect
+        if seen is None or seen[0] is not self:
+            seen = view.prospect = self, self._prefilter.look(view.data, is_ascii=view.text.isascii())
+        found: Prospect = seen[1]
+        return found
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         """All matches that pass their validator, by position in the original; made once for each `ViewSet`.
@@ -78,20 +116,22 @@ class Scanner:
         the search goes on one character later, so that a false start hides nothing. Patterns of detectors
         that are on demand are left out; see `hits_for`.
         """
+        if self.rules_out(view_set):
+            return ()
         found: tuple[Hit, ...] | None = view_set.memo.get(self._main.key)
         return self._main.hits(view_set) if found is None else found
 
     def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
         """Look at many texts in a row before their hits are asked for, while the tables are at hand."""
-        self._main.look_ahead(view_sets)
+        for view_set in view_sets:
+            if not self.rules_out(view_set):
+                self._main.look_ahead(view_set)
 
     def hits_for(self, view_set: TextViewSet, detector: str) -> tuple[Hit, ...]:
         """The matches of the patterns whose id begins with `detector.` (`pii`, `secrets`, ...)."""
         if detector in self._on_demand:
             return self._other(detector).hits(view_set)
-        hits = view_set.memo.get(self._main.key)
-        if hits is None:
-            hits = self._main.hits(view_set)
+        hits = self.hits(view_set)
         return tuple(hit for hit in hits if hit.pattern.detector == detector) if hits else ()
 
     def patterns_for(self, detector: str) -> tuple[Pattern, ...]:
@@ -122,7 +162,7 @@ class _Matcher:
         self._patterns = tuple(patterns)
         self._automaton = Automaton(self._patterns, DiskCache(cache_dir))
         self._finders = tuple(PlaceFinder(pattern) for pattern in self._patterns)
-        self._reads_segments = any("segment" in pattern.views for pattern in self._patterns)
+        self.reads_segments = any("segment" in pattern.views for pattern in self._patterns)
         self.key = f"scan:{next(_NUMBERS)}"
 
     def hits(self, view_set: TextViewSet) -> tuple[Hit, ...]:
@@ -131,16 +171,15 @@ class _Matcher:
             found = view_set.memo[self.key] = self._scan(view_set)
         return found
 
-    def look_ahead(self, view_sets: Iterable[TextViewSet]) -> None:
-        for view_set in view_sets:
-            self._automaton.look_at(view_set.raw)
+    def look_ahead(self, view_set: TextViewSet) -> None:
+        self._automaton.look_at(view_set.raw)
 
     def _scan(self, view_set: TextViewSet) -> tuple[Hit, ...]:
         sighting = self._automaton.look_at(view_set.raw)
         view_set.offer_triggers(sighting.triggers)
         found = list(self._places(sighting.patterns, view_set.raw, view_set)) if sighting.patterns else []
         others = view_set.readings[1:]
-        for view in (*others, *view_set.segments) if self._reads_segments else others:
+        for view in (*others, *view_set.segments) if self.reads_segments else others:
             patterns = self._automaton.look_at(view).patterns
             if patterns:
                 found.extend(self._places(patterns, view, view_set))

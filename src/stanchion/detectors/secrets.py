@@ -17,7 +17,7 @@ from stanchion.detectors.incremental import PatternReach
 from stanchion.detectors.matching import findings_from_hits
 from stanchion.detectors.overlaps import Overlaps
 from stanchion.detectors.patterns import Pattern
-from stanchion.detectors.scan import Hit, Scanner
+from stanchion.detectors.scan import Hit, Look, Scanner
 from stanchion.detectors.token_checks import (
     has_github_checksum,
     is_placeholder,
@@ -77,6 +77,11 @@ class SecretsDetector(PatternReach):
             f"{CODE_VERSION}+{short(digest([scanner.digest_for(ID), sorted(_published_examples())]))}"
         )
         self.categories = tuple(sorted({pattern.category for pattern in patterns}))
+
+    @property
+    def rules_out(self) -> Look | None:
+        """What rules a text out, for all that is told by hits."""
+        return self._scanner.shared_look(ID)
 
     def detect(self, detector_input: DetectorInput) -> Sequence[Finding]:
         """Findings by position; a place is reported once, as the most certain kind."""

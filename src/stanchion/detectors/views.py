@@ -24,6 +24,7 @@ class TextViewSet:
 
     __slots__ = (
         "_notices", "_options", "_readings", "_segments", "_signals", "_triggers", "memo", "original", "raw",
+        "ruled_out",
     )  # fmt: skip
 
     goes_on = False  # whether more of the text may follow
@@ -35,6 +36,7 @@ class TextViewSet:
         self.original = original
         self.raw = raw or TextView("raw", original, None, None)
         self.memo: dict[str, Any] = {}
+        self.ruled_out: tuple[object, bool] | None = None  # by whom it was told last, and what
         self._options = options
         self._triggers: Trigger | None = None
         self._readings: tuple[TextView, ...] | None = None
@@ -92,6 +94,11 @@ class TextViewSet:
     def offer_triggers(self, triggers: Trigger) -> None:
         """What an automaton already saw in `raw`, so that nobody looks twice."""
         self._triggers = triggers
+
+    def take_as_plain(self) -> bool:
+        """No trigger fires in `raw`: whether there is then no other reading, and nothing odd about it."""
+        self.offer_triggers(Trigger.NONE)
+        return len(self.readings) == 1 and not self._signals
 
     def note(self, notice: Notice) -> None:
         """Remember a limit that was hit while the views were read."""

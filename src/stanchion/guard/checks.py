@@ -28,7 +28,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     The other fields follow from it: its id, up to how many characters it may run on the caller's thread
     (`counts_context`: those of the context included), and whether its class says `is_pure`: its findings
-    follow from the text, its origin and locale alone, which is then all that it is given.
+    follow from the text, its origin and locale alone, which is then all that it is given. `rules_out` is the
+    detector's own, where it has one.
     """
 
     detector: Any
@@ -37,6 +38,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     at_once_characters: int = 0
     counts_context: bool = False
     is_pure: bool = False
+    rules_out: Any = None
 
     def __post_init__(self) -> None:
         """What does not change of the detector is asked once, not with every text."""
@@ -45,6 +47,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         characters, counts_context = _at_once(self.detector)
         set_field(self, "at_once_characters", characters)
         set_field(self, "counts_context", counts_context)
+        if "rules_out" in vars(type(self.detector)):  # what a class adds to another's is not ruled out by it
+            set_field(self, "rules_out", self.detector.rules_out)
         set_field(
             self, "is_pure", vars(type(self.detector)).get("is_pure") is True and not _waits(self.detector)
         )
@@ -85,6 +89,7 @@ class _Step(msgspec.Struct, frozen=True):
 
 _PLAIN = (list, tuple)
 _RAN = CheckStatus.RAN
+SILENT = CheckResult(status=_RAN)  # a check that ran, found nothing, and took no time of its own
 _GAVE_UP = "gave up after a time-out"
 _PACKAGED = "stanchion.detectors."
 AT_ONCE_CHARACTERS = 4_096  # about a millisecond of the packaged detectors
@@ -272,17 +277,34 @@ class _Batch:
 
 
 def look(checks: Sequence[Check], text: CheckInput, build_views: ViewBuilder) -> list[CheckResult]:
-    """What checks make of one text, one after the other, on the caller's thread."""
+    """What checks make of one text, one after the other, on the caller's thread.
+
+    The time of a look that several checks share is that of the first of them.
+    """
     results = []
     views: ViewSet | None = None
     given: DetectorInput | None = None
     alone: DetectorInput | None = None
+    asked, is_out = None, False
     now_ns = time.monotonic_ns
     started_ns = now_ns()
     for check in checks:
         try:
             if views is None:
                 views = build_views(text.text)
+            rules_out = check.rules_out
+            if rules_out is not None:
+                if rules_out is asked:
+                    if is_out:
+                        results.append(SILENT)
+                        continue
+                else:
+                    asked, is_out = rules_out, rules_out(views)
+                    if is_out:
+                        ended_ns = now_ns()
+                        results.append(CheckResult(status=_RAN, elapsed_ms=(ended_ns - started_ns) / 1e6))
+                        started_ns = ended_ns
+                        continue
             if check.is_pure:
                 alone = alone or input_alone(text, views)
                 found = check.detector.detect(alone)

@@ -21,7 +21,7 @@ import msgspec
 
 from stanchion.core.decision import CheckStatus, Surface
 from stanchion.core.finding import Finding
-from stanchion.guard.checks import Check, CheckInput, CheckResult, CheckRunner, Rows
+from stanchion.guard.checks import SILENT, Check, CheckInput, CheckResult, CheckRunner, Rows
 from stanchion.guard.workers import Door
 
 DEFAULT_BYTES = 4 << 20
@@ -127,7 +127,7 @@ class RememberedChecks:
         self._pure = tuple(place for place, check in enumerate(checks) if check.is_pure)
         self._others = tuple(check for check in checks if not check.is_pure)
         self._nothing: Found = ((),) * len(self._pure)
-        self._silent = (_NOTHING,) * len(self._pure)
+        self._silent = (SILENT,) * len(self._pure)
         self._versions: list[Any] = [None] * len(self._pure)
         self._place = b""
 
@@ -199,12 +199,11 @@ class RememberedChecks:
 
 
 _RAN = CheckStatus.RAN
-_NOTHING = CheckResult(status=_RAN)
 
 
 def _again(findings: Sequence[Finding], field: str) -> CheckResult:
     if not findings:
-        return _NOTHING
+        return SILENT
     return CheckResult(status=CheckStatus.RAN, findings=tuple([_named(one, field) for one in findings]))
 
 

@@ -20,7 +20,7 @@ class TextView:
 
     __slots__ = (
         "_data", "_marks", "_signs", "apart", "encoded", "family", "is_skeleton", "name", "offsets", "parent",
-        "sighting", "text",
+        "prospect", "sighting", "text",
     )  # fmt: skip
 
     def __init__(self, name: str, text: str, parent: TextView | None, offsets: OffsetMap | None) -> None:
@@ -33,6 +33,7 @@ class TextView:
         self.apart = 0.0
         self.is_skeleton = False
         self.sighting: tuple[object, Any] | None = None  # by whom it was looked at last, and what was seen
+        self.prospect: tuple[object, Any] | None = None  # the same of what may be in its parts
         self._signs: Signs | None = None
         self._data: bytes | None = None
         self._marks: list[int] | None = None
@@ -66,6 +67,7 @@ class TextView:
         """The same reading under another name."""
         view = TextView(name, self.text, self.parent, self.offsets)
         view._data, view._signs, view.sighting = self._data, self._signs, self.sighting
+        view.prospect = self.prospect
         return view
 
     def character(self, offset: int) -> int:

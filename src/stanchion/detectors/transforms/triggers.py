@@ -6,8 +6,10 @@ decoder decides for itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import IntFlag
+from functools import partial
 from typing import Any, NamedTuple
 
 from stanchion.detectors.transforms.scratch import ThreadScratch
@@ -58,14 +60,14 @@ _SHORT_BACKWARDS = (
 
 Expression = tuple[int, bytes]
 # No triggers: what needs a digit, or so long a run of these, is looked for only where there is one.
-_DIGIT, _RUN = 1 << 16, 1 << 17
+HAS_DIGIT, HAS_RUN = 1 << 16, 1 << 17
 RUN_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=.%~$-"
 RUN = 16
 
 # One automaton for each group: together they would be several times slower than apart. ASCII only, no flags.
 _SINGLE: tuple[Expression, ...] = (
     (Trigger.CONTROLS, rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"),
-    (_DIGIT, rb"[0-9]"),
+    (HAS_DIGIT, rb"[0-9]"),
 )
 _SIGNS: tuple[Expression, ...] = (
     (Trigger.URL, rb"%[0-9A-Fa-f]{2}"),
@@ -79,20 +81,34 @@ _SIGNS: tuple[Expression, ...] = (
     (Trigger.REVERSED, rb"(?i)(?:" + _BACKWARDS + rb")(?:[^a-z]|$)|(?:^|[^a-z])(?:" + _SHORT_BACKWARDS
                        + rb")(?:[^a-z]|$)"),
 )  # fmt: skip
-_RUNS: tuple[Expression, ...] = ((_RUN, b"[%s]{%d}" % (RUN_CHARACTERS.encode(), RUN)),)
+_RUNS: tuple[Expression, ...] = ((HAS_RUN, b"[%s]{%d}" % (RUN_CHARACTERS.encode(), RUN)),)
 _APART: tuple[Expression, ...] = (
     (Trigger.SPACED, rb"(?:^|[^A-Za-z0-9])[A-Za-z0-9@$!]" + _B
                      + rb"(?:[A-Za-z]" + _B + rb"[A-Za-z0-9@$!]|[0-9@$!]" + _B + rb"[A-Za-z])"
                      + _B + rb"[A-Za-z0-9@$!](?:[^A-Za-z0-9]|$)"),
 )  # fmt: skip
-_WITH_DIGITS: tuple[Expression, ...] = (
+WITH_DIGITS: tuple[Expression, ...] = (
     (Trigger.HEX, rb"[0-9A-Fa-f]{20}|(?:[0-9A-Fa-f]{2}[ :,-]){9}|(?:0x[0-9A-Fa-f]{2}[ ,;]{0,2}){6}"),
     (Trigger.NUMBERS, rb"(?:[01]{8}[ ,\n]?){4}[01]{8}|(?:[0-9]{2,6}[ ,;]{1,3}){9}[0-9]{2}"),
 )  # hexadecimal text is never without: `0` to `9` or the first digit of every ASCII letter
-_WITH_RUNS: tuple[Expression, ...] = ((Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),)
-GROUPS: tuple[tuple[Expression, ...], ...] = (_SINGLE, _SIGNS, _RUNS, _APART, _WITH_DIGITS, _WITH_RUNS)
+WITH_RUNS: tuple[Expression, ...] = ((Trigger.BASE64, rb"[A-Za-z0-9+/_-]{20}"),)
+ALWAYS = (_SINGLE, _SIGNS, _RUNS, _APART)
+GROUPS: tuple[tuple[Expression, ...], ...] = (*ALWAYS, WITH_DIGITS, WITH_RUNS)
 
-EXPRESSIONS = tuple((Trigger(bit), pattern) for group in GROUPS for bit, pattern in group if bit < _DIGIT)
+EXPRESSIONS = tuple((Trigger(bit), pattern) for group in GROUPS for bit, pattern in group if bit < HAS_DIGIT)
+
+
+_PLACE = re.compile(rb"\(\?:\^\|(\[[^\]]*\])\)|\(\?:(\[[^\]]*\])\|\$\)|\\b")
+
+
+def cuts_of(expression: bytes) -> list[bytes]:
+    """An expression as it is behind a cut of a text and as it is in front of one; none without assertions."""
+    cut = [_PLACE.sub(partial(_kept, removed=side), expression) for side in (1, 2)]
+    return [one for one in cut if one != expression]
+
+
+def _kept(place: re.Match[bytes], *, removed: int) -> bytes:
+    return b"" if place[removed] or place[0] == rb"\b" else place[0]
 
 
 class Signs(NamedTuple):
@@ -104,7 +120,7 @@ class Signs(NamedTuple):
 
 
 _NO_SIGNS = Signs()
-_TRIGGERS = _DIGIT - 1
+_TRIGGERS = HAS_DIGIT - 1
 
 
 class TriggerFinder:
@@ -121,7 +137,7 @@ class TriggerFinder:
             scan(data, _note, 0, found, scratch.own)
         if not found:
             return _NO_SIGNS
-        has_digit, has_run = _DIGIT in found, _RUN in found
+        has_digit, has_run = HAS_DIGIT in found, HAS_RUN in found
         if has_digit:
             scan, scratch = self._with_digits
             scan(data, _note, 0, found, scratch.own)

@@ -293,19 +293,15 @@ def look(checks: Sequence[Check], text: CheckInput, build_views: ViewBuilder) ->
             if views is None:
                 views = build_views(text.text)
             rules_out = check.rules_out
-            if rules_out is not None:
-                if rules_out is asked:
-                    if is_out:
-                        results.append(SILENT)
-                        continue
-                else:
-                    asked, is_out = rules_out, rules_out(views)
-                    if is_out:
-                        ended_ns = now_ns()
-                        results.append(CheckResult(status=_RAN, elapsed_ms=(ended_ns - started_ns) / 1e6))
-                        started_ns = ended_ns
-                        continue
-            if check.is_pure:
+            if rules_out is not None and rules_out is asked:
+                if is_out:
+                    results.append(SILENT)
+                    continue
+            elif rules_out is not None:
+                asked, is_out = rules_out, rules_out(views)
+            if rules_out is not None and is_out:
+                found: Any = ()
+            elif check.is_pure:
                 alone = alone or input_alone(text, views)
                 found = check.detector.detect(alone)
             else:

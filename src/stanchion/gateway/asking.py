@@ -98,7 +98,8 @@ async def stream(
     raise chain.refusal()
 
 
-def _for(question: Question, route: Route) -> Question:
+def question_for(route: Route, question: Question) -> Question:
+    """The question as the provider of a route may get it: parameters, headers and key by its section."""
     provider = route.provider
     if question.request.extras:
         request = with_passed_extras(question.request, surface=question.surface, provider=provider)
@@ -186,7 +187,7 @@ class _Chain:
 
     def asked(self, question: Question, route: Route) -> Question:
         """The question as this route gets it, with its place in the trace."""
-        facts, said = self._exchange.facts, _for(question, route)
+        facts, said = self._exchange.facts, question_for(route, question)
         self._is_clients_key = bool(said.key)
         self._span_id = try_span(facts)
         place = traceparent_of(facts, self._span_id)

@@ -18,7 +18,7 @@ from stanchion.files.schema import FileModel
 from stanchion.gateway.upstream import Question
 from stanchion.models.aws_signature import AwsCredentials
 from stanchion.models.azure import AzureOptions, AzureProvider
-from stanchion.models.bedrock import BedrockOptions, BedrockProvider
+from stanchion.models.bedrock import BETA, BedrockOptions, BedrockProvider
 from stanchion.models.http_client import HttpLimits
 from stanchion.models.providers import Provider, SecretLike, UpstreamClient
 from stanchion.models.translation import fitted
@@ -150,13 +150,13 @@ class CloudUpstream:
     async def ask(self, question: Question) -> Reply:
         """See `Upstream.ask`."""
         interaction, extras = self._fitted(question)
-        headers = _trace_headers(question)
+        headers = _headers(question)
         return await self._client.ask(interaction, model=question.model, extras=extras, headers=headers)
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""
         interaction, extras = self._fitted(question)
-        headers = _trace_headers(question)
+        headers = _headers(question)
         batches = self._client.stream(interaction, model=question.model, extras=extras, headers=headers)
         try:
             async for batch in batches:
@@ -179,5 +179,9 @@ class CloudUpstream:
         return said.interaction, said.extras
 
 
-def _trace_headers(question: Question) -> dict[str, str]:
-    return {"traceparent": question.traceparent} if question.traceparent else {}
+def _headers(question: Question) -> dict[str, str]:
+    """The trace, and the betas that the client named; clouds have a version of the API of their own."""
+    headers = {"traceparent": question.traceparent} if question.traceparent else {}
+    if BETA in question.headers:
+        headers[BETA] = question.headers[BETA]
+    return headers

@@ -29,6 +29,7 @@ from stanchion.models.upstreams import MessagesUpstream, UpstreamCodec
 from stanchion.models.wire import JsonObject, as_object, as_text, as_unavailable, error_object
 
 CONVERSE = "bedrock.converse"
+BETA = "anthropic-beta"
 _VERSION = "bedrock-2023-05-31"
 _THROTTLED = frozenset({"throttlingException", "serviceUnavailableException", "internalServerException"})
 
@@ -61,7 +62,9 @@ class BedrockProvider:
     async def call(
         self, body: JsonObject, *, model: str, stream: bool, headers: Mapping[str, str] | None = None
     ) -> Call:
-        """See `Provider.call`."""
+        """See `Provider.call`. Betas, a header of Anthropic's own API, are a field of the body here."""
+        further = dict(headers or {})
+        betas = further.pop(BETA, "")
         is_path = "/" in model and not model.startswith("arn:")
         if not model or not model.isascii() or not model.isprintable() or is_path:
             raise UsageError(f"{model[:60]!r} cannot be the id of a Bedrock model.")
@@ -70,9 +73,11 @@ class BedrockProvider:
             action = ("invoke", "invoke-with-response-stream")[stream]
             body = {k: v for k, v in body.items() if k not in ("model", "stream")}
             body["anthropic_version"] = _VERSION
+            if betas:
+                body["anthropic_beta"] = betas.split(",")
         url = f"{self._base}/model/{quote(model, safe='-_.~')}/{action}"
         accept = "application/vnd.amazon.eventstream" if stream else "application/json"
-        said = base_headers(headers, {"accept": accept})
+        said = base_headers(further, {"accept": accept})
         raw = json_body(body)
         return Call(
             what=f"model {model!r} at {shown_url(self._base)}",

@@ -1,5 +1,6 @@
 """Google Vertex AI: Anthropic's models by `rawPredict`, others by the endpoint that speaks chat completions.
 
+Betas are a header of the request, as of Anthropic's own API; the version of that API is a field of the body.
 Sources: Vertex AI documentation, "Claude models" and "OpenAI compatibility"; RFC 7523 and Google's "Using
 OAuth 2.0 for server to server applications" for tokens of a service account.
 """

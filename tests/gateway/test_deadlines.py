@@ -65,7 +65,7 @@ async def test_a_request_that_nobody_looks_at_has_a_timer_of_its_own(make) -> No
 
 async def test_one_request_that_fails_keeps_no_other_from_its_end(make) -> None:
     class Broken:
-        id = "req_broken"
+        id, ends_at = "req_broken", 0.0
 
         def look(self, now):
             raise RuntimeError("broken")

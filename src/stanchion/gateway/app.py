@@ -22,7 +22,6 @@ from stanchion.gateway.http_connection import WHEN_GONE, WHOLE
 from stanchion.gateway.http_io import (
     Answer,
     ClientGone,
-    Connection,
     Receive,
     Scope,
     Send,
@@ -33,7 +32,7 @@ from stanchion.gateway.json_body import invalid
 from stanchion.gateway.live import Feature, Live
 from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
 from stanchion.gateway.permits import switched_off, watch_switches
-from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, Refused, Stage
+from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Limits, Outcome, Refused, Stage
 from stanchion.gateway.record import Recorder
 from stanchion.gateway.request_ids import begin_request
 from stanchion.gateway.shadows import Shadows
@@ -103,22 +102,15 @@ class Gateway:
         for exchange in tuple(self._running):
             exchange.interrupt(Interrupt.DRAIN)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI entry."""
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever is no call of an API."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
-        if scope.get("http_version") not in _VERSIONS:
+        elif scope["type"] == "http" and scope.get("http_version") not in _VERSIONS:
             await Answer(send).whole(505, [(b"connection", b"close")], b"")
-            return
-        feature, path = _split(scope["path"])
-        served = self._codecs.get(path)
-        if served is not None and scope["method"] == "POST":
-            await self._exchange(served, feature, (scope, receive, send))
-            return
-        await self._page(scope, path, send, is_known=served is not None)
+        elif scope["type"] == "http":
+            _, path = _split(scope["path"])
+            await self._page(scope, path, send, is_known=path in self._codecs)
 
     def _where_else(self, path: str) -> str:
         """What is told somebody at a path that is none: mostly the base URL is a little wrong."""
@@ -142,9 +134,16 @@ class Gateway:
         kind = b"text/plain; charset=utf-8" if isinstance(value, bytes) else b"application/json"
         await Answer(send).whole(status, [(b"content-type", kind)], body)
 
-    async def _exchange(self, served: Served, feature: str, connection: Connection) -> None:
-        codec, answering = served
-        scope, receive, send = connection
+    def _served(self, scope: Scope) -> tuple[str, Served] | None:
+        """The feature that the path names, and what answers there; None for what is no call of an API."""
+        if scope["type"] != "http" or scope["method"] != "POST" or scope.get("http_version") not in _VERSIONS:
+            return None
+        feature, path = _split(scope["path"])
+        served = self._codecs.get(path)
+        return None if served is None else (feature, served)
+
+    def _begun(self, codec: SurfaceCodec) -> Exchange:
+        """A request that begins now, in this task."""
         live = self._live
         exchange = Exchange(
             id=live.ids.new("req"),
@@ -157,17 +156,27 @@ class Gateway:
         exchange.at = now_iso(live.clock)
         exchange.loop = loop = running_loop()
         exchange.task = asyncio.current_task(loop)
-        answer = Answer(send, at_once=scope.get(WHOLE))
-        self._running.add(exchange)
         exchange.is_looked_at = True
+        self._running.add(exchange)
         self._deadlines.watch(loop)
+        return exchange
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        found = self._served(scope)
+        if found is None:
+            await self._elsewhere(scope, receive, send)
+            return
+        named, (codec, answering) = found
+        exchange, answer = self._begun(codec), Answer(send, at_once=scope.get(WHOLE))
         unwatched: Callable[[None], object] | None = None
         try:
             try:
+                live = exchange.live
                 exchange.within(live.body_timeout_s, Interrupt.SLOW_BODY)
-                request_feature = await self._read(exchange, codec, feature, connection)
-                exchange.within(request_feature.deadline_s)
-                if request_feature.records_first and live.recorder is not None:
+                feature = await self._read(exchange, codec, named, (scope, receive))
+                exchange.within(feature.deadline_s)
+                if feature.records_first and live.recorder is not None:
                     exchange.before_end = partial(self._recorded_first, exchange, live.recorder)
                 unwatched = _watch(scope, receive, exchange)
                 self._tell_started(exchange)
@@ -192,14 +201,18 @@ class Gateway:
         finally:
             if unwatched is not None:
                 unwatched(None)
-            await self._settle(exchange)
+            if self._settle(exchange) and exchange.live.parts.limits is not None:
+                try:
+                    await _give_back(exchange, exchange.live.parts.limits)
+                except Exception as error:
+                    self._swallow(exchange, error)
 
     async def _read(
-        self, exchange: Exchange, codec: SurfaceCodec, named: str, connection: Connection
+        self, exchange: Exchange, codec: SurfaceCodec, named: str, asked: tuple[Scope, Receive]
     ) -> Feature:
         """Who asks, for which feature, and what: everything before the first decision."""
         live = exchange.live
-        scope, receive, _ = connection
+        scope, receive = asked
         exchange.headers = read_headers(scope["headers"], max_bytes=live.max_header_bytes)
         exchange.facts = traced(exchange)
         if live.parts.access is not None:
@@ -267,10 +280,10 @@ class Gateway:
             except Exception:
                 self.swallowed_errors += 1
 
-    async def _settle(self, exchange: Exchange) -> None:
-        """The one way out: stop the clocks, make the record, tell everybody, give back what was reserved."""
+    def _settle(self, exchange: Exchange) -> bool:
+        """The one way out: stop the clocks, make the record, tell everybody; whether that was still to do."""
         if exchange.is_settled:
-            return
+            return False
         exchange.is_settled = True
         record = record_of(exchange)
         recorder = exchange.live.recorder
@@ -293,11 +306,7 @@ class Gateway:
                 self._swallow(exchange, error)
         if exchange.assignment is not None and exchange.assignment.shadows:
             self.shadows.start(exchange)
-        if parts.limits is not None:
-            try:
-                await _give_back(exchange)
-            except Exception as error:
-                self._swallow(exchange, error)
+        return True
 
     def _swallow(self, exchange: Exchange, error: Exception) -> None:
         """Count what went wrong after a request was over; its text may hold anything and is not logged."""
@@ -306,9 +315,9 @@ class Gateway:
         _log.debug("request %s", exchange.id, exc_info=error)
 
 
-async def _give_back(exchange: Exchange) -> None:
-    limits, reservation = exchange.live.parts.limits, exchange.reservation
-    assert limits is not None  # noqa: S101
+async def _give_back(exchange: Exchange, limits: Limits) -> None:
+    """Settle what was reserved, and say what became of the request."""
+    reservation = exchange.reservation
     if reservation is not None:
         if exchange.tries:
             await reservation.settle(exchange.usage)

@@ -40,7 +40,8 @@ class Deadlines:
         now = loop.time()
         for exchange in tuple(self._running):
             try:
-                exchange.look(now)
+                if now >= exchange.ends_at or now >= exchange.try_ends_at:
+                    exchange.look(now)
             except Exception as error:  # one request's failure must not keep the others running
                 _log.error("%s at the deadline of request %s", type(error).__name__, exchange.id)
 

@@ -15,7 +15,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
-Connection = tuple[Scope, Receive, Send]  # the three that ASGI gives an application for one request
 AtOnce = Callable[[int, RawHeaders, bytes], bool]
 _ONCE = frozenset(
     {b"authorization", b"content-length", b"content-type", b"host", b"transfer-encoding", b"x-api-key"}

@@ -93,10 +93,13 @@ def live(
 class Served:
     """A server that runs."""
 
-    def __init__(self, gateway: Any, url: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, gateway: Any, url: str, loop: asyncio.AbstractEventLoop, stop: Callable[[], None]
+    ) -> None:
         self.gateway = gateway
         self.url = url
         self.loop = loop
+        self.stop = stop
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run something on the server's loop."""
@@ -108,14 +111,15 @@ class Served:
 
 
 @contextmanager
-def serve(app: Any, *, send_buffer: int = 0, **options: Any):
+def serve(app: Any, *, send_buffer: int = 0, loop_factory: Any = None, **options: Any):
     """Serve an ASGI application until the block ends."""
     listener = socket.socket()
     if send_buffer:  # a small one makes a client that does not read felt at once
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = uvicorn.Config(app, log_level="critical", lifespan="on", access_log=False, **options)
+    options = {"lifespan": "on", **options}
+    config = uvicorn.Config(app, log_level="critical", access_log=False, **options)
     server = uvicorn.Server(config)
     ready = threading.Event()
     loops: list[asyncio.AbstractEventLoop] = []
@@ -125,15 +129,22 @@ def serve(app: Any, *, send_buffer: int = 0, **options: Any):
         loops[0].call_soon(ready.set)
         await server.serve(sockets=[listener])
 
-    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(main())
+
+    def stop() -> None:
+        server.should_exit = True
+
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     assert ready.wait(10)
     while not server.started:
         pass
     try:
-        yield Served(app, f"http://127.0.0.1:{port}", loops[0])
+        yield Served(app, f"http://127.0.0.1:{port}", loops[0], stop)
     finally:
-        server.should_exit = True
+        stop()
         thread.join(10)
         listener.close()
 

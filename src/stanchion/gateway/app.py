@@ -18,7 +18,6 @@ from stanchion.gateway.answering import send_refusal
 from stanchion.gateway.deadlines import Deadlines
 from stanchion.gateway.enforcement import choose_feature, read_request, take_facts
 from stanchion.gateway.exchange import Exchange, Interrupt
-from stanchion.gateway.http_connection import WHEN_GONE, WHOLE
 from stanchion.gateway.http_io import (
     Answer,
     ClientGone,
@@ -28,6 +27,7 @@ from stanchion.gateway.http_io import (
     read_body,
     read_headers,
 )
+from stanchion.gateway.http_request import BODY, WHEN_GONE, WHOLE
 from stanchion.gateway.json_body import invalid
 from stanchion.gateway.live import Feature, Live
 from stanchion.gateway.manifest import answered_surfaces, asked_surfaces, counts
@@ -221,7 +221,9 @@ class Gateway:
         feature = exchange.feature = choose_feature(exchange, named)
         exchange.guarantee, exchange.stage = feature.guarantee, Stage.DECODE
         _check_media_type(exchange)
-        raw = await read_body(receive, exchange.headers, max_bytes=feature.max_body_bytes)
+        raw = await read_body(
+            receive, exchange.headers, max_bytes=feature.max_body_bytes, here=scope.get(BODY)
+        )
         take_facts(exchange, feature, read_request(codec, raw))
         return feature
 

@@ -52,8 +52,14 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]], *, max_bytes: int) -> Mappi
     return headers
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, max_bytes: int) -> bytes:
-    """The whole body.
+async def read_body(
+    receive: Receive,
+    headers: Mapping[bytes, bytes],
+    *,
+    max_bytes: int,
+    here: Callable[[], bytes | None] | None = None,
+) -> bytes:
+    """The whole body; `here` gives it at once where the server has it (see `http_request.BODY`).
 
     Raises:
         Refused: `invalid` with status 413 beyond the limit; what its length says is believed at once. Of the
@@ -67,6 +73,10 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, max_byt
         if int(said) <= max_bytes + DRAIN_BYTES and b"expect" not in headers:
             await _drain(receive)
         raise _too_large(max_bytes)
+    if here is not None and (whole := here()) is not None:
+        if len(whole) > max_bytes:
+            raise _too_large(max_bytes)
+        return whole
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -111,7 +121,7 @@ def _too_large(limit: int) -> Refused:
 class Answer:
     """What is sent back; remembers whether it has begun.
 
-    `at_once` sends a whole answer where the server can (see `http_connection.WHOLE`).
+    `at_once` sends a whole answer where the server can (see `http_request.WHOLE`).
     """
 
     __slots__ = ("_at_once", "_send", "has_begun", "is_over")

@@ -1,15 +1,9 @@
-"""uvicorn's HTTP protocol with limits on how long a client may keep us waiting.
-
-The server's own limits cover idle connections only: a client that sends a header a minute, or headers without
-end, or asks for a stream and never reads it, would hold a connection, memory and a provider for ever.
-"""
+"""The protocol class for uvicorn: our own on httptools, or uvicorn's on h11 held to the same limits."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, Literal
-
-from stanchion.gateway.http_connection import KeptAlive, WatchedConnection
 
 HEAD_TIMEOUT_S = 15.0
 HEAD_BYTES = 64 * 1024
@@ -19,12 +13,12 @@ UNREAD_TIMEOUT_S = 30.0
 class _Bounded:
     """Closes a connection whose request does not get past its head in time, or whose answer nobody reads.
 
-    Mixed into a protocol of uvicorn.
+    Mixed into uvicorn's protocol on h11.
     """
 
-    head_timeout_s = HEAD_TIMEOUT_S
-    max_head_bytes = HEAD_BYTES
-    unread_timeout_s = UNREAD_TIMEOUT_S
+    head_timeout_s: float
+    max_head_bytes: int
+    unread_timeout_s: float
     unread_timer: asyncio.TimerHandle | None = None
     head_timer: asyncio.TimerHandle | None = None
     head_bytes = 0
@@ -105,16 +99,16 @@ def bounded_protocol(
     try:
         if implementation == "h11":
             raise ImportError
-        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+        from stanchion.gateway.http_connection import HttpConnection
 
-        bases = (KeptAlive, HttpToolsProtocol)
+        bases = (HttpConnection,)
     except ImportError:
         from uvicorn.protocols.http.h11_impl import H11Protocol
 
-        bases = (H11Protocol,)
+        bases = (_Bounded, H11Protocol)
     limits = {
         "head_timeout_s": timeout_s,
         "max_head_bytes": max_bytes,
         "unread_timeout_s": unread_timeout_s,
     }
-    return type("BoundedProtocol", (_Bounded, WatchedConnection, *bases), limits)
+    return type("BoundedProtocol", bases, limits)

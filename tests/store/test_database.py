@@ -4,6 +4,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 import sqlalchemy as sa
@@ -223,7 +224,8 @@ def test_a_file_that_is_no_database_is_an_integrity_error(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_corrupted_page_is_an_integrity_error(tmp_path, clock):
+@pytest.mark.parametrize("whole", [2 * 4096, 2 * 16384], ids=["schema", "rows"])
+def test_a_corrupted_page_is_an_integrity_error(tmp_path, clock, whole):
     path = tmp_path / "records.db"
     with open_database(path) as database:
         log = AuditLog(database, clock=clock)
@@ -231,11 +233,23 @@ def test_a_corrupted_page_is_an_integrity_error(tmp_path, clock):
             log.append("test.entry", {"n": n, "filler": "y" * 500})
         database.forget_deleted()
     pages = bytearray(path.read_bytes())
-    for start in range(4096 * 2, len(pages), 4096):
+    for start in range(whole, len(pages), 4096):
         pages[start : start + 64] = b"\xff" * 64
     path.write_bytes(pages)
     with pytest.raises(IntegrityError, match="damaged"), open_database(path) as database:
         AuditLog(database, clock=clock).verify()
+
+
+def test_a_new_database_has_large_pages_and_an_old_one_keeps_its_own(tmp_path):
+    small, new = tmp_path / "small.db", tmp_path / "new.db"
+    with closing(sqlite3.connect(small)) as connection:
+        connection.execute("PRAGMA page_size = 4096")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE theirs (n int)")
+    for path, size in ((small, 4096), (new, 16384)):
+        with open_database(path) as database, database.read() as connection:
+            assert connection.exec_driver_sql("PRAGMA page_size").scalar() == size
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
 def test_another_programs_database_is_not_touched_by_reading(tmp_path):

@@ -22,7 +22,7 @@ class ComponentKind(StrEnum):
     CODE = "code"
 
 
-class ComponentSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ComponentSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One digest per kind of component; empty when the feature has no such part.
 
     A missing digest is not equal to any other missing digest that matters: two sets are the same component

@@ -74,7 +74,7 @@ class CheckStatus(StrEnum):
     SKIPPED = "skipped"
 
 
-class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One line of the guard manifest: an expected check, and what became of it."""
 
     detector: str
@@ -87,7 +87,7 @@ class CheckRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     reason: str = ""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The policy's answer about one surface of one exchange, and everything needed to explain it.
 
     `effect` is what the rules say; it is acted on only when `mode` is `enforce`. `is_protected` is False when

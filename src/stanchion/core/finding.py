@@ -34,7 +34,7 @@ class Severity(StrEnum):
 _SEVERITY_RANK = {severity: rank for rank, severity in enumerate(Severity)}
 
 
-class Location(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Location(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where: `field` names the text (`messages[2].parts[0]`), offsets are code points, half-open."""
 
     start: int
@@ -48,7 +48,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.field == other.field and self.start < other.end and other.start < self.end
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Something detected: what, where, how sure, by whom, why. Never the text itself."""
 
     detector: str

@@ -183,7 +183,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_name: str | None = None
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one exchange consumed. None means: not told, which is not zero.
 
     `input_tokens` holds those read from a cache (`cached_input_tokens`) and newly written to one

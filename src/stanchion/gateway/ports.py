@@ -50,7 +50,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     surfaces: tuple[str, ...] = ()
 
 
-class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
+class RequestFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of a request before a model sees it: ids and names, never its text.
 
     `model` is the name the client asked for until a route is chosen, then the route's; `provider` is the
@@ -387,7 +387,7 @@ class Access(Protocol):
 # --- record -------------------------------------------------------------------------------------------------
 
 
-class UpstreamTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class UpstreamTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One try at a provider; `span_id` is what its `traceparent` said, where spans are made.
 
     `detail` says of a try that failed where the provider is and what went wrong; no client is told.
@@ -401,7 +401,7 @@ class UpstreamTry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     detail: str = ""
 
 
-class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True):
+class ExchangeRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The one record of a request: everything that happened, no word of its text.
 
     `manifest` is the expected checks with what became of each (they are in the decisions' `checks`; here are

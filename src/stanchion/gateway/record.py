@@ -15,25 +15,20 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from stanchion.core.clock import Clock
 from stanchion.core.errors import StanchionError, UnavailableError
-from stanchion.gateway.ports import ExchangeRecord, UpstreamTry
+from stanchion.gateway.ports import ExchangeRecord
+from stanchion.gateway.record_rows import rows_of
 from stanchion.gateway.record_spill import Spill
 from stanchion.store.exchanges import ExchangeStore
-from stanchion.store.identity import is_plain
 from stanchion.store.interactions import InteractionStore
-from stanchion.store.records import InteractionRecord, Traffic
-from stanchion.store.times import to_us
 
 _log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder(order="sorted").encode
 _LONGEST_PAUSE_S = 10.0
 
 
@@ -76,16 +71,10 @@ class StoreSink:
 
     def write(self, records: Sequence[ExchangeRecord]) -> None:
         """See `RecordSink.write`; both tables in one transaction."""
-        interactions: list[InteractionRecord] = []
-        rows: list[tuple[Any, ...]] = []
-        for one in records:
-            at = datetime.fromisoformat(one.at)
-            rows.append(exchange_values(one, at_us=to_us(at)))
-            if one.decisions or one.tries or one.ungated == "block":  # then for its component set
-                interactions.append(interaction_of(one, at=at))
+        rows = [rows_of(one) for one in records]
         with self._interactions.write() as connection:
-            self._interactions.insert_in(connection, interactions)
-            self._exchanges.insert_values_in(connection, rows)
+            self._interactions.insert_rows_in(connection, [one for one, _ in rows if one is not None])
+            self._exchanges.insert_rows_in(connection, [one for _, one in rows])
 
 
 class Recorder:
@@ -315,95 +304,3 @@ class Recorder:
             self._lost += unread_of_all
             self._spill.clear()
         return True
-
-
-class _Detail(msgspec.Struct, frozen=True):
-    """What has no column of its own; the fields stand in the order of JSON with sorted keys."""
-
-    flags: str
-    guard_ms: float
-    guard_version: str
-    is_gated: bool | None
-    manifest: dict[str, int]
-    prompt: str
-    reference: str
-    switch_version: int
-    trace_id: str
-    tries: tuple[UpstreamTry, ...]
-    ungated: str
-    unknown_events: dict[str, int]
-    variants: dict[str, str]
-
-
-@lru_cache(maxsize=1024)
-def _recorded_model(model: str) -> str:
-    """The name of a model, where it has the form of a name."""
-    return model if is_plain(model) else ""
-
-
-_TRAFFIC = {one.value: one for one in Traffic}
-
-
-def interaction_of(record: ExchangeRecord, *, at: datetime) -> InteractionRecord:
-    """The interaction record of a request that came `at` this moment; the store leaves its words out."""
-    facts = record.facts
-    return InteractionRecord(
-        id=facts.id,
-        at=at,
-        environment=facts.environment,
-        feature=facts.feature,
-        traffic=_TRAFFIC.get(facts.traffic) or Traffic(facts.traffic),
-        session_id=facts.session_id,
-        tenant_key=facts.tenant,
-        subject_key=facts.user_key,
-        model=_recorded_model(facts.model),
-        components=record.components,
-        decisions=record.decisions,
-        finish_reason=record.finish_reason,
-        usage=record.usage,
-        latency_ms=record.total_ms,
-        labels={"surface": str(facts.surface), "outcome": str(record.outcome)},
-    )
-
-
-def exchange_values(record: ExchangeRecord, *, at_us: int) -> tuple[Any, ...]:
-    """How a request that came at this moment ended: the values of an `ExchangeRow`, in order."""
-    facts = record.facts
-    detail = _Detail(
-        record.flags,
-        round(record.guard_ms, 3),
-        facts.guard_version,
-        record.is_gated,
-        record.manifest,
-        facts.prompt,
-        record.reference,
-        record.switch_version,
-        facts.trace_id,
-        record.tries,
-        record.ungated,
-        record.unknown_events,
-        record.variants,
-    )
-    return (
-        facts.id,
-        at_us,
-        str(facts.surface),
-        str(record.outcome),
-        str(record.stage),
-        facts.feature,
-        facts.environment,
-        facts.key_id,
-        _recorded_model(facts.model),
-        facts.provider,
-        record.status,
-        1 if facts.is_stream else 0,
-        record.manifest.get("did_not_run", 0),
-        record.total_ms,
-        record.upstream_ms,
-        record.first_byte_ms,
-        record.guard_state,
-        record.guarantee,
-        record.switch_id,
-        record.error,
-        _encode(detail).decode(),
-    )

@@ -3,7 +3,8 @@
 SQLite: WAL, so that readers never wait for the writer; `synchronous = FULL`, because with NORMAL the last
 commits of a WAL database are lost when the power fails, and an audit log may not forget what it has answered
 for; `secure_delete`, so that erased text does not stay in free pages; `temp_store = MEMORY`, so that neither
-rows nor what is needed to undo a statement go to files beside the database. Every write transaction begins
+rows nor what is needed to undo a statement go to files beside the database; pages of 16 KiB in a new file,
+because a record has one to three KiB and each page is two system calls to the log and one to the file. Every write transaction begins
 IMMEDIATE: two writers queue at the start, where waiting is possible, and never fail halfway.
 """
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from stanchion.core.errors import MissingExtraError, UsageError
 
 CONNECT_WAIT_S = 5
+_PAGE_BYTES = 16_384  # of a new file; one that is there keeps its own
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
 
@@ -75,9 +77,12 @@ def _sqlite(url: sa.URL, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine
             "synchronous = FULL",
             "temp_store = MEMORY",
         ]
-        settings += ["query_only = ON"] if is_read_only else ["journal_mode = WAL"]
+        if is_read_only:
+            settings += ["query_only = ON"]
+        else:
+            settings += [f"page_size = {_PAGE_BYTES}", "journal_mode = WAL"]
         for setting in settings:
-            connection.execute(f"PRAGMA {setting}").close()
+            _set(connection, setting)
 
     def on_begin(connection: sa.Connection) -> None:
         is_write = connection.get_execution_options().get("stanchion_write", False)
@@ -86,6 +91,17 @@ def _sqlite(url: sa.URL, *, is_read_only: bool, lock_wait_s: float) -> sa.Engine
     sa.event.listen(engine, "connect", on_connect)
     sa.event.listen(engine, "begin", on_begin)
     return engine
+
+
+def _set(connection: Any, setting: str) -> None:
+    import sqlite3
+
+    try:
+        connection.execute(f"PRAGMA {setting}").close()
+    except UnicodeDecodeError:  # SQLite's message repeats what stands in a damaged schema
+        damaged = sqlite3.DatabaseError("the schema is damaged")
+        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damaged from None
 
 
 def _create_private_file(path: Path) -> None:

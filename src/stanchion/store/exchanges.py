@@ -12,6 +12,8 @@ from stanchion.store.database import Database
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from stanchion.store.bulk import Row
+
 
 class ExchangeRow(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `at_us` is microseconds since 1970; `detail` is JSON: tries, manifest, variants.
@@ -42,6 +44,9 @@ class ExchangeRow(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = "{}"
 
 
+USUAL_OUTCOME = "allowed"
+"""How nearly all requests end; the index of outcomes has the others."""
+
 _FIELDS = ExchangeRow.__struct_fields__
 
 
@@ -59,17 +64,14 @@ class ExchangeStore:
         """
         if rows:
             with self._database.write() as connection:
-                self.insert_in(connection, rows)
+                self.insert_rows_in(connection, [row_values(row) for row in rows])
 
-    def insert_in(self, connection: sa.Connection, rows: Sequence[ExchangeRow]) -> None:
-        """Write rows in an open transaction."""
-        self.insert_values_in(connection, [msgspec.structs.astuple(row) for row in rows])
+    def insert_rows_in(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        """Write rows of `row_values` in an open transaction."""
+        from stanchion.store.bulk import insert_new_rows
+        from stanchion.store.tables import EXCHANGE_LAYOUT
 
-    def insert_values_in(self, connection: sa.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Write rows in an open transaction, each as the values of an `ExchangeRow` in order."""
-        from stanchion.store.tables import exchanges, insert_new_rows
-
-        insert_new_rows(connection, exchanges, rows)
+        insert_new_rows(connection, EXCHANGE_LAYOUT, rows)
 
     def get(self, exchange_id: str) -> ExchangeRow | None:
         """The row of a request; None when there is none."""
@@ -86,10 +88,13 @@ class ExchangeStore:
         import sqlalchemy as sa
 
         from stanchion.store.tables import exchanges as t
+        from stanchion.store.tables import is_unusual
 
         statement = sa.select(t).order_by(t.c.at_us.desc(), t.c.id.desc()).limit(limit)
-        if outcome:
+        if outcome == USUAL_OUTCOME:
             statement = statement.where(t.c.outcome == outcome)
+        elif outcome:
+            statement = statement.where(is_unusual(t.c.outcome, outcome, usual=USUAL_OUTCOME))
         with self._database.read() as connection:
             return [_row(row) for row in connection.execute(statement)]
 
@@ -102,6 +107,37 @@ class ExchangeStore:
         statement = sa.select(t.c.outcome, sa.func.count()).group_by(t.c.outcome)
         with self._database.read() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(statement)}
+
+
+def row_values(row: ExchangeRow) -> Row:
+    """A row as `insert_rows_in` takes it: what many rows share, and what each has for itself."""
+    return (
+        (
+            row.surface,
+            row.outcome,
+            row.stage,
+            row.feature,
+            row.environment,
+            row.model,
+            row.provider,
+            row.status,
+            1 if row.is_stream else 0,
+            row.did_not_run,
+            row.guard_state,
+            row.guarantee,
+            row.switch_id,
+            row.error,
+        ),
+        (
+            row.id,
+            row.at_us,
+            row.key_id,
+            row.total_ms,
+            row.upstream_ms,
+            row.first_byte_ms,
+            row.detail,
+        ),
+    )
 
 
 def _row(row: Any) -> ExchangeRow:

@@ -11,21 +11,23 @@ from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from stanchion.core.codec import canonical_json
 from stanchion.core.components import ComponentSet
-from stanchion.core.decision import Decision
 from stanchion.core.errors import UnknownNameError, UsageError
 from stanchion.core.interaction import FinishReason, Usage
 from stanchion.store.database import Database
-from stanchion.store.records import InteractionRecord, Traffic, without_words
+from stanchion.store.kept_decisions import Summary, kept, read
+from stanchion.store.records import NO_TEXT, InteractionRecord, Traffic
 from stanchion.store.times import from_us, to_us
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+
+    from stanchion.store.bulk import Row
 
 _PAGE = 1000
 _GROUPS = (
@@ -95,20 +97,22 @@ class InteractionStore:
             UsageError: for texts where none are captured, without a redactor, or of no given record.
             UnavailableError: when the database cannot be written; nothing was.
         """
-        from stanchion.store.tables import insert_new_rows, interaction_texts
+        from stanchion.store.bulk import insert_new_rows
+        from stanchion.store.tables import TEXT_LAYOUT
 
         text_rows = self._text_rows(records, texts or {})
         if not records:
             return
         with self._database.write() as connection:
-            self.insert_in(connection, records)
-            insert_new_rows(connection, interaction_texts, text_rows)
+            self.insert_rows_in(connection, [_to_row(record) for record in records])
+            insert_new_rows(connection, TEXT_LAYOUT, text_rows)
 
-    def insert_in(self, connection: sa.Connection, records: Sequence[InteractionRecord]) -> None:
-        """Write records in an open transaction."""
-        from stanchion.store.tables import insert_new_rows, interactions
+    def insert_rows_in(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        """Write rows of `shared_values` and `own_values` in an open transaction."""
+        from stanchion.store.bulk import insert_new_rows
+        from stanchion.store.tables import INTERACTION_LAYOUT
 
-        insert_new_rows(connection, interactions, [_to_row(record) for record in records])
+        insert_new_rows(connection, INTERACTION_LAYOUT, rows)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -191,7 +195,7 @@ class InteractionStore:
 
     def _text_rows(
         self, records: Sequence[InteractionRecord], texts: Mapping[str, RedactedText]
-    ) -> list[tuple[Any, ...]]:
+    ) -> list[Row]:
         if texts and self.capture is not Capture.REDACTED:
             raise UsageError(
                 "this store keeps no text, and text was handed to it.",
@@ -204,26 +208,24 @@ class InteractionStore:
             if not text.redacted_by:
                 raise UsageError(f"the text of interaction {interaction_id!r} does not say what redacted it.")
         return [
-            (
-                interaction_id,
-                moments[interaction_id],
-                text.redacted_by,
-                canonical_json(list(text.parts)).decode("utf-8"),
-            )
-            for interaction_id, text in texts.items()
+            ((), (key, moments[key], text.redacted_by, canonical_json(list(text.parts)).decode("utf-8")))
+            for key, text in texts.items()
         ]
 
 
 def conditions(query: InteractionQuery) -> list[sa.ColumnElement[bool]]:
     """A query as conditions on the table of interactions."""
     from stanchion.store.tables import interactions as t
+    from stanchion.store.tables import is_unusual
 
     found = [] if query.start is None else [t.c.at_us >= to_us(query.start)]
     if query.end is not None:
         found.append(t.c.at_us < to_us(query.end))
     for name in ("feature", "environment", "traffic", "session_id", "tenant_key", "subject_key", "effect"):
         value = getattr(query, name)
-        if value is not None:
+        if value and name in ("session_id", "subject_key"):
+            found.append(is_unusual(t.c[name], value))
+        elif value is not None:
             found.append(t.c[name] == str(value))
     if query.is_protected is not None:
         found.append(t.c.is_protected.is_(query.is_protected))
@@ -233,55 +235,70 @@ def conditions(query: InteractionQuery) -> list[sa.ColumnElement[bool]]:
 _sorted_json = msgspec.json.Encoder(order="sorted").encode  # a tenth of the time of canonical JSON
 
 
-def _json(value: Any) -> str:
-    return _sorted_json(value).decode("utf-8")
-
-
-@lru_cache(maxsize=1024)
-def _labels(labels: tuple[tuple[str, str], ...]) -> str:
-    return _json(dict(labels))
-
-
 @lru_cache(maxsize=256)
-def _components(components: ComponentSet) -> tuple[str, str]:
-    """A component set as JSON, and its digest; a gateway sees few of them, again and again."""
-    return _json(components), components.digest
+def _component_values(components: ComponentSet) -> tuple[str, ...]:
+    """The columns of a component set; a gateway sees few of them, again and again."""
+    text = _sorted_json(components).decode()
+    return text, components.digest, components.prompt, components.policy
 
 
-def _to_row(record: InteractionRecord) -> tuple[Any, ...]:
-    """The values of the table's columns, in their order."""
-    decisions, usage = record.decisions, record.usage
-    components, components_digest = _components(record.components)
-    categories = record.categories
+class Ending(NamedTuple):
+    """What is known of a record at its end; `labels` is a JSON object."""
+
+    finish_reason: str
+    labels: str
+    is_replayable: int = 0
+    replay_note: str = NO_TEXT
+
+
+def row_values(
+    names: tuple[str, str, str, str],
+    people: tuple[str, str, str],
+    *,
+    key: tuple[str, int],
+    components: ComponentSet,
+    decided: Summary,
+    ending: Ending,
+    usage: Usage,
+    latency_ms: float | None,
+) -> Row:
+    """The values of a row of `INTERACTION_LAYOUT`, from what was checked as `InteractionRecord` checks it.
+
+    `names` are environment, feature, traffic and model; `people` session, tenant and subject; `key` the id and
+    when it was.
+    """
+    of_decisions = (decided.effect, decided.is_protected, decided.findings, decided.categories)
     return (
-        record.id,
-        to_us(record.at),
-        record.environment,
-        record.feature,
-        str(record.traffic),
-        record.session_id,
-        record.tenant_key,
-        record.subject_key,
-        record.model,
-        components,
-        components_digest,
-        record.components.prompt,
-        record.components.policy,
-        str(record.effect),
-        1 if record.is_protected else 0,
-        sum(categories.values()),
-        _json(categories) if categories else "{}",
-        _json([without_words(decision) for decision in decisions]),
-        str(record.finish_reason),
-        usage.input_tokens,
-        usage.cached_input_tokens,
-        usage.output_tokens,
-        usage.cost_usd,
-        record.latency_ms,
-        record.guard_ms,
-        _labels(tuple(record.labels.items())),
-        1 if record.is_replayable else 0,
-        record.replay_note,
+        names + _component_values(components) + of_decisions + ending,
+        key
+        + people
+        + (
+            decided.text,
+            usage.input_tokens,
+            usage.cached_input_tokens,
+            usage.output_tokens,
+            usage.cost_usd,
+            latency_ms,
+            decided.guard_ms,
+        ),
+    )
+
+
+def _to_row(record: InteractionRecord) -> Row:
+    return row_values(
+        (record.environment, record.feature, str(record.traffic), record.model),
+        (record.session_id, record.tenant_key, record.subject_key),
+        key=(record.id, to_us(record.at)),
+        components=record.components,
+        decided=kept(record.decisions, policy=record.components.policy),
+        ending=Ending(
+            str(record.finish_reason),
+            _sorted_json(record.labels).decode(),
+            int(record.is_replayable),
+            record.replay_note,
+        ),
+        usage=record.usage,
+        latency_ms=record.latency_ms,
     )
 
 
@@ -297,7 +314,7 @@ def _from_row(row: Any) -> InteractionRecord:
         subject_key=row.subject_key,
         model=row.model,
         components=msgspec.json.decode(row.components, type=ComponentSet),
-        decisions=msgspec.json.decode(row.decisions, type=tuple[Decision, ...]),
+        decisions=read(row.decisions, policy=row.policy_digest),
         finish_reason=FinishReason(row.finish_reason),
         usage=Usage(
             input_tokens=row.input_tokens,

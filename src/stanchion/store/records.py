@@ -16,6 +16,8 @@ from stanchion.core.finding import Finding
 from stanchion.core.interaction import FinishReason, Interaction, Usage
 from stanchion.store.identity import IdKeys, check_keyed, check_plain, is_plain
 
+NO_TEXT = "no text was kept"
+
 
 class Traffic(StrEnum):
     """Whose traffic it was: only `live` counts in indicators of production."""
@@ -52,7 +54,7 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float | None = None
     labels: dict[str, str] = msgspec.field(default_factory=dict)
     is_replayable: bool = False
-    replay_note: str = "no text was kept"
+    replay_note: str = NO_TEXT
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -60,10 +62,10 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
         if self.at.tzinfo is None:
             raise UsageError(f"interaction {self.id}: its time has no time zone.", hint="Use UTC.")
         check_plain("id", self.id)
-        _check_names(self.environment, self.feature, self.model)
-        _check_people(self.session_id, self.tenant_key, self.subject_key)
+        check_names(self.environment, self.feature, self.model)
+        check_people(self.session_id, self.tenant_key, self.subject_key)
         for name, value in self.labels.items():
-            _check_label(name, value)
+            check_label(name, value)
 
     @property
     def effect(self) -> Effect:
@@ -101,21 +103,21 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=256)
-def _check_names(environment: str, feature: str, model: str) -> None:
+def check_names(environment: str, feature: str, model: str) -> None:
     check_plain("environment", environment)
     check_plain("feature", feature)
     check_plain("model", model)
 
 
 @lru_cache(maxsize=1024)
-def _check_people(session_id: str, tenant_key: str, subject_key: str) -> None:
+def check_people(session_id: str, tenant_key: str, subject_key: str) -> None:
     check_plain("session_id", session_id)
     check_keyed("tenant_key", tenant_key)
     check_keyed("subject_key", subject_key)
 
 
 @lru_cache(maxsize=256)
-def _check_label(name: str, value: str) -> None:
+def check_label(name: str, value: str) -> None:
     check_plain("the name of a label", name)
     check_plain(f"label {name}", value)
 
@@ -171,12 +173,13 @@ def without_words(decision: Decision) -> Decision:
     return msgspec.structs.replace(
         decision,
         reason="",
-        findings=tuple(_finding_without_words(finding) for finding in decision.findings),
+        findings=tuple(finding_without_words(finding) for finding in decision.findings),
         checks=tuple([_check_without_words(check) for check in decision.checks]),
     )
 
 
-def _finding_without_words(finding: Finding) -> Finding:
+def finding_without_words(finding: Finding) -> Finding:
+    """A finding without its reason, and without the name of a field that a model may have chosen."""
     location = finding.location
     if location.field and not is_plain(location.field.replace("[", ".").replace("]", ".")):
         location = msgspec.structs.replace(location, field="")

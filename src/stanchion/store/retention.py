@@ -100,14 +100,14 @@ class Retention:
         """
         import sqlalchemy as sa
 
-        from stanchion.store.tables import audit_payloads, interactions
+        from stanchion.store.tables import audit_payloads, interactions, is_unusual
 
         if not subject_key:
             raise UsageError("an erasure needs the keyed id of a person.", hint="Make one with IdKeys.key.")
         check_keyed("the subject of the erasure", subject_key)
         check_plain("the request of the erasure", request)
         why = Why(reason="erasure", actor=actor, subject_key=subject_key, request=request)
-        records = interactions.c.subject_key == subject_key
+        records = is_unusual(interactions.c.subject_key, subject_key)
         payloads = audit_payloads.c.subject_key == subject_key
         return self._run(records, sa.false(), payloads, why=why, dry_run=dry_run)
 

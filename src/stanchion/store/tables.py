@@ -6,11 +6,9 @@ the same on SQLite and PostgreSQL. A test compares these definitions with a migr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
-from typing import Any
-
 import sqlalchemy as sa
+
+from stanchion.store.bulk import Layout
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # INTEGER is SQLite's own 64-bit row number
 
@@ -28,47 +26,14 @@ def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
     return postgresql.insert(table).on_conflict_do_nothing()
 
 
-def insert_new_rows(connection: sa.Connection, table: sa.Table, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Insert many rows, each with the values of all columns in their order; one whose key is there stays.
-
-    The driver gets the rows as they are: SQLAlchemy's own work for each row costs more than SQLite's. It gets
-    many in one statement, because it gives up and takes back the interpreter's lock for each statement,
-    and whoever has the lock meanwhile is interrupted. On SQLite a row that is refused undoes the whole
-    transaction, which the error ends anyway: so it keeps no journal for each statement.
-    """
-    start = 0
-    for count in _AT_ONCE:
-        statement = _insert_of(connection, table, count)
-        while len(rows) - start >= count:
-            values = tuple(chain.from_iterable(rows[start : start + count]))
-            connection.exec_driver_sql(statement, values)
-            start += count
+def _index_of_some(name: str, *columns: str, where: str) -> sa.Index:
+    """An index without the rows that nearly all are: `is_unusual` asks so that it serves."""
+    return sa.Index(name, *columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
 
 
-def _insert_of(connection: sa.Connection, table: sa.Table, count: int) -> str:
-    """The statement that inserts so many rows."""
-    key = (connection.dialect.name, table.name, count)
-    made = _INSERTS.get(key)
-    if made is None:
-        quote = connection.dialect.identifier_preparer.quote
-        names = ", ".join(quote(column.name) for column in table.columns)
-        row = f"({', '.join(_sign(connection, column) for column in table.columns)})"
-        rows = ", ".join([row] * count)
-        insert = "INSERT OR ROLLBACK" if connection.dialect.name == "sqlite" else "INSERT"
-        made = f"{insert} INTO {quote(table.name)} ({names}) VALUES {rows} ON CONFLICT DO NOTHING"
-        _INSERTS[key] = made
-    return made
-
-
-def _sign(connection: sa.Connection, column: sa.Column[Any]) -> str:
-    """Where a value goes. A boolean may come as 0 or 1: Python's driver of SQLite is slow with real ones."""
-    if connection.dialect.name == "sqlite":
-        return "?"
-    return "CAST(%s AS integer)::boolean" if isinstance(column.type, sa.Boolean) else "%s"
-
-
-_AT_ONCE = (128, 32, 8, 1)
-_INSERTS: dict[tuple[str, str, int], str] = {}
+def is_unusual(column: sa.Column[str], value: str, *, usual: str = "") -> sa.ColumnElement[bool]:
+    """That a column has a value, in words from which the index without the usual value is known to serve."""
+    return (column == value) & (column != sa.literal(usual, literal_execute=True))
 
 
 audit_entries = sa.Table(
@@ -138,8 +103,8 @@ interactions = sa.Table(
     sa.Column("replay_note", sa.Text, nullable=False),
     sa.Index("ix_interactions_at", "at_us", "id"),
     sa.Index("ix_interactions_feature", "feature", "at_us", "id"),
-    sa.Index("ix_interactions_session", "session_id"),
-    sa.Index("ix_interactions_subject", "subject_key"),
+    _index_of_some("ix_interactions_session", "session_id", where="session_id <> ''"),
+    _index_of_some("ix_interactions_subject", "subject_key", where="subject_key <> ''"),
 )
 
 interaction_texts = sa.Table(
@@ -223,7 +188,7 @@ exchanges = sa.Table(
     sa.Column("error", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Index("ix_exchanges_at", "at_us", "id"),
-    sa.Index("ix_exchanges_outcome", "outcome", "at_us"),
+    _index_of_some("ix_exchanges_outcome", "outcome", "at_us", where="outcome <> 'allowed'"),
 )
 
 budget_periods = sa.Table(
@@ -354,3 +319,26 @@ feedback = sa.Table(
     sa.Index("ix_feedback_status", "status", "at_us"),
     sa.Index("ix_feedback_reference", "reference"),
 )
+
+# How the rows that a gateway writes all the time come, see `bulk`.
+INTERACTION_LAYOUT = Layout(
+    interactions,
+    own=(
+        "id",
+        "at_us",
+        "session_id",
+        "tenant_key",
+        "subject_key",
+        "decisions",
+        "input_tokens",
+        "cached_input_tokens",
+        "output_tokens",
+        "cost_usd",
+        "latency_ms",
+        "guard_ms",
+    ),
+)
+EXCHANGE_LAYOUT = Layout(
+    exchanges, own=("id", "at_us", "key_id", "total_ms", "upstream_ms", "first_byte_ms", "detail")
+)
+TEXT_LAYOUT = Layout(interaction_texts)

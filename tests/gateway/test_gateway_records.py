@@ -2,17 +2,22 @@
 
 import asyncio
 import time
+from datetime import datetime
 
 import msgspec
 import pytest
 
 from stanchion.core.clock import SystemClock
-from stanchion.core.errors import IntegrityError, UnavailableError
+from stanchion.core.components import ComponentSet
+from stanchion.core.decision import Decision, Effect, Surface
+from stanchion.core.errors import IntegrityError, UnavailableError, UsageError
+from stanchion.core.interaction import FinishReason, Usage
 from stanchion.gateway.ports import ApiSurface, ExchangeRecord, Outcome, RequestFacts, Stage, UpstreamTry
 from stanchion.gateway.record import Recorder, StoreSink
 from stanchion.store.database import open_database
 from stanchion.store.exchanges import ExchangeRow, ExchangeStore
 from stanchion.store.interactions import InteractionStore
+from stanchion.store.records import InteractionRecord
 
 CLOCK = SystemClock()
 
@@ -290,6 +295,55 @@ def test_every_column_of_a_row_holds_what_the_record_says(tmp_path):
     }
     assert seen is not None
     assert seen.labels == {"surface": "anthropic.messages", "outcome": "redacted"}
+
+
+def test_the_interaction_of_a_request_is_what_a_store_of_interactions_keeps(tmp_path):
+    """The short way of the gateway and the one of `InteractionStore.insert` end in the same row."""
+    decision = Decision(effect=Effect.ALLOW, surface=Surface.INPUT, elapsed_ms=0.5, policy_digest="sha256:aa")
+    told = msgspec.structs.replace(
+        whole_record(),
+        decisions=(decision, msgspec.structs.replace(decision, effect=Effect.REDACT, is_protected=False)),
+        components=ComponentSet(model="sha256:mm", policy="sha256:aa"),
+        finish_reason=FinishReason.STOP,
+        usage=Usage(input_tokens=3, output_tokens=4, cached_input_tokens=1, cost_usd=0.5),
+    )
+    facts = told.facts
+    same = InteractionRecord(
+        id="req_2",
+        at=datetime.fromisoformat(told.at),
+        environment=facts.environment,
+        feature=facts.feature,
+        model=facts.model,
+        components=told.components,
+        decisions=told.decisions,
+        finish_reason=told.finish_reason,
+        usage=told.usage,
+        latency_ms=told.total_ms,
+        labels={"surface": str(facts.surface), "outcome": str(told.outcome)},
+    )
+    with open_database(tmp_path / "records.db") as database:
+        interactions = InteractionStore(database)
+        StoreSink(interactions, ExchangeStore(database)).write([told])
+        interactions.insert([same])
+        with database.read() as connection:
+            first, second = connection.exec_driver_sql("SELECT * FROM interactions ORDER BY id").all()
+        assert first[1:] == second[1:]
+        assert interactions.get("req_1") == msgspec.structs.replace(same, id="req_1")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"session_id": "two words"}, {"tenant": "acme"}, {"id": "jane@example.com"}, {"feature": "a b"}],
+)
+def test_what_is_no_id_is_refused(tmp_path, fields):
+    odd = msgspec.structs.replace(
+        whole_record(), facts=msgspec.structs.replace(whole_record().facts, **fields)
+    )
+    with open_database(tmp_path / "records.db") as database:
+        exchanges = ExchangeStore(database)
+        with pytest.raises(UsageError):
+            StoreSink(InteractionStore(database), exchanges).write([odd])
+        assert exchanges.latest() == []
 
 
 class Refusing(Sink):

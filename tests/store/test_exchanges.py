@@ -1,5 +1,6 @@
 """Rows of how requests ended: written many at a time, read back as they were."""
 
+import msgspec
 import pytest
 
 from stanchion.core.errors import IntegrityError
@@ -66,3 +67,21 @@ def test_a_batch_that_breaks_a_rule_writes_nothing(database):
     assert store.latest() == []
     store.insert([row(number) for number in range(40)])
     assert len(store.latest()) == 40
+
+
+@pytest.mark.parametrize("features", [1, 2, 9, 200])
+def test_rows_that_share_little_come_back_as_well(database, features):
+    store = ExchangeStore(database)
+    rows = [row(number, feature=f"f{number % features}", total_ms=number / 2) for number in range(400)]
+    store.insert(rows)
+    assert store.latest(limit=1000) == rows[::-1]
+
+
+def test_the_newest_of_an_outcome_are_found(database):
+    store = ExchangeStore(database)
+    ended = ("allowed", "blocked", "allowed", "redacted")
+    rows = [msgspec.structs.replace(row(number), outcome=ended[number % 4]) for number in range(40)]
+    store.insert(rows)
+    for outcome in set(ended):
+        assert store.latest(outcome=outcome) == [one for one in rows[::-1] if one.outcome == outcome]
+    assert store.counts() == {"allowed": 20, "blocked": 10, "redacted": 10}

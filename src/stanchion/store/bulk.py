@@ -1,9 +1,10 @@
 """Many rows in few statements, and on SQLite with few values: what many rows share is handed over once.
 
-The driver gets the rows as they are: SQLAlchemy's own work for each row costs more than SQLite's. It gets many
-in one statement, because it gives up and takes back the interpreter's lock for each statement, and whoever has
-the lock meanwhile is interrupted. SQLite's driver takes a lock, a piece of memory and a copy for each value
-that it is given, so values that are the same in all rows of a statement have one number and go there once.
+The driver gets the rows as they are: SQLAlchemy's own work for each row costs more than SQLite's. It gets
+many in one statement, because it gives up and takes back the interpreter's lock for each statement, and
+whoever has the lock meanwhile is interrupted. SQLite's driver takes a lock, a piece of memory and a copy for
+each value that it is given, so values that are the same in all rows of a statement have one number and go
+there once.
 """
 
 from __future__ import annotations

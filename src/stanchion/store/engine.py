@@ -4,8 +4,9 @@ SQLite: WAL, so that readers never wait for the writer; `synchronous = FULL`, be
 commits of a WAL database are lost when the power fails, and an audit log may not forget what it has answered
 for; `secure_delete`, so that erased text does not stay in free pages; `temp_store = MEMORY`, so that neither
 rows nor what is needed to undo a statement go to files beside the database; pages of 16 KiB in a new file,
-because a record has one to three KiB and each page is two system calls to the log and one to the file. Every write transaction begins
-IMMEDIATE: two writers queue at the start, where waiting is possible, and never fail halfway.
+because each page is a system call on its way to the log and two on its way into the file. Every write
+transaction begins IMMEDIATE: two writers queue at the start, where waiting is possible, and never fail
+halfway.
 """
 
 from __future__ import annotations

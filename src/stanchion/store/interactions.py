@@ -264,8 +264,8 @@ def row_values(
 ) -> Row:
     """The values of a row of `INTERACTION_LAYOUT`, from what was checked as `InteractionRecord` checks it.
 
-    `names` are environment, feature, traffic and model; `people` session, tenant and subject; `key` the id and
-    when it was.
+    `names` are environment, feature, traffic and model; `people` session, tenant and subject; `key` is the id
+    and the time.
     """
     of_decisions = (decided.effect, decided.is_protected, decided.findings, decided.categories)
     return (

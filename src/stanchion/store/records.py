@@ -65,7 +65,7 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
         check_names(self.environment, self.feature, self.model)
         check_people(self.session_id, self.tenant_key, self.subject_key)
         for name, value in self.labels.items():
-            check_label(name, value)
+            _check_label(name, value)
 
     @property
     def effect(self) -> Effect:
@@ -104,6 +104,7 @@ class InteractionRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 @lru_cache(maxsize=256)
 def check_names(environment: str, feature: str, model: str) -> None:
+    """Raise UsageError unless all of them have the form of an id."""
     check_plain("environment", environment)
     check_plain("feature", feature)
     check_plain("model", model)
@@ -111,13 +112,14 @@ def check_names(environment: str, feature: str, model: str) -> None:
 
 @lru_cache(maxsize=1024)
 def check_people(session_id: str, tenant_key: str, subject_key: str) -> None:
+    """Raise UsageError unless the session has the form of an id, and the others are keyed ids."""
     check_plain("session_id", session_id)
     check_keyed("tenant_key", tenant_key)
     check_keyed("subject_key", subject_key)
 
 
 @lru_cache(maxsize=256)
-def check_label(name: str, value: str) -> None:
+def _check_label(name: str, value: str) -> None:
     check_plain("the name of a label", name)
     check_plain(f"label {name}", value)
 

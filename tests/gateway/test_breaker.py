@@ -73,6 +73,22 @@ def test_a_probe_that_nobody_reports_on_does_not_wedge_it():
     assert breaker.state("a") == "closed"
 
 
+def test_a_probe_that_is_given_back_is_the_next_calls():
+    breaker, clock = make()
+    for _ in range(4):
+        breaker.failed("a")
+    breaker.released("a")  # a call from before it opened holds no probe
+    clock.advance(5)
+    breaker.released("a")
+    assert [breaker.allows("a") for _ in range(3)] == [True, True, False]
+    breaker.released("a")
+    assert breaker.state("a") == "half_open"
+    assert [breaker.allows("a") for _ in range(2)] == [True, False]
+    breaker.succeeded("a", latency_ms=1)
+    breaker.succeeded("a", latency_ms=1)
+    assert breaker.state("a") == "closed"
+
+
 def test_calls_from_before_it_opened_say_nothing_new():
     breaker, clock = make()
     for _ in range(4):
@@ -148,6 +164,12 @@ class BreakerMachine(RuleBasedStateMachine):
         self.breaker.succeeded("x", latency_ms=latency)
         slow = latency > 100
         self.model_count(False, slow) if self.closed else self.model_probe(not slow)
+
+    @rule()
+    def release(self) -> None:
+        self.breaker.released("x")
+        if not self.closed and self.now() >= self.until and self.under_way:
+            self.under_way -= 1
 
     @rule()
     @precondition(lambda self: self.under_way == 0 or self.closed)

@@ -357,6 +357,8 @@ def test_a_fallback_that_is_left_alone_leaves_the_request_as_it_was(guard, strea
         allows=lambda name: name != "ant",
         succeeded=lambda name, *, latency_ms: None,
         failed=lambda name: None,
+        released=lambda name: None,
+        retry_after_s=lambda name: 0.0,
         state=lambda name: "closed",
     )
     with served(found, guard, Parts(breaker=breaker)) as (it, records):

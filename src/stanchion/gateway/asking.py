@@ -138,6 +138,7 @@ class _Chain:
         self._began_ns = 0
         self._span_id = ""
         self._is_clients_key = False
+        self._left_alone: list[str] = []  # providers whose breaker is open
 
     def __iter__(self) -> Iterator[Route | Reply]:
         if self._may_call(self._route):
@@ -161,6 +162,7 @@ class _Chain:
         breaker = self._live.parts.breaker
         if breaker is None or breaker.allows(route.provider.name):
             return True
+        self._left_alone.append(route.provider.name)
         self._note(route.provider.name, route.model, "breaker_open")
         return False
 
@@ -201,6 +203,8 @@ class _Chain:
     def cut(self, route: Route) -> None:
         """We had enough, or were ended; that says nothing about the provider."""
         self._note(route.provider.name, route.model, "cut")
+        if self._live.parts.breaker is not None:
+            self._live.parts.breaker.released(route.provider.name)
 
     def failed(self, route: Route, error: StanchionError | TimeoutError) -> None:
         self._error = error
@@ -208,8 +212,12 @@ class _Chain:
         status = error.status if isinstance(error, UnavailableError) else None
         self._may_go_on = status not in _OUR_FAULT
         breaker = self._live.parts.breaker
-        if breaker is not None and self._may_go_on and not isinstance(error, UsageError):
+        if breaker is None:
+            return
+        if self._may_go_on and not isinstance(error, UsageError):
             breaker.failed(route.provider.name)
+        else:  # the request's own fault says nothing about others
+            breaker.released(route.provider.name)
 
     def _note(self, provider: str, model: str, status: str, *, detail: str = "") -> float:
         elapsed_ns = self._live.clock.monotonic_ns() - self._began_ns if self._began_ns else 0
@@ -244,10 +252,16 @@ class _Chain:
                 code="upstream_breaker_open",
                 message="the provider has failed too often and is left alone for a while.",
                 hint="Try again later.",
-                retry_after_s=5.0,
+                retry_after_s=self._wait_s(),
             )
         self._exchange.error = _status(error)
         return _refusal(error, is_clients_key=self._is_clients_key)
+
+    def _wait_s(self) -> float:
+        """When the first of the providers that are left alone may be tried again; at least a second."""
+        breaker = self._live.parts.breaker
+        waits = [] if breaker is None else [breaker.retry_after_s(name) for name in self._left_alone]
+        return max(1.0, min(waits, default=1.0))
 
 
 def _detail(route: Route, error: StanchionError | TimeoutError) -> str:

@@ -3,7 +3,8 @@
 Closed: calls go through and are counted in a sliding window of ten parts. It opens when, with enough calls in
 the window, the share of failures or of slow calls reaches its limit. Open: no calls for a while, twice as
 long after each failed probe. Half open: a few probes at a time; enough good ones close it, one bad one opens
-it. Source of the pattern: M. Nygard, *Release It!* (2007), chapter 5.
+it. A probe that ends by the caller's own doing is neither: the next call is the probe. Source of the pattern:
+M. Nygard, *Release It!* (2007), chapter 5.
 """
 
 from __future__ import annotations
@@ -137,6 +138,12 @@ class SlidingBreaker:
             self._probed(circuit, is_good=False)
         else:
             self._count(circuit, failures=1, slow=0)
+
+    def released(self, name: str) -> None:
+        """A call ended without a word on the other side's health; a probe is given back for the next call."""
+        circuit = self._circuits.get(name)
+        if circuit is not None and circuit.is_open and circuit.deadlines and self._now() >= circuit.until_s:
+            circuit.deadlines.pop()
 
     def state(self, name: str) -> str:
         """`closed`, `open` or `half_open`."""

@@ -242,6 +242,14 @@ class Breaker(Protocol):
         """A call failed by the other side's fault."""
         ...
 
+    def released(self, name: str) -> None:
+        """A call ended without a word on the other side's health; gives a probe back."""
+        ...
+
+    def retry_after_s(self, name: str) -> float:
+        """Seconds until the next probe may be tried; 0 when calls go through or probes are under way."""
+        ...
+
     def state(self, name: str) -> str:
         """`closed`, `open` or `half_open`."""
         ...

@@ -167,6 +167,7 @@ class AdmissionRules:
         flag: Callable[[], Ungated] | None = None,
     ) -> None:
         self._gated, self._tiers, self._at_least, self._flag = gated, dict(tiers), at_least, flag
+        self._ungated = {feature: strictest(tier, at_least) for feature, tier in tiers.items()}
 
     def check(self, facts: RequestFacts, components: ComponentSet) -> AdmissionAnswer:
         """Looked up in the signed list; never raises."""
@@ -174,7 +175,7 @@ class AdmissionRules:
 
     def ungated(self, feature: str) -> Ungated:
         """What becomes of an ungated set of a feature now."""
-        action = strictest(self._tiers.get(feature, Ungated.ALLOW), self._at_least)
+        action = self._ungated.get(feature, self._at_least)
         return action if self._flag is None else strictest(action, self._flag())
 
     def said(self, feature: str) -> str:

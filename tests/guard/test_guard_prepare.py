@@ -164,3 +164,33 @@ def test_a_service_without_a_key_is_told_when_the_guard_is_made(detector: str, t
     with pytest.raises(UsageError, match="has no key"):
         Guard.load(file, registry=registry)
     assert Guard.load(file, registry=registry, prepare=False).policy is not None
+
+
+ANSWERS = """
+import time
+from stanchion import Guard
+from stanchion.core.interaction import FinishReason, Interaction, Reply, assistant, user
+
+guard = Guard.load()
+guard.prepare_answers()
+spent = -1.0
+while time.process_time() > spent + 0.01:  # until the background rests
+    spent = time.process_time()
+    time.sleep(0.5)
+asked = guard.prepare(Interaction(messages=(user("hello there"),)))
+guard.finish(asked, Reply(message=assistant("All is well. " * 9), finish_reason=FinishReason.STOP))
+began = time.process_time()
+said = "Your parcel of 12 May with number 4417 123 411 arrives at 10:30. " * 3
+guard.finish(asked, Reply(message=assistant(said), finish_reason=FinishReason.STOP))
+print(time.process_time() - began)
+"""
+
+
+def test_the_first_answer_waits_for_nothing_that_was_compiled_before_it() -> None:
+    """It took half a second; what is left is the answer itself, a few milliseconds."""
+    done = subprocess.run([sys.executable, "-c", ANSWERS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.1
+
+
+def test_a_guard_without_a_policy_has_nothing_to_compile() -> None:
+    Guard.unprotected().prepare_answers()

@@ -240,6 +240,8 @@ async def run_server(
     """Serve until it is told to stop."""
     loop = asyncio.get_running_loop()
     spare_the_collector()
+    for feature in server._gateway.live.features.values():
+        feature.guard.prepare_answers()
     if reloader is not None:
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not the main thread
             loop.add_signal_handler(signal.SIGHUP, reloader.start)

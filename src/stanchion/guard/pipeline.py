@@ -139,7 +139,9 @@ class Guard:
         Raises:
             FilesError: when the policy has problems; there is no fallback to an unguarded state.
         """
-        registry = registry or _installed_registry()
+        from stanchion.detectors.registry import Registry
+
+        registry = registry or Registry()
         folder: Path | None = None
         if isinstance(policy, Policy):
             read = LoadedPolicy(policy=policy)
@@ -200,6 +202,11 @@ class Guard:
     def silent_rules(self) -> tuple[str, ...]:
         """The rules that can never apply, because no enabled detector reports what they speak of."""
         return self._silent_rules
+
+    def prepare_answers(self) -> None:
+        """Compile in the background what the first answer in pieces would wait for: about half a second."""
+        if self._exchange is not None:
+            self._exchange.examiner.prepare_streams()
 
     def checks(self, surface: Surface | str) -> tuple[Check, ...]:
         """The checks of a surface, in the order in which they run."""
@@ -489,9 +496,3 @@ class Guard:
             reference=self._ids.new("dec"),
             is_protected=False,
         )
-
-
-def _installed_registry() -> Any:
-    from stanchion.detectors.registry import Registry
-
-    return Registry()

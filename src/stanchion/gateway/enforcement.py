@@ -12,19 +12,17 @@ from stanchion.core.errors import UsageError
 from stanchion.core.interaction import (
     FinishReason,
     Interaction,
-    Message,
     Reply,
-    Role,
     Text,
     ToolResult,
     Usage,
     assistant,
 )
-from stanchion.core.origin import Origin
 from stanchion.gateway.answering import send_reply
 from stanchion.gateway.asking import HandedOver, ask
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.extra_parameters import check_extras
+from stanchion.gateway.filled_prompt import said_as_one
 from stanchion.gateway.guard_sessions import guard_session
 from stanchion.gateway.http_io import Answer
 from stanchion.gateway.json_body import decode_body, invalid
@@ -234,6 +232,9 @@ def question_of(exchange: Exchange, route: Route, prepared: PreparedInteraction)
         request = msgspec.structs.replace(
             request, interaction=prepared.interaction, extras=dict(prepared.parameters)
         )
+    if exchange.prompt_digest:
+        one = said_as_one(request.interaction, filled=exchange.asked.interaction.messages[0])
+        request = msgspec.structs.replace(request, interaction=one)
     return Question(
         request=request,
         surface=exchange.surface,
@@ -312,11 +313,10 @@ def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
         raise invalid("prompt_variables", "the variables of a prompt are a JSON object.")
     prompt = registry.resolve(reference, variables)
     request = exchange.asked
-    first = Message(role=Role.SYSTEM, parts=(Text(text=prompt.text, origin=Origin.SYSTEM),))
     interaction = request.interaction
     exchange.request = msgspec.structs.replace(
         request,
-        interaction=msgspec.structs.replace(interaction, messages=(first, *interaction.messages)),
+        interaction=msgspec.structs.replace(interaction, messages=(prompt.message, *interaction.messages)),
     )
     exchange.prompt_digest = prompt.digest
     exchange.facts = msgspec.structs.replace(exchange.facts, prompt=prompt.versioned)

@@ -26,8 +26,9 @@ from stanchion.core.errors import (
 )
 from stanchion.core.signatures import Envelope, sign, verified
 from stanchion.files.schema import FieldError, FileModel
+from stanchion.gateway.filled_prompt import ResolvedPrompt
 from stanchion.gateway.ports import Outcome, Refused
-from stanchion.models.template import fill, placeholders
+from stanchion.models.template import pieces, placeholders
 from stanchion.store.audit_chain import NewEntry
 from stanchion.store.audit_log import AuditLog
 from stanchion.store.database import Database
@@ -120,20 +121,6 @@ class KeptPrompts(Protocol):
             OSError: when it cannot be written.
         """
         ...
-
-
-class ResolvedPrompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request gets: the text filled in, and the digest of the version for its component set."""
-
-    name: str
-    version: int
-    digest: Digest
-    text: str
-
-    @property
-    def versioned(self) -> str:
-        """`support@v3`, for `RequestFacts.prompt` and switches."""
-        return f"{self.name}@v{self.version}"
 
 
 def split_reference(text: str) -> tuple[str, str]:
@@ -423,8 +410,12 @@ class PromptRegistry:
             raise _invalid("there is no prompt of this name here.", status=404, code="prompt_not_found")
         given = dict(variables or {})
         _check_variables(one, given)
-        text = str(fill(one.text, given)) if one.variables else one.text
-        return ResolvedPrompt(name=one.name, version=one.version, digest=one.digest, text=text)
+        return ResolvedPrompt(
+            name=one.name,
+            version=one.version,
+            digest=one.digest,
+            pieces=tuple(pieces(one.text, given)),
+        )
 
     def _check(self, reference: str, one: PromptVersion) -> None:
         if digest_text(one.text) != one.digest:

@@ -346,6 +346,7 @@ def _taken_out_of(one: Examined, notice: str) -> dict[str, str]:
 def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]]) -> Subject:
     """What detectors may read beside the text: system prompt, documents, question, the caller's `context`."""
     system: list[str] = []
+    filled_in: list[str] = []
     brought: list[str] = []
     question: str | None = None
     documents = interaction.documents
@@ -360,6 +361,9 @@ def subject_of(interaction: Interaction, context: Mapping[str, tuple[str, ...]])
                 brought.append(part.text)
             if message.role is Role.USER:
                 question = part.text
+            elif message.role is Role.SYSTEM and part.origin is Origin.USER and len(message.parts) > 1:
+                filled_in.append("".join([one.text for one in message.parts if isinstance(one, Text)]))
+    system += dict.fromkeys(filled_in)  # a prompt with a user's words in it is one text, too
     filled: dict[str, tuple[str, ...]] = {}
     if system:
         filled["system_prompt"] = tuple(system)

@@ -48,6 +48,26 @@ def placeholders(template: JsonValue) -> Iterator[str]:
                 yield from placeholders(value)
 
 
+def pieces(text: str, variables: Mapping[str, str], *, where: str = "template") -> Iterator[tuple[str, bool]]:
+    """A text filled in, in pieces: (the words, whether they are a variable's); joined, what `fill` gives.
+
+    Empty pieces are left out.
+
+    Raises:
+        UnknownNameError: for a placeholder without a variable, with the nearest names.
+    """
+    at = 0
+    for found in _PLACEHOLDER.finditer(text):
+        if found.start() > at:
+            yield text[at : found.start()], False
+        value = _variable(found[1], variables, where)
+        if value:
+            yield value, True
+        at = found.end()
+    if at < len(text):
+        yield text[at:], False
+
+
 def _fill_text(text: str, variables: Mapping[str, JsonValue], where: str) -> JsonValue:
     whole = _PLACEHOLDER.fullmatch(text)
     if whole:

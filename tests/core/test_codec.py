@@ -72,6 +72,28 @@ def test_canonical_form_is_stable_and_loses_nothing(value: Any) -> None:
     assert canonical_json(json.loads(once)) == once
 
 
+# Integers beyond 2**53 - 1 have no canonical JSON, and a digest of their own: no other value has the same.
+wide_values = st.recursive(
+    st.integers(-(2**70), 2**70) | st.sampled_from([2**53, 2**53 + 1, "9007199254740992", "list", 0]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(wide_values, wide_values)
+def test_values_with_wide_integers_have_a_digest_of_their_own(one: Any, other: Any) -> None:
+    assert (digest(one) == digest(other)) == (one == other)
+
+
+def test_a_wide_integer_is_neither_its_neighbour_nor_its_digits() -> None:
+    values: list[Any] = [2**53, 2**53 + 1, str(2**53), [str(2**53)], ["list", [str(2**53)]], float(2**53)]
+    values += [[values[0]], [values[1]], [values[3]], {"a": values[0]}, {"a": values[2]}]
+    assert len({digest(value) for value in values}) == len(values)
+    assert digest({"a": 2**53 - 1}) == digest_bytes(b'{"a":9007199254740991}')
+    with pytest.raises(UsageError, match="no canonical JSON"):
+        digest([2**53, math.nan])
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, 2**53, "\ud800", {"\ud800": 1}])
 def test_what_json_cannot_say_is_refused(value: Any) -> None:
     with pytest.raises(UsageError, match="no canonical JSON"):

@@ -1,4 +1,4 @@
-"""What is put into a prompt of the registry is checked like a user's words, before it is part of the prompt."""
+"""What is put into a prompt of the registry is checked like a user's words before it is part of it."""
 
 import json
 
@@ -109,7 +109,8 @@ def test_an_injection_over_two_values_is_stopped(asked):
 def test_a_card_in_a_value_is_redacted_before_it_is_part_of_the_prompt_and_comes_back(asked, stream):
     status, _, body, record, [question] = asked("p@prod", stream=stream, who=f"Jane, card {CARD}")
     [part] = question.messages[0].parts
-    assert part.text.startswith("You help Jane, card <CARD_1_") and CARD not in part.text
+    assert part.text.startswith("You help Jane, card <CARD_1_")
+    assert CARD not in part.text
     assert (status, record.outcome) == (200, Outcome.REDACTED)
     assert CARD in body.decode()  # the user's own words, told to the user
     assert record.facts.prompt == "p@v1"

@@ -18,6 +18,7 @@ from stanchion.core.errors import UsageError
 Digest = str
 DIGEST_PREFIX = "sha256:"
 _MAX_SAFE_INTEGER = 2**53 - 1
+_WIDE = b"integers in digits\n"  # no JSON text begins so
 _SORTED = msgspec.json.Encoder(order="sorted")
 
 
@@ -40,11 +41,20 @@ def canonical_json(value: Any) -> bytes:
     Raises:
         UsageError: for what JSON cannot say (NaN, infinity, integers beyond 2**53 - 1, lone surrogates).
     """
+    return _canonical(to_builtins(value))
+
+
+def _canonical(plain: Any) -> bytes:
     try:
-        plain = to_builtins(value)
         return _SORTED.encode(plain) if _is_plain(plain) else rfc8785.dumps(plain)
+    except rfc8785.IntegerDomainError as error:
+        raise _WideIntegerError(f"this value has no canonical JSON: {error}") from error
     except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise UsageError(f"this value has no canonical JSON: {error}") from error
+
+
+class _WideIntegerError(UsageError):
+    """An integer that not every reader of JSON can tell from its neighbours."""
 
 
 def _is_plain(value: Any) -> bool:
@@ -74,8 +84,30 @@ def _is_plain_key(key: Any) -> bool:
 
 
 def digest(value: Any) -> Digest:
-    """The identity of a record: sha256 over its canonical JSON."""
-    return digest_bytes(canonical_json(value))
+    """The identity of a record: sha256 over its canonical JSON.
+
+    With integers beyond 2**53 - 1, which that cannot say, it is over their digits: schemas hold the bounds of
+    64-bit numbers. Such a digest is no other value's.
+
+    Raises:
+        UsageError: for what JSON cannot say; see `canonical_json`.
+    """
+    plain = to_builtins(value)
+    try:
+        return digest_bytes(_canonical(plain))
+    except _WideIntegerError:
+        return digest_bytes(_WIDE + _canonical(_in_digits(plain)))
+
+
+def _in_digits(value: Any) -> Any:
+    """The value with integers beyond 2**53 - 1 as `[digits]`, and lists as `["list", ...]`."""
+    if isinstance(value, dict):
+        return {key: _in_digits(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return ["list", *map(_in_digits, value)]
+    if isinstance(value, int) and abs(value) > _MAX_SAFE_INTEGER:
+        return [str(value)]
+    return value
 
 
 def digest_bytes(data: bytes) -> Digest:

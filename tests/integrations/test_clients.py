@@ -66,11 +66,12 @@ def test_a_refused_request_is_never_sent_and_answered_in_the_apis_shape(chat, cl
     answer = chat.chat.completions.create(**ask(ATTACK))
     assert answer.choices[0].finish_reason == "content_filter"
     said = chat.responses.create(model="m", input=ATTACK)
-    assert said.status == "incomplete"
+    assert said.status == "completed"
+    assert said.output[0].content[0].type == "refusal"
     told = claude.messages.create(**ask(ATTACK), max_tokens=9)
     assert told.stop_reason == "refusal"
     assert vendor.bodies == []
-    for words in (answer.choices[0].message.content, said.output_text, told.content[0].text):
+    for words in (answer.choices[0].message.content, said.output[0].content[0].refusal, told.content[0].text):
         assert any(event.reference in words for event in events)
     assert not any(event.is_allowed for event in events)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 
 import msgspec
 from hypothesis import strategies as st
@@ -134,7 +135,7 @@ def _result(draw: st.DrawFn, call: ToolCall, errors: bool) -> ToolResult:
 
 
 @st.composite
-def replies(draw: st.DrawFn, *, openai: bool) -> Reply:
+def replies(draw: st.DrawFn, *, openai: bool, reasons: Iterable[FinishReason] = FinishReason) -> Reply:
     """Answers with at most one text (openai) or blocks in any order (anthropic)."""
     reasoning = st.builds(Reasoning, text=words, signature=st.none() if openai else words)
     if openai:
@@ -146,7 +147,7 @@ def replies(draw: st.DrawFn, *, openai: bool) -> Reply:
         parts = draw(st.lists(reasoning | redacted | text(Origin.MODEL) | calls(valid=True), max_size=5))
     return Reply(
         message=Message(role=Role.ASSISTANT, parts=tuple(parts)),
-        finish_reason=draw(st.sampled_from(FinishReason)),
+        finish_reason=draw(st.sampled_from(list(reasons))),
         model=draw(names),
         usage=draw(usages),
     )

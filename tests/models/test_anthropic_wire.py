@@ -133,7 +133,10 @@ def _merge_tool_turns(interaction: Interaction) -> Interaction:
     return msgspec.structs.replace(interaction, messages=tuple(merged))
 
 
-@given(replies(openai=False))
+REASONS = [FinishReason(word) for word in ("stop", "length", "tool_calls", "content_filter", "paused")]
+
+
+@given(replies(openai=False, reasons=REASONS))
 @settings(deadline=None, max_examples=150)
 def test_answers_come_back_as_they_went(reply: Reply) -> None:
     wire = json.loads(json.dumps(encode_response(reply, response_id="r")))
@@ -141,7 +144,7 @@ def test_answers_come_back_as_they_went(reply: Reply) -> None:
     assert _unsigned(back) == _unsigned(reply)
 
 
-@given(replies(openai=False), st.integers(0, 4))
+@given(replies(openai=False, reasons=REASONS), st.integers(0, 4))
 @settings(deadline=None, max_examples=150)
 def test_streams_come_back_as_they_went(reply: Reply, chunk_chars: int) -> None:
     encoder = EventEncoder(response_id="r", model=reply.model)
@@ -233,7 +236,7 @@ def test_answers_with_blocks_we_do_not_know_and_cache_counts() -> None:
     }
     reply = decode_response(body)
     assert reply.message.parts[0] == Opaque(kind="anthropic:server_tool_use", payload=search)
-    assert reply.finish_reason is FinishReason.UNKNOWN
+    assert reply.finish_reason is FinishReason.PAUSED
     assert reply.usage == Usage(
         input_tokens=15,
         output_tokens=2,

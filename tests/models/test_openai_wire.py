@@ -96,14 +96,17 @@ def test_requests_come_back_as_they_went(interaction: Interaction) -> None:
     assert decoded.extras == {}
 
 
-@given(replies(openai=True))
+REASONS = [FinishReason(word) for word in ("stop", "length", "tool_calls", "content_filter")]
+
+
+@given(replies(openai=True, reasons=REASONS))
 @settings(deadline=None, max_examples=150)
 def test_answers_come_back_as_they_went(reply: Reply) -> None:
     wire = json.loads(json.dumps(encode_response(reply, response_id="r", created=1)))
     assert decode_response(wire) == reply
 
 
-@given(replies(openai=True), st.integers(0, 4))
+@given(replies(openai=True, reasons=REASONS), st.integers(0, 4))
 @settings(deadline=None, max_examples=150)
 def test_streams_come_back_as_they_went(reply: Reply, chunk_chars: int) -> None:
     encoder = ChunkEncoder(response_id="r", created=1, model=reply.model, include_usage=True)

@@ -254,7 +254,9 @@ def sealed(reply: Reply) -> Reply:
 def expected(reply: Reply) -> Reply:
     has_calls = bool(reply.message.tool_calls)
     reason = reply.finish_reason
-    if reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
+    if reason is FinishReason.PAUSED:
+        reason = FinishReason.LENGTH
+    if reason in (FinishReason.STOP, FinishReason.TOOL_CALLS, FinishReason.UNKNOWN):
         reason = FinishReason.TOOL_CALLS if has_calls else FinishReason.STOP
     usage = reply.usage
     return msgspec.structs.replace(

@@ -34,12 +34,16 @@ class Role(StrEnum):
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True, tag="text"):
-    """Words. `source` names the document or tool they came from, where there is one."""
+    """Words. `source` names the document or tool they came from, where there is one.
+
+    `stands_in` marks words of the guard, or of the gateway, in place of a model's answer.
+    """
 
     text: str
     origin: Origin
     source: str | None = None
     cache: CacheMark | UnsetType = UNSET
+    stands_in: bool | UnsetType = UNSET
 
 
 class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning"):
@@ -146,6 +150,12 @@ def assistant(text: str, *calls: ToolCall) -> Message:
     return Message(role=Role.ASSISTANT, parts=(*words, *calls))
 
 
+def stand_in(text: str) -> Message:
+    """Words of ours in place of a model's turn; APIs that have a part for refusals say them in it."""
+    words = (Text(text=text, origin=Origin.MODEL, stands_in=True),) if text else ()
+    return Message(role=Role.ASSISTANT, parts=words)
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of retrieved text that was put before the model."""
 
@@ -202,10 +212,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class FinishReason(StrEnum):
-    """Why a model stopped."""
+    """Why a model stopped. `paused`: the vendor broke a long turn off, to go on with it when asked again."""
 
     STOP = "stop"
     LENGTH = "length"
+    PAUSED = "paused"
     TOOL_CALLS = "tool_calls"
     CONTENT_FILTER = "content_filter"
     ERROR = "error"
@@ -253,10 +264,11 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextDelta(msgspec.Struct, frozen=True, kw_only=True, tag="text_delta"):
-    """More words of the answer; `index` tells content blocks apart."""
+    """More words of the answer; `index` tells content blocks apart, `stands_in` is as in `Text`."""
 
     text: str
     index: int = 0
+    stands_in: bool | UnsetType = UNSET
 
 
 class ReasoningDelta(msgspec.Struct, frozen=True, kw_only=True, tag="reasoning_delta"):

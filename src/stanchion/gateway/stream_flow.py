@@ -21,6 +21,7 @@ from stanchion.core.interaction import (
     UnknownEvent,
     UsageEvent,
     assistant,
+    stand_in,
 )
 from stanchion.gateway.answering import head
 from stanchion.gateway.asking import stream
@@ -152,7 +153,7 @@ class StreamFlow:
         kept: list[StreamEvent] = [event for event in events if not isinstance(event, ArgumentDelta | End)]
         if isinstance(events[-1], End):
             kept += [
-                TextDelta(text=switched_off_words(exchange), index=_NOTICE),
+                TextDelta(text=switched_off_words(exchange), index=_NOTICE, stands_in=True),
                 End(finish_reason=FinishReason.CONTENT_FILTER),
             ]
             exchange.finish_reason = FinishReason.CONTENT_FILTER
@@ -196,7 +197,7 @@ class StreamFlow:
         if tool_switch(exchange, tuple(call.name for call in reply.message.tool_calls)) is not None:
             return self._ended(switched_off_words(exchange))
         words = "".join(event.text for event in held if isinstance(event, TextDelta))
-        stopped = Reply(message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER)
+        stopped = Reply(message=stand_in(words), finish_reason=FinishReason.CONTENT_FILTER)
         decided = await parked(exchange, self._prepared, reply, stopped)
         if decided is stopped:
             return self._ended(words)
@@ -204,7 +205,8 @@ class StreamFlow:
 
     def _ended(self, words: str) -> Sequence[StreamEvent]:
         self._exchange.finish_reason = FinishReason.CONTENT_FILTER
-        return (TextDelta(text=words, index=_NOTICE), End(finish_reason=FinishReason.CONTENT_FILTER))
+        told = TextDelta(text=words, index=_NOTICE, stands_in=True)
+        return (told, End(finish_reason=FinishReason.CONTENT_FILTER))
 
     def _rest(self, decided: Reply) -> Sequence[StreamEvent]:
         """The events of an answer without the words that were sent already."""
@@ -212,7 +214,8 @@ class StreamFlow:
         words, sent = decided.message.text, "".join(self._sent)
         rest = words[len(sent) :] if sent and words.startswith(sent) else words
         calls = tuple(part for part in decided.message.parts if isinstance(part, ToolCall))
-        message = assistant(rest) if rest else msgspec.structs.replace(decided.message, parts=())
+        say = stand_in if decided.finish_reason is FinishReason.CONTENT_FILTER else assistant
+        message = say(rest) if rest else msgspec.structs.replace(decided.message, parts=())
         message = msgspec.structs.replace(message, parts=(*message.parts, *calls))
         return [
             msgspec.structs.replace(event, index=event.index + _NOTICE)

@@ -15,7 +15,17 @@ import msgspec
 from stanchion.core.codec import digest
 from stanchion.core.decision import Decision, Effect, Surface
 from stanchion.core.errors import StanchionError
-from stanchion.core.interaction import FinishReason, Message, Part, Reply, Role, Text, ToolCall, assistant
+from stanchion.core.interaction import (
+    FinishReason,
+    Message,
+    Part,
+    Reply,
+    Role,
+    Text,
+    ToolCall,
+    assistant,
+    stand_in,
+)
 from stanchion.core.origin import Origin
 from stanchion.gateway.approvals import ASKED
 from stanchion.gateway.exchange import Exchange
@@ -156,7 +166,7 @@ async def redeemed(exchange: Exchange, *, ticket: str = "") -> Reply:
         return _approved(exchange, found, found.subject)
     words = _state(exchange, status if status in ("pending", "expired") else "denied")
     model = exchange.asked.interaction.model
-    return Reply(message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER, model=model)
+    return Reply(message=stand_in(words), finish_reason=FinishReason.CONTENT_FILTER, model=model)
 
 
 def asked_digest(exchange: Exchange) -> str:
@@ -229,7 +239,7 @@ def _call(value: Any) -> ToolCall:
 
 def _words(text: str, said: Reply) -> Reply:
     return Reply(
-        message=assistant(text),
+        message=stand_in(text),
         finish_reason=FinishReason.CONTENT_FILTER,
         model=said.model,
         usage=said.usage,

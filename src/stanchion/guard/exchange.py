@@ -21,7 +21,7 @@ from stanchion.core.interaction import (
     Role,
     Text,
     ToolCall,
-    assistant,
+    stand_in,
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.call_grounds import call_objections, own_ground
@@ -266,7 +266,7 @@ class Exchange:
 
     def _refusal(self, stop: SurfaceOutcome, subject: Subject, decisions: tuple[Decision, ...]) -> Reply:
         return Reply(
-            message=assistant(self.completion(stop, subject)),
+            message=stand_in(self.completion(stop, subject)),
             finish_reason=FinishReason.CONTENT_FILTER,
             decisions=decisions,
         )

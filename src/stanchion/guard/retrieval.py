@@ -32,6 +32,7 @@ from stanchion.core.interaction import (
     Role,
     Text,
     assistant,
+    stand_in,
 )
 from stanchion.core.origin import Origin
 from stanchion.guard.exchange import PreparedInteraction
@@ -352,7 +353,7 @@ class RetrievalGuard:
                 language=finished.labels.get("locale", "")[:2],
             )
             decided = msgspec.structs.replace(
-                decided, message=assistant(words), finish_reason=FinishReason.CONTENT_FILTER
+                decided, message=stand_in(words), finish_reason=FinishReason.CONTENT_FILTER
             )
         return msgspec.structs.replace(finished, reply=decided)
 

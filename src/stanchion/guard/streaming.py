@@ -296,7 +296,7 @@ class StreamGuard:
             block.events.append(event)
             return self._given_on([event])
         self._holds_new = True
-        if event.json or event.call_id or event.name:
+        if event.json or event.call_id or event.name or not block.events:
             block.events.append(event)
         block.length += len(event.json)
         return await self._grown(len(event.json), block.length)
@@ -456,7 +456,7 @@ class StreamGuard:
         self._was_stopped = True
         has_shown = any(block.has_begun for block in self._blocks.values())
         index = 1 + max(block.index for block in self._blocks.values()) if has_shown else 0
-        yield TextDelta(text=checked.message.text, index=index)
+        yield TextDelta(text=checked.message.text, index=index, stands_in=True)
         yield End(finish_reason=checked.finish_reason, model=last.model)
 
 

@@ -130,8 +130,8 @@ def _malformed(call: ToolCall) -> str:
     """Arguments that are no object, or whose source says something else than what was read from it."""
     if call.arguments is None:
         return "are not a JSON object"
-    if call.raw_arguments is None:
-        return ""
+    if not call.raw_arguments:  # an empty source means no arguments
+        return "differ from their source" if call.raw_arguments == "" and call.arguments else ""
     try:
         again = json.loads(call.raw_arguments, object_pairs_hook=_no_duplicates)
     except _DuplicateKeyError:

@@ -39,6 +39,7 @@ from stanchion.models.events import arguments_json, merged_usage
 from stanchion.models.served import read_served, served_by
 from stanchion.models.wire import (
     JsonObject,
+    WireError,
     as_list,
     as_object,
     as_text,
@@ -57,6 +58,7 @@ FINISH_REASONS = {
     "model_context_window_exceeded": FinishReason.LENGTH,
     "tool_use": FinishReason.TOOL_CALLS,
     "refusal": FinishReason.CONTENT_FILTER,
+    "pause_turn": FinishReason.PAUSED,
     "error": FinishReason.ERROR,
 }
 _STOP_REASONS = {
@@ -64,8 +66,8 @@ _STOP_REASONS = {
     FinishReason.LENGTH: "max_tokens",
     FinishReason.TOOL_CALLS: "tool_use",
     FinishReason.CONTENT_FILTER: "refusal",
-    FinishReason.ERROR: "error",
-    FinishReason.UNKNOWN: "unknown",
+    FinishReason.PAUSED: "pause_turn",
+    FinishReason.ERROR: "max_tokens",  # not whole
 }
 _SERVED = ("service_tier", "inference_geo", "speed")  # within `usage`
 
@@ -103,16 +105,20 @@ def encode_response(reply: Reply, *, response_id: str) -> JsonObject:
         "role": "assistant",
         "model": reply.model,
         "content": encode_blocks(reply.message.parts),
-        **_stopped(reply),
+        **_stopped(reply, has_calls=bool(reply.message.tool_calls)),
         "usage": encode_usage(reply.usage) | served_by("anthropic", reply.usage),
     }
 
 
-def _stopped(said: Reply | End) -> JsonObject:
-    """Why an answer ended. A stop sequence is told only where the answer ended by itself."""
+def _stopped(said: Reply | End, *, has_calls: bool) -> JsonObject:
+    """Why an answer ended, in a word that the API has. A stop sequence only where it ended by itself.
+
+    Where nothing is known it ended as answers do: with its calls, or by itself.
+    """
     if said.stop_sequence is not UNSET and said.finish_reason is FinishReason.STOP:
         return {"stop_reason": "stop_sequence", "stop_sequence": said.stop_sequence}
-    return {"stop_reason": _STOP_REASONS[said.finish_reason], "stop_sequence": None}
+    usual = "tool_use" if has_calls else "end_turn"
+    return {"stop_reason": _STOP_REASONS.get(said.finish_reason, usual), "stop_sequence": None}
 
 
 def decode_usage(usage: JsonObject) -> Usage:
@@ -173,6 +179,7 @@ class EventDecoder:
         self._reason: str | None = None
         self._sequence: str | None = None
         self._unknown_blocks: set[int] = set()
+        self._calls: set[int] = set()
         self._whole_inputs: dict[int, str] = {}
 
     def feed(self, data: Any) -> list[StreamEvent]:
@@ -235,6 +242,7 @@ class EventDecoder:
             case {"type": "tool_use", "id": str(call_id), "name": str(name)}:
                 if isinstance(block.get("input"), dict) and block["input"]:
                     self._whole_inputs[index] = arguments_json(block["input"])
+                self._calls.add(index)
                 return [ArgumentDelta(index=index, call_id=call_id, name=name)]
             case {"type": "thinking", "thinking": str(text)}:
                 return [ReasoningDelta(text=text, index=index, signature=block.get("signature") or None)]
@@ -249,6 +257,8 @@ class EventDecoder:
             case {"type": "text_delta", "text": str(text)}:
                 return [TextDelta(text=text, index=index)]
             case {"type": "input_json_delta", "partial_json": str(piece)}:
+                if index not in self._calls:
+                    raise WireError("input_json_delta: no call began in this block.")
                 if piece:
                     self._whole_inputs.pop(index, None)
                 return [ArgumentDelta(index=index, json=piece)]
@@ -373,8 +383,10 @@ class EventEncoder:
         return _named({"type": "content_block_delta", "index": self._next - 1, "delta": delta})
 
     def _end(self, end: End) -> list[tuple[str, JsonObject]]:
-        last = {"type": "message_delta", "delta": _stopped(end), "usage": encode_usage(self._usage)}
-        return [*self._close(), _named(last), _named({"type": "message_stop"})]
+        closed = self._close()
+        delta = _stopped(end, has_calls=bool(self._closed_calls))
+        last = {"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)}
+        return [*closed, _named(last), _named({"type": "message_stop"})]
 
 
 _THINKING = {"type": "thinking", "thinking": "", "signature": ""}

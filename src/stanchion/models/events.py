@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from stanchion.core.errors import UnavailableError
 from stanchion.core.interaction import (
@@ -50,13 +50,14 @@ class _Block:
         self.call_id = ""
         self.name = ""
         self.part: Part | None = None
+        self.stands_in: bool | UnsetType = UNSET
 
     def finished(self) -> Part:
         """The part that the deltas amount to."""
         text = "".join(self.pieces)
         match self.kind:
             case "text":
-                return Text(text=text, origin=Origin.MODEL)
+                return Text(text=text, origin=Origin.MODEL, stands_in=self.stands_in)
             case "refusal":
                 return Refusal(text=text)
             case "reasoning":
@@ -86,8 +87,10 @@ class Assembler:
     def feed(self, event: StreamEvent) -> None:
         """Take one event into account; what follows `End` (late usage counts) still is."""
         match event:
-            case TextDelta(text=text, index=index):
-                self._block("text", index).pieces.append(text)
+            case TextDelta(text=text, index=index, stands_in=stands_in):
+                block = self._block("text", index)
+                block.pieces.append(text)
+                block.stands_in = stands_in
             case RefusalDelta(text=text, index=index):
                 self._block("refusal", index).pieces.append(text)
             case ReasoningDelta():
@@ -171,8 +174,9 @@ def events_of(reply: Reply, *, chunk_chars: int = 0) -> Iterator[StreamEvent]:
 
 def _part_events(part: Part, index: int, chunk_chars: int) -> Iterator[StreamEvent]:
     match part:
-        case Text(text=text):
-            yield from (TextDelta(text=piece, index=index) for piece in _pieces(text, chunk_chars))
+        case Text(text=text, stands_in=ours):
+            pieces = _pieces(text, chunk_chars)
+            yield from (TextDelta(text=piece, index=index, stands_in=ours) for piece in pieces)
         case Refusal(text=text):
             yield from (RefusalDelta(text=piece, index=index) for piece in _pieces(text, chunk_chars))
         case Reasoning(text=text, signature=signature, redacted=redacted):
@@ -202,11 +206,14 @@ def tool_call(*, id: str, name: str, raw_arguments: str) -> ToolCall:
     """A tool call from the argument text of the wire; `arguments` is None when it is no JSON object.
 
     `raw_arguments` is kept only when writing `arguments` out again would not give the same text, so that
-    nothing is lost. An empty text means no arguments. An object that says a key twice is no object: two
-    parsers could read it in two ways, and only one of them would have been checked.
+    nothing is lost. An empty text means no arguments, `{}`: so the APIs stream a call of a tool without
+    parameters. An object that says a key twice is no object: two parsers could read it in two ways, and only
+    one of them would have been checked.
     """
+    if not raw_arguments:
+        return ToolCall(id=id, name=name, arguments={})
     try:
-        value = msgspec.json.decode(raw_arguments or "{}")
+        value = msgspec.json.decode(raw_arguments)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         value = None
     if not isinstance(value, dict):
@@ -224,7 +231,7 @@ def _has_duplicate_keys(text: str) -> bool:
         nonlocal has_twice
         has_twice = has_twice or len({key for key, _ in pairs}) < len(pairs)
 
-    json.loads(text or "{}", object_pairs_hook=check)
+    json.loads(text, object_pairs_hook=check)
     return has_twice
 
 

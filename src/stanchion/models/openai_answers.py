@@ -62,6 +62,7 @@ FINISH_REASONS = {
     "content_filter": FinishReason.CONTENT_FILTER,
     "error": FinishReason.ERROR,
 }
+_SAID_AS = {FinishReason.PAUSED: "length", FinishReason.ERROR: "length"}  # not whole
 _SILENT = frozenset(CHAT_CHOICE)
 _PLAIN_CHUNK = frozenset(key for key, rule in CHAT_CHUNK.items() if rule is not Rule.UNKNOWN)
 
@@ -151,7 +152,8 @@ def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObje
     citations = _annotations(reply.message.parts)
     if citations:
         message["annotations"] = citations
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason.value}
+    reason = finish_word(reply.finish_reason, has_calls=bool(message.get("tool_calls")))
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     body: JsonObject = {
         "id": response_id,
         "object": "chat.completion",
@@ -162,6 +164,17 @@ def encode_response(reply: Reply, *, response_id: str, created: int) -> JsonObje
     body |= served_by(API, reply.usage)
     usage = encode_usage(reply.usage)
     return body if usage is None else body | {"usage": usage}
+
+
+def finish_word(reason: FinishReason, *, has_calls: bool = False) -> str:
+    """Why an answer ended, in a word that the API has.
+
+    An answer that broke off, for whatever reason, was cut short (`length`). Where nothing is known it ended
+    as answers do: with its calls, or by itself.
+    """
+    if reason is FinishReason.UNKNOWN:
+        return "tool_calls" if has_calls else "stop"
+    return _SAID_AS.get(reason, reason.value)
 
 
 def _annotations(parts: tuple[Part, ...]) -> list[JsonObject]:
@@ -320,6 +333,8 @@ class ChunkDecoder:
         words = as_object(call.get("function") or custom or {}, "delta.tool_calls[].function")
         argument_key = "arguments" if custom is None else "input"
         name = maybe_text(words.get("name"), "delta.tool_calls[].function.name")
+        if is_new and name is None:
+            raise WireError("delta.tool_calls[]: a call begins with the name of its function.")
         return ArgumentDelta(
             index=self._index("call", number),
             json=maybe_text(words.get(argument_key), "delta.tool_calls[].function.arguments") or "",
@@ -348,6 +363,7 @@ class ChunkEncoder:
         self._include_usage = include_usage
         self._usage = Usage()
         self._calls: dict[int, int] = {}
+        self._without_arguments: set[int] = set()
         self._is_first = True
 
     def feed(self, event: StreamEvent) -> list[JsonObject]:
@@ -378,7 +394,12 @@ class ChunkEncoder:
                 return self._end(reason)
 
     def _call(self, event: ArgumentDelta) -> JsonObject:
-        number = self._calls.setdefault(event.index, len(self._calls))
+        if event.index not in self._calls:
+            self._calls[event.index] = len(self._calls)
+            self._without_arguments.add(event.index)
+        if event.json:
+            self._without_arguments.discard(event.index)
+        number = self._calls[event.index]
         call: JsonObject = {"index": number, "function": {"arguments": event.json}}
         if event.call_id is not None:
             call |= {"id": event.call_id, "type": "function"}
@@ -394,7 +415,10 @@ class ChunkEncoder:
         raise UsageError(f"an event of kind {kind!r} cannot be said in the openai API.")
 
     def _end(self, reason: FinishReason) -> list[JsonObject]:
-        chunks = [self._chunk({}, reason.value)]
+        bare = sorted(self._calls[index] for index in self._without_arguments)
+        empty = [{"index": number, "function": {"arguments": "{}"}} for number in bare]  # clients parse it
+        chunks = [self._chunk({"tool_calls": empty})] if empty else []
+        chunks.append(self._chunk({}, finish_word(reason, has_calls=bool(self._calls))))
         usage = encode_usage(self._usage)
         if self._include_usage and usage is not None:
             chunks.append({**self.head, "choices": [], "usage": usage})

@@ -40,6 +40,7 @@ from stanchion.models.openai_responses_parts import API, decode_content, decode_
 from stanchion.models.served import read_served
 from stanchion.models.wire import (
     JsonObject,
+    WireError,
     as_list,
     as_object,
     as_text,
@@ -93,7 +94,7 @@ def _decode_item(item: JsonObject, where: str) -> Iterator[Part]:
 
 
 def _finish_reason(response: JsonObject, what: str) -> FinishReason:
-    """The reason that the status gives.
+    """The reason that the status gives; an answer that is incomplete for another one was cut short.
 
     Raises:
         UnavailableError: for an error, and for a status that is no end.
@@ -105,7 +106,7 @@ def _finish_reason(response: JsonObject, what: str) -> FinishReason:
         return FinishReason.STOP
     details = as_object(response.get("incomplete_details") or {}, "incomplete_details")
     word = maybe_text(details.get("reason"), "incomplete_details.reason")
-    return _CUT_SHORT.get(word or "", FinishReason.UNKNOWN)
+    return _CUT_SHORT.get(word or "", FinishReason.LENGTH)
 
 
 def _with_calls(reason: FinishReason, has_calls: bool) -> FinishReason:
@@ -244,12 +245,18 @@ class ResponseDecoder:
         yield ReasoningDelta(text=f"\n\n{text}" if is_new and is_later else text, index=index)
 
     def _arguments(self, event: JsonObject) -> Iterator[StreamEvent]:
-        call, _ = self._index("call", event)
+        call = self._begun_call(event)
         self._with_arguments.add(call)
         yield ArgumentDelta(index=call, json=as_text(event.get("delta"), "delta"))
 
+    def _begun_call(self, event: JsonObject) -> int:
+        call, is_new = self._index("call", event)
+        if is_new:
+            raise WireError(f"{event.get('type')}: no call began in this item.")
+        return call
+
     def _arguments_done(self, event: JsonObject) -> Iterator[StreamEvent]:
-        call, _ = self._index("call", event)
+        call = self._begun_call(event)
         whole = event.get("arguments", event.get("input"))
         if call not in self._with_arguments and whole:
             self._with_arguments.add(call)

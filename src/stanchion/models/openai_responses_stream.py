@@ -38,8 +38,11 @@ from stanchion.models.wire import JsonObject, Request
 
 _ECHOED = ("metadata", "parallel_tool_calls", "reasoning", "text", "tool_choice", "truncation", "user")
 _ECHOED_TOO = ("max_tool_calls", "safety_identifier", "service_tier", "store", "top_logprobs")
-_CUT_SHORT = {FinishReason.LENGTH: "max_output_tokens", FinishReason.CONTENT_FILTER: "content_filter"}
-_WHOLE = (FinishReason.STOP, FinishReason.TOOL_CALLS)
+_CUT_SHORT = {
+    FinishReason.LENGTH: "max_output_tokens",
+    FinishReason.PAUSED: "max_output_tokens",
+    FinishReason.CONTENT_FILTER: "content_filter",
+}
 
 
 def response_head(asked: Request, *, response_id: str, created: int) -> JsonObject:
@@ -130,6 +133,7 @@ class ResponseStream:
         self._pieces: list[str] = []
         self._text_head = b""
         self._calls: dict[int, tuple[int, list[str]]] = {}
+        self._is_refused = False
         self._rules: dict[type, Callable[[Any], None]] = {
             TextDelta: self._text,
             RefusalDelta: self._refusal,
@@ -239,6 +243,10 @@ class ResponseStream:
     # --- events ---
 
     def _text(self, event: TextDelta) -> None:
+        if event.stands_in is True:  # as a model's own refusal: helpers that parse answers leave it alone
+            self._is_refused = True
+            self._refusal(RefusalDelta(text=event.text, index=event.index))
+            return
         self._in_message("output_text", event.index, {"type": "output_text", "text": "", "annotations": []})
         self._pieces.append(event.text)
         place = {**self._place(), "logprobs": []}
@@ -308,6 +316,10 @@ class ResponseStream:
     def _close_calls(self) -> None:
         for number, pieces in self._calls.values():
             item, text = self._items[number], "".join(pieces)
+            if not text and item["type"] == "function_call":  # clients parse it
+                text = "{}"
+                place = {"item_id": item["id"], "output_index": number}
+                self._say("response.function_call_arguments.delta", **place, delta=text)
             key = "arguments" if item["type"] == "function_call" else "input"
             item[key] = text
             more = {"name": item["name"]} if key == "arguments" else {}
@@ -342,12 +354,13 @@ class ResponseStream:
         self.response["output"] = self._items
         self.response["usage"] = encode_usage(self._usage)
         self.response["model"] = event.model or self.response["model"]
-        status = "completed" if reason in _WHOLE else "incomplete"
+        is_cut = reason in _CUT_SHORT and not self._is_refused
+        status = "incomplete" if is_cut else "completed"
         if reason is FinishReason.ERROR:
             status = "failed"
             self.response["error"] = {"code": "server_error", "message": "The model failed."}
         elif status == "incomplete":
-            self.response["incomplete_details"] = {"reason": _CUT_SHORT.get(reason)}
+            self.response["incomplete_details"] = {"reason": _CUT_SHORT[reason]}
         self.response["status"] = status
         self._say(f"response.{status}", response=self.response)
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 
 from stanchion.core.interaction import FinishReason, Interaction, Message, Reply, Role, Sampling, Text, Usage
 from stanchion.core.origin import Origin
-from stanchion.models.openai_answers import FINISH_REASONS
+from stanchion.models.openai_answers import FINISH_REASONS, finish_word
 from stanchion.models.served import NAME, served_by
 from stanchion.models.strict_json import has_as_many_colons
 from stanchion.models.wire import MOST_TOKENS, Request
@@ -230,7 +230,7 @@ def write_answer(reply: Reply, *, asked: Request, response_id: str, created: int
         b',"choices":[{"index":0,"message":{"role":"assistant","content":',
         _json(parts[0].text),
         b',"refusal":null},"logprobs":null,"finish_reason":"',
-        reply.finish_reason.encode(),
+        finish_word(reply.finish_reason).encode(),
         b'"}]',
     ]
     read, written = usage.input_tokens, usage.output_tokens

@@ -180,6 +180,23 @@ def test_a_stop_ends_what_does_not_finish_in_time(serve):
     assert server.rows() == ["internal_error"]
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_after_a_stop_requests_are_still_taken_while_readiness_says_no(serve, workers):
+    server = serve("--unready-s", "3", "--workers", workers)
+    with server.client() as client:
+        assert client.chat.completions.create(model="demo", messages=HARMLESS).choices
+        server.process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + 2.5
+        while server.ready()[0] != 503:
+            assert time.monotonic() < end
+        for _ in range(5):
+            with server.client() as fresh:
+                assert fresh.chat.completions.create(model="demo", messages=HARMLESS).choices
+        assert client.chat.completions.create(model="demo", messages=HARMLESS).choices
+    assert server.process.wait(20) == 0
+    assert server.rows() == ["allowed"] * 7
+
+
 def test_killed_at_once_it_loses_no_more_than_the_bound(serve):
     server = serve()
     with server.client() as client:

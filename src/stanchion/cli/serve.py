@@ -30,6 +30,14 @@ def serve(
     drain_s: Annotated[
         float, typer.Option("--drain-s", min=0, help="How long streams may go on after a stop.")
     ] = 30.0,
+    unready_s: Annotated[
+        float,
+        typer.Option(
+            "--unready-s",
+            min=0,
+            help="After a stop, how long requests are still taken while readiness says no already.",
+        ),
+    ] = 0.0,
     check: Annotated[bool, typer.Option("--check", help="Read and check everything, then end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only what was stopped.")] = False,
     demo: Annotated[
@@ -66,7 +74,7 @@ def serve(
         _check(sources)
         return
     model, _, _ = gateway_model(sources)
-    options = ServeOptions(drain_s=drain_s)
+    options = ServeOptions(drain_s=drain_s, unready_s=unready_s)
     bound = listening_socket(listen or model.listen, backlog=options.backlog)
     if workers > 1:
         from stanchion.cli.serve_workers import run_workers

@@ -66,6 +66,8 @@ def looked_for(*patterns: Pattern, text: str) -> frozenset[str]:
 def test_what_is_in_a_part_is_foreseen_of_the_whole(text: str, start: int, end: int) -> None:
     scanner = packaged_scanner()
     foreseen = scanner.prospect(build_views(text).raw)
+    if text.isascii():
+        assert scanner._prefilter.finds_nothing(text.encode()) is (foreseen is NOTHING)
     start, end = sorted((start % (len(text) + 1), end % (len(text) + 1)))
     for part in (text, text[start:end], text[:end], text[start:]):
         raw = build_views(part).raw

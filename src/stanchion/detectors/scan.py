@@ -21,7 +21,7 @@ MATCH_LIMIT = "match_limit"
 ON_DEMAND = ("content", "refusal")
 _SPACED = "spaced"  # a reading that depends on the whole of a text
 _NUMBERS = count()
-_RULED_OUT = 768  # characters; of longer texts too few hold nothing at all to ask first
+_RULED_OUT = 512  # characters; of longer texts too few hold nothing at all to ask first
 
 Look = Callable[[TextViewSet], bool]
 
@@ -91,12 +91,20 @@ class Scanner:
         """
         ruled = view_set.ruled_out
         if ruled is None or ruled[0] is not self:
-            text, raw = view_set.original, view_set.raw
-            is_asked = len(text) <= _RULED_OUT or raw.prospect is not None
-            is_asked = is_asked and text.isascii() and not self._main.reads_segments
-            is_out = is_asked and self.prospect(raw) is NOTHING and view_set.take_as_plain()
+            is_out = self._holds_nothing(view_set.raw) and view_set.take_as_plain()
             ruled = view_set.ruled_out = self, is_out
         return ruled[1]
+
+    def _holds_nothing(self, raw: TextView) -> bool:
+        if self._main.reads_segments or not raw.text.isascii():
+            return False
+        seen = raw.prospect
+        if seen is not None and seen[0] is self:
+            return seen[1] is NOTHING
+        is_nothing = len(raw.text) <= _RULED_OUT and self._prefilter.finds_nothing(raw.data)
+        if is_nothing:
+            raw.prospect = self, NOTHING
+        return is_nothing
 
     def prospect(self, view: TextView) -> Prospect:
         """What may be in a reading or in any part of it; looked for once.

@@ -3,8 +3,9 @@
     python bench/gateway/floor.py [--seconds 3] [--rounds 3]
 
 In front of the upstream of `overhead.py`, in one run and in turns: nginx; uvicorn that answers by itself;
-uvicorn that asks the upstream with aiohttp; uvicorn that asks it with the gateway's own client. CPU per
-request is that of the process tree over the requests answered, the median of the rounds.
+uvicorn that asks the upstream with aiohttp; uvicorn that asks it with the gateway's own client; and, as
+`here_...`, the first and the last of these behind the gateway's own protocol class. CPU per request is that
+of the process tree over the requests answered, the median of the rounds.
 """
 
 from __future__ import annotations
@@ -93,35 +94,53 @@ class _Own:
 alone, with_aiohttp, with_own = Forwarder(_Here()), Forwarder(_Aiohttp()), Forwarder(_Own())
 
 
+def serve(name: str, port: int) -> None:
+    """One of the applications above on uvicorn, behind its protocol class or, for `here_...`, behind ours."""
+    import uvicorn
+
+    app = {"alone": alone, "with_aiohttp": with_aiohttp, "with_own": with_own}[name.removeprefix("here_")]
+    protocol: Any = "httptools"
+    if name.startswith("here_"):
+        from stanchion.gateway.http_protocol import bounded_protocol
+
+        protocol = bounded_protocol()
+    uvicorn.run(
+        app, port=port, loop="uvloop", http=protocol, lifespan="off", access_log=False, log_level="warning"
+    )
+
+
 @contextmanager
-def bare(app: str, folder: Path, upstream: Any) -> Iterator[Any]:
-    """uvicorn with one of the applications above."""
+def bare(name: str, folder: Path, upstream: Any) -> Iterator[Any]:
+    """One of the applications above, in a process of its own."""
     import servers
 
     port = servers.free_port()
-    command = [sys.executable, "-m", "uvicorn", f"floor:{app}", "--app-dir", str(HERE), "--port", str(port)]
-    command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
-    command += ["--lifespan", "off"]
+    command = [sys.executable, str(HERE / "floor.py"), "--serve", name, "--port", str(port)]
     env = {"FLOOR_UPSTREAM": upstream.url}
-    with servers.started(app, command, port=port, folder=folder, env=env) as server:
+    with servers.started(name, command, port=port, folder=folder, env=env) as server:
         yield server
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve:
+        serve(asked.serve, asked.port)
+        return
     import overhead
 
     import servers
 
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="stanchion-floor-"))
     with ExitStack() as stack:
         model = stack.enter_context(servers.upstream(folder / "upstream"))
         run = {"nginx": stack.enter_context(servers.nginx(folder / "nginx", model))}
-        for app in ("alone", "with_aiohttp", "with_own"):
-            run[app] = stack.enter_context(bare(app, folder / app, model))
+        for name in ("alone", "with_aiohttp", "with_own", "here_alone", "here_with_own"):
+            run[name] = stack.enter_context(bare(name, folder / name, model))
         costs: dict[str, list[float]] = {name: [] for name in run}
         for server in run.values():
             overhead.load(server, seconds=2)

@@ -244,6 +244,22 @@ def test_behind_the_last_request_nothing_is_read(name, behind, in_one):
     assert talk.state.total_requests == 1
 
 
+def test_a_whole_answer_to_who_still_waits_to_send_is_the_last():
+    async def app(scope, receive, send):
+        if not scope[WHOLE](413, [], b"no"):
+            await reply(send, b"no", status=413, headers=[(b"content-length", b"2")])
+
+    async def run():
+        talk = Talk(app)
+        return await talk.say(post(b"a", b"", b"expect: 100-continue\r\n").replace(b": 0", b": 5"), GET), talk
+
+    said, talk = asyncio.run(run())
+    assert (
+        said == b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno"
+    )
+    assert talk.transport.is_closed
+
+
 def test_an_answer_that_closes_is_the_last():
     async def app(scope, receive, send):
         await reply(send, b"a", headers=[(b"connection", b"close"), (b"content-length", b"1")])
@@ -344,24 +360,69 @@ def test_what_is_left_of_a_body_behind_its_answer_is_dropped_up_to_a_limit():
 
 
 @pytest.mark.parametrize(
-    "wire",
-    [b"GET /a HTT", b"\r\n", GET + b"GET", b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc"],
-    ids=["a head", "nothing but an end of a line", "a second head", "the rest of a body"],
+    "pieces",
+    [
+        [b"GET /a HTT"],
+        [GET + b"GET"],
+        [GET, b"GET"],
+        [b"\r\n"],
+        [GET, b"\r\n"],
+        [b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc"],
+    ],
+    ids=["a head", "a head behind", "a head later", "a line", "a line later", "the rest of a body"],
 )
-def test_who_does_not_end_what_it_began_is_let_go(wire):
+def test_who_does_not_end_what_it_began_is_let_go(pieces):
     async def app(scope, receive, send):
         await reply(send, b"", status=204)
 
     async def run():
         talk = Talk(app, timeout_s=0.05)
-        await talk.say(wire)
+        await talk.say(*pieces)
         assert not talk.transport.is_closed
         await asyncio.sleep(0.1)
         return talk
 
     talk = asyncio.run(run())
     assert talk.transport.is_closed
-    assert talk.said.count(b"HTTP/1.1 408 ") == wire.endswith((b"HTT", b"GET"))
+    assert talk.said.count(b"HTTP/1.1 408 ") == pieces[-1].endswith((b"HTT", b"GET"))
+
+
+def test_who_sends_all_of_it_is_waited_for():
+    async def app(scope, receive, send):
+        await reply(send, b"", status=204)
+
+    async def run(*pieces):
+        talk = Talk(app, timeout_s=0.05)
+        await talk.say(*pieces)
+        await asyncio.sleep(0.1)
+        assert not talk.transport.is_closed
+        await talk.say(GET)
+        return talk.said.count(b"HTTP/1.1 204 ")
+
+    assert asyncio.run(run(GET)) == 2
+    late = b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc"
+    assert asyncio.run(run(late, b"def", b"ghi")) == 2
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[GET], [b"POST /a HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\nabc", b"def"]],
+    ids=["at once", "the body behind the answer"],
+)
+def test_who_asks_no_more_is_let_go_without_a_word(pieces):
+    async def app(scope, receive, send):
+        await reply(send, b"", status=204)
+
+    async def run():
+        talk = Talk(app, settings={"timeout_keep_alive": 0.05})
+        await talk.say(*pieces)
+        assert not talk.transport.is_closed
+        await asyncio.sleep(0.1)
+        return talk
+
+    talk = asyncio.run(run())
+    assert talk.transport.is_closed
+    assert talk.said.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_large_body_waits_until_it_is_wanted():

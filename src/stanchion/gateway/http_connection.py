@@ -201,8 +201,6 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole: the request can begin before its body is here."""
-        if self._newest is not None and not self._newest.keeps:
-            raise ValueError("a request behind the last one")
         parser, url, headers = self._parser, self._url, self._headers
         read = _remembered_target if len(url) <= REMEMBERED_TARGET_BYTES else _read_target
         path, raw_path, query = read(url)
@@ -363,8 +361,6 @@ class HttpConnection(asyncio.Protocol):
         """Read no more. What came whole before is answered first, then this is said, and it closes."""
         newest = self._newest
         self._is_deaf = True
-        if newest is not None and newest.is_whole and not newest.keeps:
-            return  # it said that it was the last
         if newest is not None and not newest.is_whole:  # it is the body that is not sound
             if newest.is_over:
                 words = b""

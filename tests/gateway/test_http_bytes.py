@@ -214,10 +214,10 @@ def test_a_body_that_breaks_ends_its_request_as_one_whose_client_went():
 # --- the last request of a connection -----------------------------------------------------------------------
 
 LAST = {
-    "close": b"GET /a HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n",
-    "the old version": b"GET /a HTTP/1.0\r\n\r\n",
-    "the old version, kept": b"GET /a HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
-    "an upgrade": b"GET /a HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    "close": b"GET /here HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n",
+    "the old version": b"GET /here HTTP/1.0\r\n\r\n",
+    "the old version, kept": b"GET /here HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
+    "an upgrade": b"GET /here HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
 }
 
 
@@ -242,6 +242,15 @@ def test_behind_the_last_request_nothing_is_read(name, behind, in_one):
     assert head.count(b"connection: close") == 1
     assert talk.transport.is_closed
     assert talk.state.total_requests == 1
+
+
+def test_a_whole_answer_to_head_has_no_body():
+    async def run():
+        return await Talk(echo).say(b"HEAD /here HTTP/1.1\r\nhost: h\r\n\r\n", post(b"here", b"x"))
+
+    first, _, second = asyncio.run(run()).partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert answers(second)[0][0] == "POST"
 
 
 def test_a_whole_answer_to_who_still_waits_to_send_is_the_last():

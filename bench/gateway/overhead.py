@@ -35,6 +35,7 @@ from servers import HERE, Server
 
 CONNECTIONS = 64
 STREAM_CONCURRENCY = 16
+PAUSE_MS = 5.0
 GOALS = (
     # what, over which, at most or at least, bound
     ("pass-through over nginx", "pass-through", "nginx", "<=", 12.0),
@@ -131,10 +132,30 @@ def measure(asked: argparse.Namespace) -> dict[str, dict[str, float]]:
                     row.setdefault(f"stream {key}", []).append(value)
                 alone = stream(server, count=60, concurrency=1)["first_p50_ms"]
                 row.setdefault("first byte alone ms", []).append(alone)
+        _measure_paced(stack, folder, asked, rows)
         for label in ("default",):
             crowd = stream(running[label], count=asked.crowd, concurrency=asked.crowd)
             rows[label]["crowd good"], rows[label]["crowd bad"] = [crowd["good"]], [crowd["bad"]]
     return {label: {key: statistics.median(v) for key, v in row.items()} for label, row in rows.items()}
+
+
+def _measure_paced(
+    stack: ExitStack, folder: Path, asked: argparse.Namespace, rows: dict[str, dict[str, list[float]]]
+) -> None:
+    """Streams whose events come one by one, `PAUSE_MS` apart."""
+    slow = stack.enter_context(servers.upstream(folder / "paced-upstream", pause_ms=PAUSE_MS))
+    running = {
+        f"{policy}, paced": stack.enter_context(
+            servers.gateway(folder / f"{policy}-paced", slow, policy=policy)
+        )
+        for policy in ("none", "default")
+    }
+    for server in running.values():
+        stream(server, count=60, concurrency=STREAM_CONCURRENCY)
+    for _ in range(asked.rounds):
+        for label, server in running.items():
+            for key, value in stream(server, count=asked.streams, concurrency=STREAM_CONCURRENCY).items():
+                rows.setdefault(label, {}).setdefault(f"stream {key}", []).append(value)
 
 
 def judged(rows: dict[str, dict[str, float]], crowd: int) -> list[tuple[str, float, str, bool]]:
@@ -149,6 +170,8 @@ def judged(rows: dict[str, dict[str, float]], crowd: int) -> list[tuple[str, flo
     added = default["first byte alone ms"] - rows["direct"]["first byte alone ms"]
     cpu_ms = default["stream cpu_ms"]
     out.append(("CPU per stream of 34 events, ms", cpu_ms, "<= 2", cpu_ms <= 2))
+    cpu_ms = rows["default, paced"]["stream cpu_ms"]
+    out.append((f"the same, an event every {PAUSE_MS:g} ms", cpu_ms, "<= 2", cpu_ms <= 2))
     out.append(("time to first byte, added, ms", added, "<= 3", added <= 3))
     out.append((f"{crowd} streams at once, failed", default["crowd bad"], "0", default["crowd bad"] == 0))
     return out
@@ -177,6 +200,9 @@ def main() -> None:
     heads = f"{'p50 ms':>9}{'p99 ms':>9}{'req/s':>9}{'bad':>6}{'CPU ms/stream':>15}{'first ms':>10}"
     print(f"{'':<20}{'CPU us/request':>15}{heads}")
     for label, row in rows.items():
+        if "cpu_us" not in row:
+            print(f"{label:<68}{row['stream cpu_ms']:>15.2f}")
+            continue
         print(
             f"{label:<20}{row['cpu_us']:>15.1f}{row['p50_ms']:>9.2f}{row['p99_ms']:>9.2f}{row['per_s']:>9.0f}"
             f"{row['bad']:>6.0f}{row['stream cpu_ms']:>15.2f}{row['first byte alone ms']:>10.2f}"

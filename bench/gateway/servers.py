@@ -195,7 +195,7 @@ def litellm(folder: Path, model: Server, program: Path) -> Iterator[Server]:
 
 GATEWAY = """
 providers:
-  model: {{api: openai, base_url: "http://127.0.0.1:{upstream}/v1"}}
+  model: {{api: openai, base_url: "http://127.0.0.1:{upstream}/v1"{gather}}}
   messages: {{api: anthropic, base_url: "http://127.0.0.1:{upstream}"}}
 models:
   bench: {{provider: model, model: bench}}
@@ -208,11 +208,14 @@ admin_listen: ""
 
 
 @contextmanager
-def gateway(folder: Path, model: Server, *, policy: str, workers: int = 1) -> Iterator[Server]:
-    """The gateway, with `policy` ("none" decodes and records and checks nothing)."""
+def gateway(
+    folder: Path, model: Server, *, policy: str, workers: int = 1, gather_ms: float | None = None
+) -> Iterator[Server]:
+    """The gateway, with `policy` ("none" decodes and records and checks nothing) and its own `gather_ms`."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gateway.yaml").write_text(GATEWAY.format(upstream=model.port, policy=policy))
+    gather = "" if gather_ms is None else f", gather_ms: {gather_ms:g}"
+    (folder / "gateway.yaml").write_text(GATEWAY.format(upstream=model.port, policy=policy, gather=gather))
     program = Path(sys.executable).with_name("stanchion")
     command = [str(program), "serve", "--config", str(folder / "gateway.yaml"), "--workers", str(workers)]
     command += ["--listen", f"127.0.0.1:{port}", "--quiet"]

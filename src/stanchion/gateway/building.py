@@ -330,6 +330,7 @@ def _http(name: str, model: ProviderModel, clock: Clock, track: Track | None) ->
         connect_s=model.connect_s,
         idle_s=model.idle_s,
         max_connections=model.max_connections,
+        gather_s=model.gather_ms / 1000,
     )
 
 

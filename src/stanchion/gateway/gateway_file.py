@@ -92,6 +92,13 @@ class ProviderModel(FileModel):
     max_connections: int = pydantic.Field(
         default=1000, ge=1, le=100_000, description="Connections at a time."
     )
+    gather_ms: float = pydantic.Field(
+        default=20.0,
+        ge=0,
+        le=1000,
+        description="Once a stream has begun, how long its pieces are gathered, to be looked at and sent "
+        "together; 0: each is sent when it comes.",
+    )
     prices: dict[str, PriceModel] = pydantic.Field(
         default={}, description="Prices by the provider's model name."
     )

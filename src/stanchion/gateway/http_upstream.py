@@ -104,6 +104,7 @@ class HttpUpstream:
         connect_s: how long a connection may take.
         idle_s: how long the other side may say nothing.
         max_connections: how many at a time.
+        gather_s: once a client has been sent something of a stream, how long more of it is gathered.
         max_response_bytes: the most that an answer may have.
     """
 
@@ -118,11 +119,13 @@ class HttpUpstream:
         connect_s: float = 10.0,
         idle_s: float = 60.0,
         max_connections: int = 1000,
+        gather_s: float = 0.0,
         max_response_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self._urls = api_urls(base_url, dialect.paths)
         self._dialect = dialect
         self._clock = clock
+        self._gather_s = gather_s
         self._limits = PoolLimits(connect_s=connect_s, idle_s=idle_s, max_connections=max_connections)
         self._max_bytes = max_response_bytes
         self._pool: Pool | None = None
@@ -181,6 +184,8 @@ class HttpUpstream:
                     yield events
                 if reader.is_over:
                     return
+                if self._gather_s and question.shown is not None and question.shown.has_begun:
+                    await incoming.rest(self._gather_s)
             last = reader.end()
             if last:
                 yield last

@@ -7,7 +7,6 @@ from contextlib import aclosing
 from itertools import groupby
 
 import msgspec
-from msgspec import UNSET
 
 from stanchion.core.errors import UnavailableError
 from stanchion.core.interaction import (
@@ -77,6 +76,7 @@ class StreamFlow:
             Refused: when the provider fails, or the answer breaks off.
         """
         exchange = self._exchange
+        question = msgspec.structs.replace(question, shown=self._answer)
         async with aclosing(stream(exchange, route, question)) as batches:
             async for batch in batches:
                 data = b"".join(await self._passed(batch))
@@ -118,8 +118,6 @@ class StreamFlow:
             elif kind is UsageEvent:
                 usage = merged_usage(exchange.usage, event.usage)  # type: ignore[union-attr]
                 exchange.usage = exchange.priced(usage)
-                if event.usage.served is not UNSET:  # type: ignore[union-attr]
-                    self.encoder.feed(event)  # for the head of the answer: no words of the model's
             elif kind is End:
                 exchange.stage = Stage.OUTPUT
             if self._keeps:

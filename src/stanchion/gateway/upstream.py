@@ -20,12 +20,22 @@ from stanchion.models.endpoint import Prices
 from stanchion.models.wire import Request
 
 
+class Shown(Protocol):
+    """What a client has been sent of an answer."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any of it has."""
+        ...
+
+
 class Question(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is asked: a request as the guard left it, in the words of the API it came by (`surface`).
 
     `key` is the client's own key for the vendor, where the gateway forwards it; `traceparent` goes with it
     where there is a trace. `headers` are what the client says to its vendor in headers. `lost` is where a
-    provider counts what its API has no word for.
+    provider counts what its API has no word for. `shown` is the streamed answer to the client, where there is
+    one: pieces of it may be gathered once it has begun.
     """
 
     request: Request
@@ -35,6 +45,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
     lost: dict[str, int] = msgspec.field(default_factory=dict)
+    shown: Shown | None = None
 
     @property
     def interaction(self) -> Interaction:

@@ -64,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._status = self._lines = self._interim = self._piece_count = 0
         self._raw_bytes = self._body_bytes = self._buffered = self._max_bytes = 0
         self._is_chunked = self._until_close = self._is_paused = self._keeps = self._has_head = False
-        self._collects = False
+        self._collects = self._gathers = False
         self._tail = b""
 
     # --- the side of the pool ---
@@ -135,6 +135,18 @@ class Connection(asyncio.Protocol):
         if not self._pieces and self._fault is not None:
             raise self._fault
         return self.taken()
+
+    async def rest(self, seconds: float) -> None:
+        """Let what comes of the body gather for a moment; its end, a fault and a full buffer end that."""
+        if self._pieces or self._state != _BODY or self._fault is not None:
+            return
+        self._gathers = True
+        timer = self._loop.call_later(seconds, self._wake)
+        try:
+            await self._news()
+        finally:
+            self._gathers = False
+            timer.cancel()
 
     def taken(self) -> bytes:
         """What is here of the body, without waiting: all of an answer that was collected."""
@@ -210,7 +222,8 @@ class Connection(asyncio.Protocol):
             if self._buffered > LINGER_BYTES:
                 self.abort()
         elif not self._collects:
-            self._wake()
+            if not self._gathers or self._buffered > BUFFERED_BYTES:
+                self._wake()
             if self._buffered > BUFFERED_BYTES and not self._is_paused and not self._transport.is_closing():
                 self._is_paused = True
                 self._transport.pause_reading()
@@ -397,6 +410,11 @@ class Incoming:
     async def some(self) -> bytes:
         """See `Connection.some`."""
         return b"" if self._connection is None else await self._connection.some()
+
+    async def rest(self, seconds: float) -> None:
+        """See `Connection.rest`."""
+        if self._connection is not None:
+            await self._connection.rest(seconds)
 
     def taken(self) -> bytes:
         """See `Connection.taken`."""

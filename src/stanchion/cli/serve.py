@@ -51,9 +51,9 @@ def serve(
     Example:
         stanchion serve --check
     """
-    from stanchion.bootstrap_gateway import GatewaySources, gateway_model
+    from stanchion.bootstrap_gateway import GatewaySources
     from stanchion.config import load_settings, process_environment
-    from stanchion.gateway.serving import ServeOptions, listening_socket
+    from stanchion.gateway.serving import ServeOptions
 
     if demo and config is not None:
         raise UsageError(
@@ -73,14 +73,20 @@ def serve(
     if check:
         _check(sources)
         return
+    _serve(sources, ServeOptions(drain_s=drain_s, unready_s=unready_s), workers=workers, is_quiet=quiet)
+
+
+def _serve(sources: GatewaySources, options: ServeOptions, *, workers: int, is_quiet: bool) -> None:
+    from stanchion.bootstrap_gateway import gateway_model
+    from stanchion.gateway.serving import listening_socket
+
     model, _, _ = gateway_model(sources)
-    options = ServeOptions(drain_s=drain_s, unready_s=unready_s)
-    bound = listening_socket(listen or model.listen, backlog=options.backlog)
+    bound = listening_socket(sources.listen or model.listen, backlog=options.backlog)
     if workers > 1:
         from stanchion.cli.serve_workers import run_workers
 
-        raise typer.Exit(run_workers(sources, options, bound, workers=workers, is_quiet=quiet))
-    _serve_here(sources, options, bound, is_quiet=quiet)
+        raise typer.Exit(run_workers(sources, options, bound, workers=workers, is_quiet=is_quiet))
+    _serve_here(sources, options, bound, is_quiet=is_quiet)
 
 
 def _serve_here(sources: GatewaySources, options: ServeOptions, bound: Any, *, is_quiet: bool) -> None:

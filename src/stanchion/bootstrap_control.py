@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.control_watch import ControlWatch
     from stanchion.gateway.key_acts import KeyActs
     from stanchion.gateway.key_state import Pepper
+    from stanchion.gateway.reloading import Reloaded
     from stanchion.gateway.replicas import Replicas
     from stanchion.gateway.switch_acts import LiftRule, SwitchActs
     from stanchion.gateway.switch_state import SwitchTarget
@@ -276,7 +277,7 @@ def make_admin_api(
     *,
     approvals: ApprovalQueue | None = None,
     views: TicketViews | None = None,
-    reload: Callable[[], str] | None = None,
+    reload: Callable[[], Reloaded] | None = None,
 ) -> Starlette:
     """The admin API of a process that also obeys.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.observed import MetricsObserver, TracingObserver
     from stanchion.gateway.ports import Observer
     from stanchion.gateway.record import Recorder
+    from stanchion.gateway.reloading import Reloaded
     from stanchion.gateway.upstream_secrets import UpstreamSecrets
     from stanchion.guard.pipeline import Guard
     from stanchion.store.database import Database
@@ -37,7 +38,8 @@ class GatewaySources:
     """What a gateway is made from, and made from again at a reload.
 
     `file` is the gateway file; None: the defaults. `policy` and `listen` go before what the file says.
-    `metrics_folder` is where workers share their counts. `is_demo` puts a script in the place of models.
+    `metrics_folder` is where workers share their counts, `group` what the workers of one gateway are known
+    by, and `workers` how many there are. `is_demo` puts a script in the place of models.
     """
 
     settings: Settings
@@ -47,6 +49,8 @@ class GatewaySources:
     env: Mapping[str, str] = field(default_factory=dict)
     metrics_folder: Path | None = None
     is_demo: bool = False
+    group: str = ""
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,19 @@ class GatewayProcess:
     gauges: Gauges
     tracing: TracingObserver | None
 
-    def admin_app(self, reload: Callable[[], str]) -> Any:
+    @property
+    def group(self) -> str:
+        """What the workers of this gateway are known by; a process alone is known by its own id."""
+        return self.sources.group or self.replica.watch.replica.id
+
+    def tell(self, live: Live, tried_at_us: int, trouble: str = "") -> None:
+        """Say to other processes what this one serves, and why the last try to read the files failed."""
+        from stanchion.gateway.known_targets import about
+
+        said = about(live, group=self.group, tried_at_us=tried_at_us, trouble=trouble)
+        self.replica.watch.tell(said)
+
+    def admin_app(self, reload: Callable[[], Reloaded]) -> Any:
         """The admin API of this process."""
         from stanchion.bootstrap import make_ticket_views
         from stanchion.bootstrap_control import make_admin_api, make_admin_plane
@@ -104,12 +120,14 @@ class LiveMaker:
         database: Database,
         replica: ReplicaPlane,
         secrets: UpstreamSecrets,
+        began: GatewayModel,
     ) -> None:
         from stanchion.bootstrap import make_registry
         from stanchion.gateway.building import GuardMaker
         from stanchion.gateway.penalties import BlockList
 
         self._sources = sources
+        self._began = began
         self._clock = clock
         self._ids = SortableIds(clock)
         self._id_keys = id_keys
@@ -138,10 +156,11 @@ class LiveMaker:
         from stanchion.gateway.building import make_feature, make_models, warm_up
         from stanchion.gateway.gateway_file import is_loopback, split_address
         from stanchion.gateway.live import Live
+        from stanchion.gateway.reloading import needs_restart
         from stanchion.gateway.serving import check_reach
 
         model, folder, file_digest = gateway_model(self._sources)
-        address = self._sources.listen or model.listen
+        address = self._sources.listen or self._began.listen  # a reload moves no socket
         check_reach(address, needs_keys=self._access(model).needs_keys)
         self._guards.seen_texts_bytes = model.seen_texts_bytes
         guards = {
@@ -152,6 +171,9 @@ class LiveMaker:
         features = {name: make_feature(name, model.features[name], guard) for name, guard in guards.items()}
         variants = self._variants(model, features, folder)
         return Live(
+            needs_restart=needs_restart(
+                self._began, model, without=("listen",) if self._sources.listen else ()
+            ),
             environment=model.environment or self._sources.settings.environment,
             features=features,
             variants=variants,
@@ -371,7 +393,9 @@ def make_gateway(
     """
     from stanchion.bootstrap_control import make_replica_plane, make_upstream_secrets
     from stanchion.gateway.gateway_file import is_loopback, split_address
+    from stanchion.gateway.gauges import make_gauges
     from stanchion.gateway.pages import make_pages
+    from stanchion.store.times import to_us
 
     settings, clock = sources.settings, clock or SystemClock()
     model, _, _ = gateway_model(sources)
@@ -394,16 +418,18 @@ def make_gateway(
             database=database,
             replica=replica,
             secrets=make_upstream_secrets(settings, renew_s=model.secrets_renew_s),
+            began=model,
         )
+        began_us = to_us(clock.now())
         gateway = _application(maker.make())
         undo.pop_all()
-    gauges = metrics.gauges = _gauges(gateway, recorder, replica, clock=clock)
+    gauges = metrics.gauges = make_gauges(gateway, recorder, replica.reader, replica.switches, clock=clock)
     gateway.pages.update(
         make_pages(gateway, recorder, metrics=metrics.exposition, troubles=replica.watch.troubles)
     )
     recorder.start()
     maker.secrets.start()
-    return GatewayProcess(
+    process = GatewayProcess(
         gateway=gateway,
         recorder=recorder,
         database=database,
@@ -416,6 +442,8 @@ def make_gateway(
         gauges=gauges,
         tracing=tracing,
     )
+    process.tell(gateway.live, began_us)
+    return process
 
 
 def _database(settings: Settings) -> Database:
@@ -446,23 +474,6 @@ def _telemetry(
     metrics = MetricsObserver(Metrics(sources.metrics_folder, worker=worker))
     tracing = make_tracing(model.telemetry, endpoint=settings.otlp_endpoint, opt_in=settings.semconv_opt_in)
     return metrics, tracing
-
-
-def _gauges(gateway: Gateway, recorder: Recorder, replica: ReplicaPlane, *, clock: Clock) -> Gauges:
-    """What the parts say of themselves."""
-    from stanchion.gateway.gauges import Gauged, Gauges
-
-    return Gauges(
-        Gauged(
-            live=lambda: gateway.live,
-            reader=replica.reader,
-            board=replica.switches,
-            recorder=recorder,
-            in_flight=lambda: gateway.in_flight,
-            swallowed=lambda: gateway.swallowed_errors,
-            clock=clock,
-        )
-    )
 
 
 def _recorder(

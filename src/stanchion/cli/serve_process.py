@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from stanchion.bootstrap_gateway import GatewayProcess, GatewaySources
+    from stanchion.gateway.reloading import WorkersReload
     from stanchion.gateway.serving import GatewayServer, Reloader, ServeOptions
 
 _LOOK_S = 2.0
-_RELOAD_S = 120.0
 
 
 def make_process(
@@ -36,12 +37,12 @@ def run_process(process: GatewayProcess, options: ServeOptions, bound: Any, *, p
     from stanchion.gateway.serving import Reloader, make_server, run_server
 
     server = make_server(process.gateway, options)
-    reloader = Reloader(process.gateway, process.build)
+    reloader = Reloader(process.gateway, process.build, told=process.tell)
 
     async def main() -> None:
         watch = asyncio.create_task(_stop_without(parent, server)) if parent else None
         try:
-            async with _admin(process, reloader), _upkeep(process):
+            async with _admin(process, reloader, parent), _upkeep(process):
                 await run_server(server, [bound], reloader=reloader)
         finally:
             if watch is not None:
@@ -55,18 +56,13 @@ def run_process(process: GatewayProcess, options: ServeOptions, bound: Any, *, p
 
 
 @asynccontextmanager
-async def _admin(process: GatewayProcess, reloader: Reloader) -> AsyncIterator[None]:
+async def _admin(process: GatewayProcess, reloader: Reloader, parent: int) -> AsyncIterator[None]:
     """The admin API on its own address in the same process, where this one has it."""
     from stanchion.gateway.serving import QuietServer, listening_socket
 
     if not process.admin_address:
         yield
         return
-    loop = asyncio.get_running_loop()
-
-    def reload() -> str:
-        return asyncio.run_coroutine_threadsafe(reloader.reload(), loop).result(_RELOAD_S)
-
     try:
         bound = listening_socket(process.admin_address)
     except UsageError as error:
@@ -78,13 +74,39 @@ async def _admin(process: GatewayProcess, reloader: Reloader) -> AsyncIterator[N
         note(f"no admin API here: {error.message} The gateway serves without it.")
         yield
         return
-    server = QuietServer(process.admin_app(reload))
+    server = QuietServer(process.admin_app(_reload(process, reloader, parent)))
     task = asyncio.create_task(server.serve(sockets=[bound]))
     try:
         yield
     finally:
         server.should_exit = True
         await task
+
+
+def _reload(process: GatewayProcess, reloader: Reloader, parent: int) -> WorkersReload:
+    """What the admin API's reload does: this process first, then all of its gateway by its parent."""
+    from stanchion.gateway.reloading import RELOAD_S, WorkersReload
+    from stanchion.gateway.replicas import Replicas
+
+    loop = asyncio.get_running_loop()
+    clock = process.gateway.live.clock
+
+    def here() -> tuple[str, tuple[str, ...]]:
+        live = asyncio.run_coroutine_threadsafe(reloader.reload(), loop).result(RELOAD_S)
+        return live.digest, live.needs_restart
+
+    def tell() -> None:
+        if os.getppid() == parent:  # without it this process ends within seconds
+            os.kill(parent, signal.SIGHUP)
+
+    return WorkersReload(
+        Replicas(process.database, clock=clock),
+        reload=here,
+        tell=tell,
+        group=process.group,
+        workers=process.sources.workers,
+        clock=clock,
+    )
 
 
 @asynccontextmanager

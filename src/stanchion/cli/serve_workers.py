@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from stanchion.cli.output import err_console, note, show_error
+from stanchion.core.clock import SortableIds, SystemClock
 from stanchion.core.errors import ExitCode, StanchionError
 from stanchion.telemetry.metrics import forget_worker, share_between_workers
 
@@ -29,6 +31,8 @@ def run_workers(
     The processes are forked before anything heavy is loaded, and accept from the same socket. A process that
     cannot be made ends all: the next one could not either.
     """
+    group = SortableIds(SystemClock()).new("gateway")
+    sources = dataclasses.replace(sources, group=group, workers=workers)
     return _Supervisor(sources, options, bound, is_quiet=is_quiet).run(workers)
 
 

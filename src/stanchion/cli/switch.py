@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stanchion.bootstrap_control import AdminPlane
     from stanchion.gateway.actor import Actor
     from stanchion.gateway.control_store import Published
+    from stanchion.gateway.known_targets import Unreached
 
 app = typer.Typer(help="Stop things, and lift the stop.", rich_markup_mode=None, add_completion=False)
 
@@ -100,12 +101,16 @@ def engage(
     dry_run: DryRunOption = False,
     output_format: FormatOption = OutputFormat.TEXT,
 ) -> None:
-    """Stop what TARGET names, now; exit 1 when a replica does not obey in time.
+    """Stop what TARGET names, now; exit 1 when a replica does not obey in time, 4 when none knows the target.
+
+    A target that no replica knows is engaged all the same, for those that come to know it, and the page says
+    loudly that it stops nothing.
 
     Example:
         stanchion switch engage feature:checkout --reason "leaks addresses"
     """
     from stanchion.gateway.actor import Permission
+    from stanchion.gateway.known_targets import unreached
 
     with admin_plane(ctx, database) as plane:
         found = _target(target)
@@ -128,6 +133,7 @@ def engage(
             since_ns=since_ns,
             wait_s=wait,
             is_json=output_format is OutputFormat.JSON,
+            unreached=unreached(found, plane.replicas.live(with_about=True)),
         )
 
 
@@ -411,9 +417,16 @@ class Said:
 
 
 def _finish(
-    plane: AdminPlane, published: Published, said: Said, *, since_ns: int, wait_s: float, is_json: bool
+    plane: AdminPlane,
+    published: Published,
+    said: Said,
+    *,
+    since_ns: int,
+    wait_s: float,
+    is_json: bool,
+    unreached: Unreached | None = None,
 ) -> None:
-    """Wait for the replicas and print one page; exit 1 when one of them does not obey."""
+    """Wait for the replicas and print one page; exit 1 when one of them does not obey, 4 when none can."""
     heard = tell_acknowledged(plane, published, since_ns=since_ns, wait_s=wait_s)
     troubles = plane.switches.troubles
     if is_json:
@@ -427,6 +440,7 @@ def _finish(
                 "answer": published.answer,
                 "acknowledged": told(heard),
                 "troubles": troubles,
+                "unreached": unreached,
             }
         )
     else:
@@ -437,8 +451,12 @@ def _finish(
         for line in said.lines:
             typer.echo(line)
         show_acknowledged(heard, troubles)
+        if unreached is not None:
+            typer.secho(f"  {unreached.message}", fg="red", bold=unreached.is_nothing)
     if heard is not None and not heard.is_complete:
         raise typer.Exit(ExitCode.FOUND)
+    if unreached is not None and unreached.is_nothing:
+        raise typer.Exit(ExitCode.REACHES_NOTHING)
 
 
 def _target(text: str) -> Any:

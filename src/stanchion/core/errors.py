@@ -33,6 +33,7 @@ class ExitCode(IntEnum):
     FOUND = 1
     USAGE = 2
     NOT_JUDGED = 3
+    REACHES_NOTHING = 4
 
 
 class StanchionError(Exception):

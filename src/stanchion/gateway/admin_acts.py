@@ -21,8 +21,10 @@ from stanchion.gateway.control_reader import ControlReader
 from stanchion.gateway.control_store import ControlStore, Published
 from stanchion.gateway.key_acts import KeyActs, KeyWish
 from stanchion.gateway.key_state import VirtualKey
+from stanchion.gateway.known_targets import unreached
 from stanchion.gateway.penalties import BlockList
 from stanchion.gateway.prompts_registry import PromptStore
+from stanchion.gateway.reloading import Reloaded
 from stanchion.gateway.replicas import Replicas
 from stanchion.gateway.rollout_store import RolloutStore
 from stanchion.gateway.switch_acts import AUDIT_KINDS, DEFAULT_RULE, LiftRule, SwitchActs
@@ -61,7 +63,7 @@ class AdminParts:
     views: TicketViews | None = None
     rollouts: RolloutStore | None = None
     prompts: PromptStore | None = None
-    reload: Callable[[], str] | None = None
+    reload: Callable[[], Reloaded] | None = None
 
 
 def status(parts: AdminParts, actor: Actor) -> m.StatusAnswer:
@@ -99,7 +101,7 @@ def engage(parts: AdminParts, actor: Actor, body: m.EngageBody) -> m.ActAnswer:
     """Stop something."""
     target = SwitchTarget.parse(body.target)
     rule = parts.lift_rule(target)
-    return _acted(
+    answer = _acted(
         parts,
         actor,
         body.wait_s,
@@ -107,6 +109,8 @@ def engage(parts: AdminParts, actor: Actor, body: m.EngageBody) -> m.ActAnswer:
             target, reason=body.reason, actor=actor, rule=rule, dry_run=body.dry_run
         ),
     )
+    said = unreached(target, parts.replicas.live(with_about=True))
+    return answer if said is None else msgspec.structs.replace(answer, unreached=said.message)
 
 
 def lift(parts: AdminParts, actor: Actor, body: m.LiftBody) -> m.ActAnswer:
@@ -270,10 +274,11 @@ def unblock(parts: AdminParts, actor: Actor, body: m.UnblockBody) -> m.Unblocked
 
 
 def reload(parts: AdminParts, actor: Actor) -> m.ReloadAnswer:
-    """Read the configuration anew; a broken one changes nothing."""
+    """Read the configuration anew in every worker of this gateway; a broken one changes nothing."""
     if parts.reload is None:
         raise NotConfigured("reload")
-    return m.ReloadAnswer(said=parts.reload())
+    done = parts.reload()
+    return m.ReloadAnswer(said=str(done), **msgspec.structs.asdict(done))
 
 
 def _blocks(parts: AdminParts) -> BlockList:

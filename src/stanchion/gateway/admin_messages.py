@@ -142,7 +142,10 @@ class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ActAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What an act did. `answer` is the switch, the lease or the state of the lift."""
+    """What an act did. `answer` is the switch, the lease or the state of the lift.
+
+    `unreached` says so where no replica knows the target, so that nothing is stopped by the act.
+    """
 
     version: int
     is_changed: bool
@@ -150,6 +153,7 @@ class ActAnswer(msgspec.Struct, frozen=True, kw_only=True):
     answer: dict[str, Any]
     acknowledged: Acknowledged | None = None
     troubles: tuple[str, ...] = ()
+    unreached: str = ""
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -304,9 +308,18 @@ class UnblockedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReloadAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reload did, in a line."""
+    """What the reload did: in a line, and the digest that so many of the gateway's workers have.
+
+    `needs_restart` names changed settings that are read at the start only. `elsewhere` counts live replicas
+    of other gateways, which were not asked.
+    """
 
     said: str
+    configuration: str
+    workers: int
+    taken: int
+    elsewhere: int
+    needs_restart: tuple[str, ...]
 
 
 class TicketsAnswer(msgspec.Struct, frozen=True, kw_only=True):

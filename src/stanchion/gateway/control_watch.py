@@ -30,7 +30,7 @@ from stanchion.gateway.control_document import ControlKind
 from stanchion.gateway.control_reader import ControlReader, Trust
 from stanchion.gateway.control_store import CHANNEL, ControlStore
 from stanchion.gateway.redis_driver import redis_driver
-from stanchion.gateway.replicas import HEARTBEAT_S, Replica, Replicas
+from stanchion.gateway.replicas import HEARTBEAT_S, About, Replica, Replicas
 from stanchion.gateway.switches import SwitchBoard
 from stanchion.store.times import to_us
 
@@ -96,6 +96,11 @@ class ControlWatch:
             thread = threading.Thread(target=loop, name=f"stanchion-control-{name}", daemon=True)
             self._threads.append(thread)
             thread.start()
+
+    def tell(self, about: About) -> None:
+        """Say to the others what this process serves from now on, as soon as the database takes it."""
+        self.replica = msgspec.structs.replace(self.replica, about=about)
+        self._wake.set()
 
     def stop(self) -> None:
         """End the threads and say goodbye; a store that hangs is left behind after a few seconds."""

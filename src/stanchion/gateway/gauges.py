@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from stanchion.core.clock import Clock
 from stanchion.core.errors import StanchionError
+from stanchion.gateway.app import Gateway
 from stanchion.gateway.approvals import ApprovalQueue
 from stanchion.gateway.breaker import BreakerState, SlidingBreaker
 from stanchion.gateway.control_document import ControlKind
@@ -113,3 +114,20 @@ class Gauges:
 def _seen_texts(live: Live) -> list[SeenTexts]:
     """What the guards of all features remember."""
     return [feature.guard.seen_texts for feature in (*live.features.values(), *live.variants.values())]
+
+
+def make_gauges(
+    gateway: Gateway, recorder: Recorder, reader: ControlReader, board: SwitchBoard, *, clock: Clock
+) -> Gauges:
+    """What the parts of a gateway's process say of themselves."""
+    return Gauges(
+        Gauged(
+            live=lambda: gateway.live,
+            reader=reader,
+            board=board,
+            recorder=recorder,
+            in_flight=lambda: gateway.in_flight,
+            swallowed=lambda: gateway.swallowed_errors,
+            clock=clock,
+        )
+    )

@@ -87,7 +87,8 @@ class Live:
 
     `metrics` says who may read `/metrics` (`loopback`, `open`, `off`). `trace_share` is the share of new
     traces that is sampled; None: no spans are made. `variants` are features under the policies of
-    experiments, by `variant_name`.
+    experiments, by `variant_name`. `needs_restart` names settings that the file has otherwise by
+    now, and that are read at the start only.
     """
 
     environment: str
@@ -107,6 +108,7 @@ class Live:
     trace_share: float | None = None
     metrics: str = "loopback"
     variants: Mapping[str, Feature] = field(default_factory=dict)
+    needs_restart: tuple[str, ...] = ()
 
     @property
     def weaker_variants(self) -> dict[str, Feature]:

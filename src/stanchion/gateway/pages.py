@@ -50,6 +50,7 @@ def make_pages(
             "why": why,
             "configuration": live.digest,
             "in_flight": gateway.in_flight,
+            "needs_restart": live.needs_restart,
             "unprotected_features": unprotected,
             "weaker_variants": sorted(live.weaker_variants),
             "switches": None if live.parts.switches is None else live.parts.switches.version,

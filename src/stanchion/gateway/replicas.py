@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,8 +27,29 @@ _FORGET_S = 24 * 3600.0
 _POLL_S = 0.01
 
 
+class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a gateway's process serves, as it says itself.
+
+    `group` is the same for the workers of one gateway. `configuration` is the digest of what holds,
+    `tried_at_us` when it last began to read the files, and `trouble` why that changed nothing. `known` has
+    the names that can be switched by level, and `open_levels` those where names not known come too.
+    `upstream` maps the providers' names of models to those that clients use.
+    """
+
+    group: str = ""
+    configuration: str = ""
+    tried_at_us: int = 0
+    trouble: str = ""
+    known: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    open_levels: tuple[str, ...] = ()
+    upstream: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+
+
 class Replica(msgspec.Struct, frozen=True, kw_only=True):
-    """One process that obeys. `versions` by kind; `trust` says for each whether it could be verified."""
+    """One process that obeys. `versions` by kind; `trust` says for each whether it could be verified.
+
+    `about` is None where it was not asked for.
+    """
 
     id: str
     host: str
@@ -38,6 +59,7 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, int] = msgspec.field(default_factory=dict)
     trust: dict[str, str] = msgspec.field(default_factory=dict)
     is_gone: bool = False
+    about: About | None = None
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +103,7 @@ class Replicas:
             "versions": msgspec.json.encode(replica.versions).decode(),
             "trust": msgspec.json.encode(replica.trust).decode(),
             "is_gone": replica.is_gone,
+            "about": "{}" if replica.about is None else msgspec.json.encode(replica.about).decode(),
         }
         with self._database.write() as connection:
             known = connection.execute(t.update().where(t.c.id == replica.id).values(row))
@@ -89,20 +112,22 @@ class Replicas:
                 old = replica.seen_at_us - int(_FORGET_S * 1e6)
                 connection.execute(t.delete().where(t.c.seen_at_us < old))
 
-    def all(self) -> list[Replica]:
+    def all(self, *, with_about: bool = False) -> list[Replica]:
         """Every replica that is remembered, the oldest first."""
         import sqlalchemy as sa
 
         from stanchion.store.tables import gateway_replicas as t
 
+        columns = [each for each in t.c if with_about or each.name != "about"]
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(t).order_by(t.c.started_at_us, t.c.id)).all()
+            rows = connection.execute(sa.select(*columns).order_by(t.c.started_at_us, t.c.id)).all()
         return [_from_row(row) for row in rows]
 
-    def live(self) -> list[Replica]:
+    def live(self, *, with_about: bool = False) -> list[Replica]:
         """Those that were heard of lately and did not say that they ended."""
         since = to_us(self._clock.now() - timedelta(seconds=LIVE_S))
-        return [each for each in self.all() if not each.is_gone and each.seen_at_us >= since]
+        found = self.all(with_about=with_about)
+        return [each for each in found if not each.is_gone and each.seen_at_us >= since]
 
     def wait(
         self,
@@ -135,8 +160,10 @@ def _obeys(replica: Replica, kind: ControlKind, version: int) -> bool:
     return is_known and replica.versions.get(kind.value, -1) >= version
 
 
-def _from_row(row: sa.Row[tuple[object, ...]]) -> Replica:
-    fields = dict(row._mapping)
+def _from_row(row: sa.Row[Any]) -> Replica:
+    fields: dict[str, Any] = dict(row._mapping)
     versions = msgspec.json.decode(fields.pop("versions"), type=dict[str, int])
     trust = msgspec.json.decode(fields.pop("trust"), type=dict[str, str])
-    return Replica(**fields, versions=versions, trust=trust)
+    about = fields.pop("about", None)
+    said = None if about is None else msgspec.json.decode(about, type=About)
+    return Replica(**fields, versions=versions, trust=trust, about=said)

@@ -20,6 +20,7 @@ from stanchion.gateway.app import Gateway
 from stanchion.gateway.gateway_file import is_loopback, split_address
 from stanchion.gateway.http_protocol import bounded_protocol
 from stanchion.gateway.live import Live
+from stanchion.store.times import to_us
 
 _log = logging.getLogger(__name__)
 _CLOSING_S = 2.0
@@ -170,9 +171,17 @@ def make_server(
 class Reloader:
     """Makes a configuration anew, off the event loop, and swaps it in; a broken one changes nothing."""
 
-    def __init__(self, gateway: Gateway, build: Callable[[], Live]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        build: Callable[[], Live],
+        *,
+        told: Callable[[Live, int, str], None] = lambda live, tried_at_us, trouble: None,
+    ) -> None:
+        """`told` hears after each try what is served, when the try began (us), and why it changed nothing."""
         self._gateway = gateway
         self._build = build
+        self._told = told
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self.trouble = ""
@@ -183,17 +192,21 @@ class Reloader:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def reload(self) -> str:
-        """Read everything again and use it for new requests; the digest of what holds now.
+    async def reload(self) -> Live:
+        """Read everything again and use it for new requests; what holds now.
 
         Raises:
             StanchionError: when the new configuration has problems; the old one goes on.
         """
         async with self._lock:
+            began_us = to_us(self._gateway.live.clock.now())
             try:
                 live = await asyncio.to_thread(self._build)
-            except StanchionError as error:
-                self.trouble = error.message
+            except Exception as error:
+                self.trouble = "the configuration could not be made"
+                if isinstance(error, StanchionError):
+                    self.trouble = error.message
+                self._told(self._gateway.live, began_us, self.trouble)
                 raise
             before = self._gateway.swap(live)
             spare_the_collector()
@@ -201,18 +214,20 @@ class Reloader:
             task = asyncio.get_running_loop().create_task(self._retire(before))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            return live.digest
+            self._told(live, began_us, "")
+            return live
 
     async def _quietly(self) -> None:
         try:
-            digest = await self.reload()
+            live = await self.reload()
         except StanchionError as error:
             _log.error("the configuration was not reloaded: %s", error.message)
         except Exception:
-            self.trouble = "the configuration could not be made"
             _log.exception("the configuration was not reloaded")
         else:
-            _log.warning("the configuration was reloaded: %s", digest)
+            _log.warning("the configuration was reloaded: %s", live.digest)
+            if live.needs_restart:
+                _log.warning("changed, and read at the start only: %s", ", ".join(live.needs_restart))
 
     async def _retire(self, live: Live) -> None:
         """Close an old configuration's connections when its last request is over."""

@@ -160,6 +160,7 @@ gateway_replicas = sa.Table(
     sa.Column("versions", sa.Text, nullable=False),
     sa.Column("trust", sa.Text, nullable=False),
     sa.Column("is_gone", sa.Boolean, nullable=False),
+    sa.Column("about", sa.Text, nullable=False, server_default="{}"),
     sa.Index("ix_gateway_replicas_seen", "seen_at_us"),
 )
 

@@ -7,13 +7,16 @@ where a provider takes them all; of those nobody can say that they do not exist.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from stanchion.core.errors import near_matches
-from stanchion.gateway.live import Live
 from stanchion.gateway.replicas import About, Replica
 from stanchion.gateway.switch_state import SwitchLevel, SwitchTarget
+
+if TYPE_CHECKING:
+    from stanchion.gateway.live import Live
 
 _MOST_NAMES = 500  # of a level; with more of them nothing is said about what is missing
 _LISTED = 12

@@ -29,7 +29,7 @@ from stanchion.gateway.json_body import decode_body, invalid
 from stanchion.gateway.live import Feature, variant_name
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.permits import admit, check_scope, heed_switches
-from stanchion.gateway.ports import Outcome, Refused, RequestFacts, Stage
+from stanchion.gateway.ports import ApiSurface, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.stream_flow import stream_answer
 from stanchion.gateway.tool_calls import (
     TICKET_HEADER,
@@ -50,7 +50,11 @@ from stanchion.store.identity import is_plain
 
 _LONGEST_ID = 200
 _WITHOUT_MODEL = frozenset({"check", "check_tool_call", "feedback"})
-_DEFAULT_OUTPUT_TOKENS = 1024
+# what these answer with is no text that a model writes
+_WITHOUT_WORDS = frozenset(
+    {ApiSurface.OPENAI_EMBEDDINGS, ApiSurface.OPENAI_MODERATIONS, ApiSurface.ANTHROPIC_COUNT_TOKENS}
+    | {ApiSurface.CHECK, ApiSurface.CHECK_TOOL_CALL}
+)
 _CHARACTERS_PER_TOKEN = 4
 
 
@@ -331,11 +335,13 @@ async def reserve(exchange: Exchange, request: Request, *more: Interaction) -> N
         blocks.check(exchange.facts)
     if limits is None:
         return
-    wanted = request.interaction.sampling.max_output_tokens or _DEFAULT_OUTPUT_TOKENS
+    wanted = request.interaction.sampling.max_output_tokens or None
+    if exchange.surface in _WITHOUT_WORDS:
+        wanted = 0
     tokens = sum(map(_tokens, (request.interaction, *more)))
     counted = {"requests": 1 + len(more)} if more else {}
     exchange.reservation = await limits.reserve(
-        exchange.facts, input_tokens=tokens, max_output_tokens=wanted * (1 + len(more)), **counted
+        exchange.facts, input_tokens=tokens, max_output_tokens=wanted, **counted
     )
 
 

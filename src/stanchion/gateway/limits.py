@@ -150,15 +150,14 @@ class Limiter:
         )
 
     async def reserve(
-        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int, requests: int = 1
+        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int | None, requests: int = 1
     ) -> LimitReservation:
-        """See `ports.Limits.reserve`; `max_output_tokens` 0 means that the request names none."""
+        """See `ports.Limits.reserve`."""
         if self.penalties is not None:
             await self.penalties.check(facts)
         tokens_in = min(max(0, input_tokens), _MOST_TOKENS)
-        tokens_out = min(
-            max_output_tokens if max_output_tokens > 0 else self.section.default_output_tokens, _MOST_TOKENS
-        )
+        named = self.section.default_output_tokens if max_output_tokens is None else max_output_tokens
+        tokens_out = min(max(0, named), _MOST_TOKENS)
         windows, budgets = self._bind(facts, (tokens_in, tokens_out), requests)
         self._held += 1
         held = _Held(f"{self._holds}.{self._held}", windows, (), None, [])

@@ -210,9 +210,12 @@ class Limits(Protocol):
     """Requests, concurrency, tokens and money, per key, tenant, user and feature; penalties, block list."""
 
     async def reserve(
-        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int, requests: int = 1
+        self, facts: RequestFacts, *, input_tokens: int, max_output_tokens: int | None, requests: int = 1
     ) -> Reservation:
         """Set aside what the request may take; a batch counts as so many `requests`, and is one at a time.
+
+        `max_output_tokens` None: the request names no length, and what the settings say for that is set
+        aside. 0: it is answered without text of a model.
 
         Raises:
             Refused: `limited` (429, with `retry_after_s`), or `denied` (403) for a blocked caller.

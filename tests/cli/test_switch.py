@@ -79,10 +79,63 @@ def test_a_sole_operator_waits_and_the_record_says_so(capsys) -> None:
     assert (told["sole_operator"], told["reason"]) == (True, "nobody else is here")
 
 
-def test_nobody_is_the_only_operator_where_two_are_known(capsys, monkeypatch) -> None:
+def two_keys(capsys, monkeypatch) -> tuple[str, str]:
+    """The keys of ann and ben, made by a third person; nobody's is set."""
+    eve = new_key(capsys, monkeypatch, "eve", "admin")
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", eve)
+    keys = (
+        new_key(capsys, monkeypatch, "ann", "admin"),
+        new_key(capsys, monkeypatch, "ben", "approver"),
+    )
+    monkeypatch.delenv("STANCHION_ADMIN_KEY")
+    return keys
+
+
+def test_a_key_that_one_person_made_or_rotated_is_not_the_second_person(capsys, monkeypatch) -> None:
+    ann, ben = two_keys(capsys, monkeypatch)
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    zed = new_key(capsys, monkeypatch, "zed", "admin")
+    rotated = run(capsys, "access-keys", "rotate", "ben-approver", "--grace", "1h")[1].strip()
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", zed)
+    yan = new_key(capsys, monkeypatch, "yan", "approver")
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    run(capsys, "switch", "engage", "tool:wire", "--reason", "leaks")
+    assert run(capsys, "switch", "lift", "tool:wire", "--reason", "fixed")[0] == 0
+    for held in (zed, yan, rotated, ben):  # an old secret is one of the same key
+        monkeypatch.setenv("STANCHION_ADMIN_KEY", held)
+        code, _, err = run(capsys, "switch", "confirm", "tool:wire")
+        assert code == 2
+        assert "that none of them made" in " ".join(err.split())
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    run(capsys, "switch", "engage", "tool:wire", "--reason", "again")  # drops the lift
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", zed)
+    assert run(capsys, "switch", "lift", "tool:wire", "--reason", "fixed")[0] == 0
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    assert run(capsys, "switch", "confirm", "tool:wire")[0] == 2, "nor the other way round"
+
+
+def test_two_whose_keys_a_third_made_are_two(capsys, monkeypatch) -> None:
+    ann, ben = two_keys(capsys, monkeypatch)
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
+    run(capsys, "switch", "engage", "tool:wire", "--reason", "leaks")
+    run(capsys, "switch", "lift", "tool:wire", "--reason", "fixed")
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", ben)
+    assert run_json(capsys, "switch", "confirm", "tool:wire")["answer"]["is_lifted"]
+
+
+def test_who_holds_every_key_may_be_the_only_operator_after_a_wait(capsys, monkeypatch) -> None:
     ann = new_key(capsys, monkeypatch, "ann", "admin")
     monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
     new_key(capsys, monkeypatch, "ben", "approver")
+    run(capsys, "switch", "engage", "global", "--reason", "leaks")
+    assert run(capsys, "switch", "lift", "global", "--reason", "x", "--sole-operator")[0] == 0
+    code, _, err = run(capsys, "switch", "confirm", "global")
+    assert code == 2
+    assert "waits until" in err
+
+
+def test_nobody_is_the_only_operator_where_two_are_known(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("STANCHION_ADMIN_KEY", two_keys(capsys, monkeypatch)[0])
     assert run(capsys, "switch", "engage", "global", "--reason", "leaks")[0] == 0
     code, _, err = run(capsys, "switch", "lift", "global", "--reason", "x", "--sole-operator")
     assert code == 2
@@ -95,9 +148,8 @@ def test_one_engages_and_two_lift(capsys, monkeypatch) -> None:
     assert "ENGAGED  feature:checkout  v1" in out
     assert "takes 2 people" in out
     assert "no replica is running" in out
-    ann = new_key(capsys, monkeypatch, "ann", "admin")
+    ann, ben = two_keys(capsys, monkeypatch)
     monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
-    ben = new_key(capsys, monkeypatch, "ben", "approver")
     assert run(capsys, "switch", "lift", "feature:checkout", "--reason", "fixed", "--as", "ann")[0] == 0
     code, _, err = run(capsys, "switch", "confirm", "feature:checkout", "--as", "ann")
     assert code == 2
@@ -184,13 +236,12 @@ def test_somebody_unknown_may_engage_and_not_lift(home, capsys) -> None:
 
 
 def test_once_there_are_admin_keys_lifting_takes_one_and_engaging_does_not(capsys, monkeypatch) -> None:
-    ann = new_key(capsys, monkeypatch, "ann", "admin")
+    ann, approver = two_keys(capsys, monkeypatch)
     assert run(capsys, "switch", "engage", "global", "--reason", "x", "--as", "ann")[0] == 0
     code, _, err = run(capsys, "switch", "lift", "global", "--reason", "y", "--as", "ann")
     assert (code, "this takes one" in err) == (2, True)
     monkeypatch.setenv("STANCHION_ADMIN_KEY", ann)
     viewer = new_key(capsys, monkeypatch, "eve", "viewer")
-    approver = new_key(capsys, monkeypatch, "ben", "approver")
     asked = run_json(capsys, "switch", "lift", "global", "--reason", "y")
     assert (asked["by"]["person"], asked["by"]["proof"][:8]) == ("ann", "key:key_")
     monkeypatch.setenv("STANCHION_ADMIN_KEY", viewer)

@@ -107,14 +107,17 @@ def admin(tmp_path):
 
 
 def test_a_switch_is_engaged_and_lifted_by_two_with_their_keys(admin) -> None:
-    ann = admin.new_key("ann", "admin")
-    ben = admin.new_key("ben", "approver", key=ann)
+    eve = admin.new_key("eve", "admin")
+    ann, ben = admin.new_key("ann", "admin", key=eve), admin.new_key("ben", "approver", key=eve)
+    zed = admin.new_key("zed", "approver", key=ann)
     body = {"target": "feature:checkout", "reason": "leaks"}
     done = admin.ask("POST", "/switches/engage", key=ann, json=body).json()
     assert (done["version"], done["is_changed"], done["by"]) == (1, True, "ann")
     assert admin.ask("POST", "/switches/lift", key=ann, json={**body, "reason": "fixed"}).status_code == 200
     alone = admin.ask("POST", "/switches/confirm", key=ann, json={"target": "feature:checkout"})
     assert (alone.status_code, alone.json()["error"]["code"]) == (422, "invalid")
+    with_her_own = admin.ask("POST", "/switches/confirm", key=zed, json={"target": "feature:checkout"})
+    assert with_her_own.status_code == 422, "ann made this key"
     lifted = admin.ask("POST", "/switches/confirm", key=ben, json={"target": "feature:checkout"}).json()
     assert lifted["answer"]["is_lifted"]
     assert admin.ask("GET", "/switches", key=ben).json()["state"]["engaged"] == []

@@ -81,7 +81,14 @@ def who(
     secret = plane.settings.admin_key
     if secret is not None:
         key = _key_of(plane, state, secret.reveal())
-        actor = Actor(person=key.person, proof=f"key:{key.id}", roles=key.roles, login=login, account=account)
+        actor = Actor(
+            person=key.person,
+            proof=f"key:{key.id}",
+            roles=key.roles,
+            login=login,
+            account=account,
+            known_to=key.holders,
+        )
         if stated is not None and folded(stated) != folded(actor.person):
             raise UsageError(f"the admin key is bound to {actor.person!r}, not to {stated!r}.")
         if not actor.may(permission):
@@ -112,13 +119,19 @@ def check_sole(plane: AdminPlane) -> None:
     """Whether somebody may act as the only operator: not where others are known.
 
     Raises:
-        UsageError: when admin keys are bound to two people, or org.yaml names two.
+        UsageError: when the admin keys of two people count as two, or org.yaml names two.
     """
-    from stanchion.gateway.actor import folded
+    from itertools import combinations
+
+    from stanchion.gateway.actor import are_one
 
     _, state = plane.keys.state()
-    keyed = {folded(key.person) for key in state.keys if key.roles and key.revoked_at_us is None}
-    if len(keyed) > 1 or len(plane.organisation.people or ()) > 1:
+    keys = [key for key in state.keys if key.roles and key.revoked_at_us is None]
+    are_two = any(
+        not are_one(a.person, b.person, one_known_to=a.holders, other_known_to=b.holders)
+        for a, b in combinations(keys[:1000], 2)
+    )
+    if are_two or len(plane.organisation.people or ()) > 1:
         raise UsageError(
             "there is more than one operator here, so nobody acts as the only one.",
             hint="Let another person confirm, with an admin key: stanchion access-keys new --help",

@@ -115,7 +115,7 @@ class KeyAccess:
                 message="This key has no role on the admin plane.",
                 hint="Make one: stanchion access-keys new NAME --role operator --person PERSON",
             )
-        return Actor(person=key.person, proof=f"key:{key.id}", roles=key.roles)
+        return Actor(person=key.person, proof=f"key:{key.id}", roles=key.roles, known_to=key.holders)
 
     def key_of(self, token: bytes) -> VirtualKey:
         """The valid key that was presented.

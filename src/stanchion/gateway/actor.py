@@ -50,6 +50,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
 
     `login` is the account of the operating system, where the act came by the command line. `account` is what
     one human cannot have two of without more rights: the account's number and host, or the token of the API.
+    `known_to` are people, and accounts, that had the secret of the proving key in hand when it was made.
     """
 
     person: str
@@ -57,6 +58,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     login: str = ""
     account: str = ""
+    known_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (0 < len(self.person) <= 100 and self.person.isprintable()):
@@ -72,9 +74,23 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a key says who it is."""
         return self.proof.startswith("key:")
 
+    @property
+    def makes_known_to(self) -> tuple[str, ...]:
+        """Who has the secret of a key that this person makes: whoever may act as this person, too."""
+        account = () if self.is_proved or not self.account else (self.account,)
+        return tuple(dict.fromkeys((self.person, *account, *self.known_to)))
+
     def told(self) -> dict[str, str]:
         """What the audit log keeps besides the name."""
         return {"proof": self.proof, "login": self.login, "account": self.account}
+
+
+def are_one(
+    one: str, other: str, *, one_known_to: tuple[str, ...] = (), other_known_to: tuple[str, ...] = ()
+) -> bool:
+    """Whether two names may be one human: the same name, or one who had the secret of the other's key."""
+    a, b = folded(one), folded(other)
+    return a == b or a in map(folded, other_known_to) or b in map(folded, one_known_to)
 
 
 def folded(person: str) -> str:

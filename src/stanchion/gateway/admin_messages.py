@@ -191,6 +191,7 @@ class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at_us: int | None = None
     revoked_by: str = ""
     revoked_reason: str = ""
+    known_to: tuple[str, ...] = ()
 
 
 class KeysAnswer(msgspec.Struct, frozen=True, kw_only=True):

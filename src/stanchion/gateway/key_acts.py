@@ -19,6 +19,7 @@ from stanchion.store.times import to_us
 
 MAX_KEYS = 20_000
 MAX_SECRETS = 5
+MAX_HOLDERS = 100
 FORGET_REVOKED_S = 90 * 24 * 3600
 MAX_GRACE_S = 30 * 24 * 3600
 _replace = msgspec.structs.replace
@@ -78,6 +79,7 @@ class KeyActs:
             secrets=(hashed,),
             made_at_us=now,
             made_by=actor.person,
+            known_to=actor.makes_known_to,
             expires_at_us=None if wish.ttl_s is None else now + wish.ttl_s * 1_000_000,
             **{name: getattr(wish, name) for name in wish.__struct_fields__ if name != "ttl_s"},
         )
@@ -113,7 +115,8 @@ class KeyActs:
                 )
             left = [each for each in old.secrets if each.ends_at_us is None or each.ends_at_us > now]
             ending = [_replace(each, ends_at_us=min(each.ends_at_us or end, end)) for each in left]
-            key = _replace(old, secrets=(fresh, *ending[: MAX_SECRETS - 1]))
+            known_to = tuple(dict.fromkeys((*old.holders, *actor.makes_known_to)))[:MAX_HOLDERS]
+            key = _replace(old, secrets=(fresh, *ending[: MAX_SECRETS - 1]), known_to=known_to)
             body = _with(state, old, key)
             made = MadeKey(key=key, secret=secret)
             return _change("key.rotated", body, key, actor, answer=made, grace_s=grace_s)

@@ -31,7 +31,8 @@ class KeySecret(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key for the data plane, for the admin plane (with `roles`, bound to a `person`), or for both.
 
-    `features`, `models` and `surfaces` are what it may be used for; empty means all.
+    `features`, `models` and `surfaces` are what it may be used for; empty means all. `known_to` are those who
+    had a secret of it in hand when it was made or rotated, and those who have theirs.
     """
 
     id: str
@@ -49,6 +50,12 @@ class VirtualKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     revoked_at_us: int | None = None
     revoked_by: str = ""
     revoked_reason: str = ""
+    known_to: tuple[str, ...] = ()
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Who may act with it besides its person; a key from before that was kept is known to its maker."""
+        return self.known_to or (self.made_by,)
 
     def is_valid(self, secret: KeySecret, *, now_us: int) -> bool:
         """Whether this secret opens anything now."""

@@ -1,7 +1,8 @@
 """What people do with switches: engage, ask for a lift, confirm it; grant, renew and end leases.
 
 Engaging takes one person and no waiting. Lifting takes as many people as the tier says (two by default, and
-nobody counts twice: neither under two spellings, nor from one account without keys that prove who is who);
+nobody counts twice: neither under two spellings, nor from one account without keys that prove who is who,
+nor with a key that the other one had in hand);
 where one is enough, or somebody says that nobody else is there, a wait stands in for the second. Engaging
 again while a lift waits drops the lift: somebody disagrees.
 """
@@ -177,6 +178,7 @@ class SwitchActs:
                 people=needed.people,
                 proofs=(actor.proof,),
                 accounts=(actor.account,),
+                known_to=(actor.known_to,),
                 is_sole=is_sole,
             )
             return self._advance(state, target, lift, actor, kind="switch.lift_asked")
@@ -204,7 +206,8 @@ class SwitchActs:
                     f"{actor.person!r} wants this lift already, or is not proved to be somebody else than "
                     f"{', '.join(lift.by)}; it takes {lift.people} people.",
                     hint="Somebody else confirms it, from another account or with an admin key bound to a "
-                    "person. Who is alone asks anew: stanchion switch lift --sole-operator",
+                    "person that none of them made. Who is alone asks anew: stanchion switch lift "
+                    "--sole-operator",
                 )
             if lift.is_sole and folded(actor.person) != folded(lift.by[0]):
                 raise UsageError(
@@ -222,6 +225,7 @@ class SwitchActs:
                     by=(*lift.by, actor.person),
                     proofs=(*lift.proofs, actor.proof),
                     accounts=(*lift.accounts, actor.account),
+                    known_to=(*lift.known_to, actor.known_to),
                 )
             return self._advance(state, target, lift, actor, kind="switch.lift_confirmed", is_confirmed=True)
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from stanchion.core.errors import UnknownNameError, UsageError
-from stanchion.gateway.actor import Actor, folded
+from stanchion.gateway.actor import Actor, are_one
 
 MAX_ENTRIES = 5000
 MAX_NAME = 200
@@ -83,8 +83,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Lift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A lift that was asked for and waits. `people` says how many have to want it, `by` who does so far.
 
-    `proofs` and `accounts` say of each of them how the person is known. `is_sole`: somebody who is alone
-    asked, and a wait stands in for the others.
+    `proofs`, `accounts` and `known_to` say of each of them how the person is known, and who else had the key
+    in hand. `is_sole`: somebody who is alone asked, and a wait stands in for the others.
     """
 
     switch_id: str
@@ -97,16 +97,23 @@ class Lift(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     proofs: tuple[str, ...] = ()
     accounts: tuple[str, ...] = ()
     is_sole: bool = False
+    known_to: tuple[tuple[str, ...], ...] = ()
 
     def counts(self, actor: Actor) -> bool:
-        """Whether somebody counts already: by name, or by account where not both are proved by keys."""
+        """Whether somebody counts already.
+
+        By name; as one who had the other's key in hand; by account where not both are proved by keys.
+        """
         for number, person in enumerate(self.by):
             proof = self.proofs[number] if number < len(self.proofs) else ""
             account = self.accounts[number] if number < len(self.accounts) else ""
+            known_to = self.known_to[number] if number < len(self.known_to) else ()
             are_proved = actor.is_proved and proof.startswith("key:")
-            if folded(person) == folded(actor.person):
+            if are_one(person, actor.person, one_known_to=known_to, other_known_to=actor.known_to):
                 return True
-            if not are_proved and account in ("", actor.account):
+            if not are_proved and account in ("", actor.account, *actor.known_to):
+                return True
+            if not are_proved and actor.account in known_to:
                 return True
         return False
 

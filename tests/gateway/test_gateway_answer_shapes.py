@@ -228,3 +228,135 @@ def test_an_answer_that_is_stopped_on_its_way_ends_so_that_helpers_take_it(told,
     parts = [part for one in streamed.output for part in one.content]
     assert [part.type for part in parts][-1] == "refusal"
     assert not any(one.type == "function_call" for one in streamed.output)
+
+
+# --- tool schemas that are none -----------------------------------------------------------------------------
+
+NO_SCHEMAS = {
+    ".type": {"type": None},
+    ".type ": {"type": 0},
+    ".properties": {"type": "object", "properties": [1]},
+    ".properties.a.type": {"type": "object", "properties": {"a": {"type": None}}},
+    ".enum": {"enum": 5},
+    ".minLength": {"minLength": "x"},
+    ".required": {"type": "object", "required": None},
+    ".anyOf": {"anyOf": []},
+    ".items.multipleOf": {"items": {"multipleOf": 0}},
+}
+
+
+@pytest.mark.parametrize("place", NO_SCHEMAS)
+def test_a_tool_schema_that_is_none_is_refused_by_its_field(told, served, place):
+    schema = NO_SCHEMAS[place]
+    function = {"name": "f", "parameters": schema}
+    body = {"model": "gpt", "messages": ASK}
+    bodies = {
+        "/v1/chat/completions": {**body, "tools": [{"type": "function", "function": function}]},
+        "/v1/responses": {"model": "gpt", "input": "Hi", "tools": [{"type": "function", **function}]},
+        "/v1/messages": {**body, "max_tokens": 9, "tools": [{"name": "f", "input_schema": schema}]},
+        "/v1/check-tool-call": {
+            "call": {"type": "tool_call", "id": "c", "name": "f", "arguments": {"a": "x"}},
+            "definition": {"name": "f", "parameters": schema},
+        },
+        "/v1/check": {
+            "interaction": {"messages": [], "tools": [{"name": "f", "parameters": schema}]},
+        },
+    }
+    asked = len(told.asked)
+    for path, said in bodies.items():
+        status, _, raw = post(served, path, said)
+        message = json.loads(raw)["error"]["message"]
+        assert (status, place.strip() + ": " in message) == (400, True), (path, status, message)
+    assert len(told.asked) == asked
+
+
+# --- embeddings and moderations -----------------------------------------------------------------------------
+
+CARD = "4539578763621486"
+
+
+def _vectors(*vectors):
+    data = [{"object": "embedding", "index": n, "embedding": v} for n, v in enumerate(vectors)]
+    return {"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+
+
+def test_vectors_come_as_numbers_and_in_base64(told, chat):
+    told.answer = _vectors([0.5, -1, 2e-7], [1, 2, 3])
+    floats = chat.embeddings.create(model="gpt", input=["a", "b"], encoding_format="float")
+    assert [one.embedding for one in floats.data] == [[0.5, -1, 2e-7], [1, 2, 3]]
+    assert [one.embedding for one in chat.embeddings.create(model="gpt", input=["a", "b"]).data] == [
+        [0.5, -1, 2e-7],
+        [1, 2, 3],
+    ]
+    told.answer = _vectors("AAAAPwAAgL8=")
+    assert chat.embeddings.create(model="gpt", input="a").data[0].embedding == [0.5, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("form", "answer"),
+    [
+        ("float", _vectors(f"card {CARD} token ghp_abc")),
+        ("float", _vectors("AAAAPwAAgL8=")),
+        ("base64", _vectors(f"card {CARD}")),
+        ("base64", _vectors("AAAAPw==\n")),
+        ("base64", _vectors("AAAA")),
+        ("base64", _vectors("AACAfw==")),  # infinite
+        ("base64", _vectors("")),
+        ("float", _vectors([0.5], [0.5])),
+        ("float", _vectors()),
+        ("float", _vectors([])),
+        ("float", _vectors([int(CARD)])),
+        ("float", _vectors([True])),
+        ("float", {**_vectors(), "data": [{"object": "embedding", "index": 7, "embedding": [0.5]}]}),
+    ],
+)
+def test_what_is_no_vector_of_the_text_is_a_malformed_answer(told, chat, form, answer):
+    told.answer = answer
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat.embeddings.create(model="gpt", input="a", encoding_format=form)
+    assert (caught.value.status_code, caught.value.code) == (502, "upstream_unavailable")
+    assert CARD not in str(caught.value)
+
+
+def test_nothing_beside_a_vector_is_passed_on(told, served):
+    told.answer = _vectors([0.5])
+    told.answer["data"][0] |= {"note": f"card {CARD}", "object": f"card {CARD}"}
+    status, _, raw = post(served, "/v1/embeddings", {"model": "gpt", "input": "a"})
+    assert (status, CARD in raw.decode()) == (200, False)
+
+
+def _moderated(**more):
+    result = {"flagged": True, "categories": {"violence/graphic": True}, "category_scores": {"violence": 0.5}}
+    return {"id": "modr-1", "model": "m", "results": [{**result, **more}]}
+
+
+def test_moderations_say_the_categories_of_the_provider(told, chat):
+    told.answer = _moderated(category_applied_input_types={"violence": ["text"]})
+    [result] = chat.moderations.create(model="gpt", input="a").results
+    assert (result.flagged, result.categories.violence_graphic) == (True, True)
+    assert result.category_applied_input_types.violence == ["text"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"categories": {f"card {CARD} token ghp_abc": True}},
+        {"categories": {"violence": CARD}},
+        {"category_scores": {"violence": int(CARD)}},
+        {"category_scores": {"Violence": 0.5}},
+        {"category_applied_input_types": {"violence": [CARD]}},
+        {"categories": ["violence"]},
+    ],
+)
+def test_verdicts_in_other_words_are_a_malformed_answer(told, chat, more):
+    told.answer = _moderated(**more)
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat.moderations.create(model="gpt", input="a")
+    assert (caught.value.status_code, caught.value.code) == (502, "upstream_unavailable")
+    assert CARD not in str(caught.value)
+
+
+def test_nothing_beside_a_verdict_is_passed_on(told, served):
+    told.answer = _moderated(note=f"card {CARD}")
+    status, _, raw = post(served, "/v1/moderations", {"model": "gpt", "input": "a"})
+    assert (status, CARD in raw.decode()) == (200, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal
 
 import jsonschema
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from stanchion.core.errors import UsageError
 from stanchion.core.interaction import ToolCall, ToolDefinition
-from stanchion.guard.argument_schema import schema_faults
+from stanchion.guard.argument_schema import _KEYWORDS, schema_faults
 from stanchion.guard.policy_model import ToolRule, ToolRules
 from stanchion.guard.tools import schema_of
 
@@ -125,3 +126,29 @@ def test_the_schema_of_a_signature() -> None:
 
     with pytest.raises(UsageError, match="no JSON schema"):
         schema_of(strange)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(_KEYWORDS)), JSON, max_size=3), JSON)
+@settings(deadline=None, max_examples=500)
+def test_whatever_stands_in_a_schema_there_are_faults_or_a_clear_error(schema: Any, value: Any) -> None:
+    with suppress(UsageError):
+        schema_faults({"type": "object", "properties": {"a": schema}}, {"a": value})
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 1e308, 5e-324])
+def test_numbers_beyond_all_floats_are_held_against_a_schema(value: Any) -> None:
+    schema = {"properties": {"a": {"type": "number", "multipleOf": 5e-324, "maximum": 1e308}}}
+    assert isinstance(schema_faults(schema, {"a": value}), tuple)
+
+
+def test_a_schema_that_branches_without_end_takes_no_time_without_end() -> None:
+    steps = {f"s{n}": {"allOf": [{"$ref": f"#/$defs/s{n + 1}"}] * 2} for n in range(28)}
+    with pytest.raises(UsageError, match="too long"):
+        schema_faults({"$defs": {**steps, "s28": {}}, "$ref": "#/$defs/s0"}, {"a": 1})

@@ -56,7 +56,8 @@ def test_wrong_answers_are_the_endpoints_fault(body: Any) -> None:
 
 def test_vectors_in_base64_pass_as_they_are() -> None:
     usage = {"prompt_tokens": 3, "total_tokens": 3}
-    body = {"data": [{"object": "embedding", "index": 0, "embedding": "AAA="}], "model": "e", "usage": usage}
+    vector = {"object": "embedding", "index": 0, "embedding": "AAAAPw=="}
+    body = {"data": [vector], "model": "e", "usage": usage}
     reply = EMBEDDINGS.decode_reply(body)
     assert reply.usage == Usage(input_tokens=3)
     asked = EMBEDDINGS.decode_request({"model": "e", "input": "x"})

@@ -24,7 +24,7 @@ from stanchion.gateway.permits import heed_switches
 from stanchion.gateway.ports import Stage
 from stanchion.models import openai_errors
 from stanchion.models.surface import StreamEncoder, SurfaceCodec, encode_json, no_stream
-from stanchion.models.wire import JsonObject, Request, WireError
+from stanchion.models.wire import JsonObject, Request, WireError, as_schema
 from stanchion.store.identity import is_plain
 
 MOST_AT_ONCE = 100
@@ -92,6 +92,7 @@ class OwnApi:
             read = msgspec.convert(body, self.body, strict=True)
         except msgspec.ValidationError as error:
             raise WireError(f"{str(error)[:300]}.", hint="See docs/reference/check-api.md") from None
+        _look_at_schemas(read)
         return Request(interaction=_interaction(read), extras={"read": read})
 
     def encode_reply(self, reply: Any, *, asked: Request, response_id: str, created: int) -> JsonObject:
@@ -123,6 +124,19 @@ class CheckToolCallApi(OwnApi):
 
     name = "check_tool_call"
     body = ToolCallBody
+
+
+def _look_at_schemas(read: CheckBody | ToolCallBody) -> None:
+    """Refuse definitions whose parameters are no JSON schema: no call could be held against them."""
+    if isinstance(read, ToolCallBody):
+        if read.definition is not None:
+            as_schema(read.definition.parameters, "definition.parameters")
+        return
+    given = [("interaction", read.interaction)] if read.interaction is not None else []
+    given += [(f"interactions[{number}]", one) for number, one in enumerate(read.interactions)]
+    for where, one in given:
+        for number, tool in enumerate(one.tools):
+            as_schema(tool.parameters, f"{where}.tools[{number}].parameters")
 
 
 def _interaction(read: CheckBody | ToolCallBody) -> Interaction:

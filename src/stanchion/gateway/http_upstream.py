@@ -29,6 +29,7 @@ from stanchion.models.http_errors import (
     status_error,
     too_large_error,
 )
+from stanchion.models.openai_vectors import EMBEDDINGS, check_vectors
 from stanchion.models.plain import plain_question, plain_reply
 from stanchion.models.strict_json import decode_strict
 from stanchion.models.translation import fitted
@@ -154,7 +155,10 @@ class HttpUpstream:
             incoming.close()
         is_page = b"html" in incoming.headers.get(b"content-type", b"").lower()
         plain = None if is_page else plain_reply(codec.name, raw)
-        return codec.decode_reply(self._value(raw, incoming)) if plain is None else plain
+        reply = codec.decode_reply(self._value(raw, incoming)) if plain is None else plain
+        if codec.name == EMBEDDINGS:
+            check_vectors(reply, question.request)
+        return reply
 
     async def stream(self, question: Question) -> AsyncGenerator[Sequence[StreamEvent], None]:
         """See `Upstream.stream`."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any, NamedTuple
 
 from stanchion.core.errors import UsageError
+from stanchion.core.json_schema import schema_fault
 
 _ANNOTATIONS = frozenset(
     {
@@ -26,19 +28,24 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda v: v is None,
     "object": lambda v: isinstance(v, dict),
     "array": lambda v: isinstance(v, list | tuple),
-    "number": lambda v: isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v),
+    "number": lambda v: not isinstance(v, bool) and (isinstance(v, int) or _is_finite(v)),
     "integer": lambda v: not isinstance(v, bool) and (isinstance(v, int) or _is_whole(v)),
 }
 _OPENING = frozenset({"additionalProperties", "patternProperties", "allOf", "anyOf", "oneOf"})
 _MAX_DEPTH = 64
+_MAX_STEPS = 100_000
 
 
 def schema_faults(schema: Mapping[str, Any], value: Any) -> tuple[str, ...]:
     """Everything in which a value does not fit, as `path: what`, without the value itself.
 
     Raises:
-        UsageError: when the schema uses what is not known here, or refers to nothing.
+        UsageError: when the schema is none, uses what is not known here, refers to nothing, or asks for more
+            looks at its parts than `_MAX_STEPS`.
     """
+    fault = schema_fault(schema)
+    if fault:
+        raise UsageError(f"JSON schema{fault}")
     return tuple(
         f"{path or 'the arguments'} {fault}" for path, fault in _faults(schema, value, _Root(schema))
     )
@@ -50,18 +57,26 @@ class _Root:
     Below `allOf` and its like each branch names a part of the keys only, so there they are open.
     """
 
-    def __init__(self, schema: Mapping[str, Any], depth: int = 0, *, is_closed: bool = True) -> None:
+    def __init__(self, schema: Mapping[str, Any], *, is_closed: bool = True) -> None:
         self.schema = schema
-        self.depth = depth
+        self.depth = 0
         self.is_closed = is_closed
+        self._steps = count(1)  # shared by all that come of this one
+
+    def _like(self, depth: int, *, is_closed: bool) -> _Root:
+        other = _Root(self.schema, is_closed=is_closed)
+        other.depth, other._steps = depth, self._steps
+        return other
 
     def opened(self) -> _Root:
-        return _Root(self.schema, self.depth, is_closed=False)
+        return self._like(self.depth, is_closed=False)
 
     def deeper(self) -> _Root:
         if self.depth >= _MAX_DEPTH:
             raise UsageError("this JSON schema refers to itself without end, or is nested too deeply.")
-        return _Root(self.schema, self.depth + 1, is_closed=self.is_closed)
+        if next(self._steps) > _MAX_STEPS:
+            raise UsageError("holding this value against this JSON schema takes too long.")
+        return self._like(self.depth + 1, is_closed=self.is_closed)
 
     def resolve(self, reference: str) -> Mapping[str, Any]:
         if not reference.startswith("#"):
@@ -241,7 +256,21 @@ def _found(pattern: str, text: str) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, float) and math.isfinite(value) and value == int(value)
+    return _is_finite(value) and value == int(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_multiple(value: float, rule: float) -> bool:
+    if isinstance(value, int) and isinstance(rule, int):
+        return value % rule == 0
+    try:
+        times = value / rule
+        return math.isclose(times, round(times), abs_tol=1e-9)
+    except (OverflowError, ValueError):  # beyond all floats
+        return False
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -273,6 +302,6 @@ _KEYWORDS: dict[str, Callable[..., Faults]] = {
     "maximum": _bound("at most", lambda v, r: v <= r),
     "exclusiveMinimum": _bound("greater than", lambda v, r: v > r),
     "exclusiveMaximum": _bound("less than", lambda v, r: v < r),
-    "multipleOf": _bound("a multiple of", lambda v, r: math.isclose(v / r, round(v / r), abs_tol=1e-9)),
+    "multipleOf": _bound("a multiple of", _is_multiple),
     "pattern": _pattern,
 }

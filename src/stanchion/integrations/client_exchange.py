@@ -23,6 +23,7 @@ from stanchion.integrations.wire_apis import WireApi
 from stanchion.models.answer_reader import AnswerReader
 from stanchion.models.events import events_of
 from stanchion.models.http_client import json_body
+from stanchion.models.openai_vectors import EMBEDDINGS, check_vectors
 from stanchion.models.strict_json import decode_strict
 from stanchion.models.surface import StreamEncoder, encode_json
 from stanchion.models.translation import fitted
@@ -114,7 +115,10 @@ class ClientExchange:
             UnavailableError: when it does not have the API's shape.
         """
         self._reply_id = _id_in(raw)
-        return self.api.upstream.decode_reply(decode_strict(raw, what="the answer is something"))
+        reply = self.api.upstream.decode_reply(decode_strict(raw, what="the answer is something"))
+        if self.api.name == EMBEDDINGS:
+            check_vectors(reply, self.asked)
+        return reply
 
     def finished(self, interaction: Interaction) -> Sent:
         """The answer as the guard left it."""

@@ -41,6 +41,7 @@ from stanchion.models.wire import (
     WireError,
     as_list,
     as_object,
+    as_schema,
     as_text,
     maybe_flag,
     maybe_int,
@@ -173,7 +174,7 @@ def _decode_tool(tool: JsonObject, where: str) -> ToolDefinition:
     return ToolDefinition(
         name=as_text(tool.get("name", kind), f"{where}.name"),
         description=maybe_text(tool.get("description"), f"{where}.description") or "",
-        parameters=as_object({} if schema is None else schema, f"{where}.input_schema"),
+        parameters=as_schema({} if schema is None else schema, f"{where}.input_schema"),
         extra=None if is_plain else Opaque(kind="anthropic:tool", payload=tool),
     )
 

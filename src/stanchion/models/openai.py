@@ -42,6 +42,7 @@ from stanchion.models.wire import (
     WireError,
     as_list,
     as_object,
+    as_schema,
     as_text,
     data_url,
     location_of,
@@ -232,7 +233,7 @@ def _decode_tool(value: Any, where: str) -> ToolDefinition:
     return ToolDefinition(
         name=as_text(inner.get("name"), f"{where}.function.name"),
         description=maybe_text(inner.get("description"), f"{where}.function.description") or "",
-        parameters=as_object(inner.get("parameters") or {}, f"{where}.function.parameters"),
+        parameters=as_schema(inner.get("parameters") or {}, f"{where}.function.parameters"),
         extra=Opaque(kind="openai:tool", payload=tool) if has_more else None,
     )
 

@@ -52,6 +52,7 @@ from stanchion.models.wire import (
     WireError,
     as_list,
     as_object,
+    as_schema,
     as_text,
     maybe_flag,
     maybe_int,
@@ -145,7 +146,7 @@ def _check_state(fields: JsonObject, rules: StateRules) -> None:
 def _stored(where: str) -> WireError:
     return WireError(
         f"{where}: what the vendor stores cannot be checked here, so it is not used.",
-        hint="Send the whole conversation as `input`, or allow stored state in the gateway's file.",
+        hint="Send the whole conversation as `input` each time.",
     )
 
 
@@ -233,7 +234,7 @@ def _decode_tool(tool: JsonObject, where: str) -> ToolDefinition:
         return ToolDefinition(
             name=as_text(tool.get("name"), f"{where}.name"),
             description=description,
-            parameters=as_object(tool.get("parameters") or {}, f"{where}.parameters"),
+            parameters=as_schema(tool.get("parameters") or {}, f"{where}.parameters"),
             extra=None if is_plain else extra,
         )
     label = next((tool[key] for key in ("name", "server_label") if isinstance(tool.get(key), str)), "")

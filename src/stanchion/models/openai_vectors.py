@@ -7,7 +7,10 @@ them pass as `Opaque`. An answer is one `Opaque` part that holds the vectors or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import base64
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -39,6 +42,7 @@ from stanchion.models.wire import (
     as_unavailable,
     error_object,
     location_of,
+    maybe_int,
     maybe_text,
     media_from_url,
 )
@@ -49,6 +53,8 @@ TOKENS = f"{EMBEDDINGS}:tokens"
 VECTORS = f"{EMBEDDINGS}:data"
 VERDICTS = f"{MODERATIONS}:results"
 _MAX_INPUTS = 2048
+_LARGEST = 1e6
+_CATEGORY = re.compile(r"[a-z]{1,24}(?:[-_/.][a-z]{1,24}){0,3}")  # `self-harm/instructions`; no digits
 
 
 class ModerationVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,14 +155,13 @@ class Embeddings(_Whole):
         return {"model": interaction.model, "input": one} | dict(extras or {})
 
     def decode_reply(self, body: Any) -> Reply:
-        """The vectors, as lists of numbers or in base64, checked for their shape."""
+        """The vectors, as lists of numbers or in base64; no number of a million or more.
+
+        Nothing else of them is kept. `check_vectors` holds them against what was asked.
+        """
         with as_unavailable(EMBEDDINGS):
             fields = _answer(body)
-            data = as_list(fields.get("data"), "data")
-            for number, item in enumerate(data):
-                vector = as_object(item, f"data[{number}]").get("embedding")
-                if not isinstance(vector, str) and not _is_vector(vector):
-                    raise WireError(f"data[{number}].embedding: numbers or base64 are needed here.")
+            data = [_vector(item, number) for number, item in enumerate(as_list(fields.get("data"), "data"))]
             model = maybe_text(fields.get("model"), "model") or ""
             return _reply(VECTORS, data, model, decode_usage(fields.get("usage")))
 
@@ -171,8 +176,52 @@ class Embeddings(_Whole):
         }
 
 
-def _is_vector(value: Any) -> bool:
-    return isinstance(value, list) and all(type(number) in (int, float) for number in value)
+def check_vectors(reply: Reply, asked: Request) -> None:
+    """Hold vectors against the request: as many as texts, each in its place, base64 only if it was asked for.
+
+    Numbers are always taken: servers that do not know base64 send them, and clients read them.
+
+    Raises:
+        UnavailableError: when they are others.
+    """
+    with as_unavailable(EMBEDDINGS):
+        data = _data(reply, VECTORS)
+        texts = sum(len(message.parts) for message in asked.interaction.messages)
+        if sorted(item["index"] for item in data) != list(range(texts)):
+            raise WireError(f"data: a vector for each of {texts} texts is needed here, found {len(data)}.")
+        for number, item in enumerate(data):
+            if isinstance(item["embedding"], str) and asked.extras.get("encoding_format") != "base64":
+                raise WireError(f"data[{number}].embedding: base64 was not asked for.")
+
+
+def _vector(item: Any, number: int) -> JsonObject:
+    where = f"data[{number}]"
+    fields = as_object(item, where)
+    vector, index = fields.get("embedding"), maybe_int(fields.get("index"), f"{where}.index")
+    is_vector = _is_base64(vector) if isinstance(vector, str) else _is_numbers(vector)
+    if not is_vector:
+        raise WireError(f"{where}.embedding: numbers, or floats in base64, are needed here.")
+    return {"object": "embedding", "index": number if index is None else index, "embedding": vector}
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether these can be an embedding; larger numbers are none, but could be those of cards or people."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(number) in (int, float) and abs(number) < _LARGEST for number in value)
+    )
+
+
+def _is_base64(text: str) -> bool:
+    """Whether these are little-endian floats of four bytes, written as base64 is, with nothing beside."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    if not data or len(data) % 4 or base64.b64encode(data).decode("ascii") != text:
+        return False
+    return all(abs(number) < _LARGEST for (number,) in struct.iter_unpack("<f", data))
 
 
 def _embedded(part: Part) -> Any:
@@ -214,18 +263,48 @@ class Moderations(_Whole):
         return {"model": interaction.model, "input": inputs} | dict(extras or {})
 
     def decode_reply(self, body: Any) -> Reply:
-        """The verdicts."""
+        """The verdicts: flags, scores and kinds of input by category; nothing else of them is kept."""
         with as_unavailable(MODERATIONS):
             fields = _answer(body)
             results = as_list(fields.get("results"), "results")
-            for number, item in enumerate(results):
-                if not isinstance(as_object(item, f"results[{number}]").get("flagged"), bool):
-                    raise WireError(f"results[{number}].flagged: true or false is needed here.")
+            results = [_verdict(item, f"results[{number}]") for number, item in enumerate(results)]
             return _reply(VERDICTS, results, maybe_text(fields.get("model"), "model") or "", Usage())
 
     def encode_reply(self, reply: Reply, *, asked: Request, response_id: str, created: int) -> JsonObject:
         """The object with the verdicts."""
         return {"id": response_id, "model": asked_model(reply, asked), "results": _data(reply, VERDICTS)}
+
+
+def _verdict(item: Any, where: str) -> JsonObject:
+    fields = as_object(item, where)
+    verdict: JsonObject = {"flagged": fields.get("flagged")}
+    if not isinstance(verdict["flagged"], bool):
+        raise WireError(f"{where}.flagged: true or false is needed here.")
+    for key, (wanted, fits) in _BY_CATEGORY.items():
+        said = as_object(fields.get(key) or {}, f"{where}.{key}")
+        for name, value in said.items():
+            if not _CATEGORY.fullmatch(name):
+                raise WireError(f"{where}.{key}: the name of a category is needed here.")
+            if not fits(value):
+                raise WireError(f"{where}.{key}.{name}: {wanted} is needed here.")
+        if said or key != "category_applied_input_types":
+            verdict[key] = said
+    return verdict
+
+
+def _is_score(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_kinds(value: Any) -> bool:
+    return isinstance(value, list) and all(kind in ("text", "image") for kind in value)
+
+
+_BY_CATEGORY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "categories": ("true, false or nothing", lambda value: value is None or isinstance(value, bool)),
+    "category_scores": ("a score from 0 to 1", lambda value: value is None or _is_score(value)),
+    "category_applied_input_types": ("a list of text and image", _is_kinds),
+}
 
 
 def _asked(parts: tuple[Part, ...], fields: JsonObject, extras: JsonObject) -> Request:

@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from stanchion.core.codec import digest_bytes, digest_text
 from stanchion.core.errors import UnavailableError, UsageError
 from stanchion.core.interaction import Interaction, Media, Opaque
+from stanchion.core.json_schema import schema_fault
 from stanchion.core.origin import Origin
 
 JsonObject = dict[str, Any]
@@ -56,6 +57,15 @@ def as_object(value: Any, where: str) -> JsonObject:
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)
     return value
+
+
+def as_schema(value: Any, where: str) -> JsonObject:
+    """The value as the JSON schema of an object; one that no check could read is refused."""
+    schema = as_object(value, where)
+    fault = schema_fault(schema)
+    if fault:
+        raise WireError(f"{where}{fault}")
+    return schema
 
 
 def as_list(value: Any, where: str) -> list[Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,3 +109,30 @@ async def reply(send: Any, body: bytes, *, status: int = 200, headers: Any = ())
     """A whole answer, as ASGI sends it."""
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def answers(data: bytes) -> list[object]:
+    """The bodies of answers that follow each other, read strictly."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        length = re.search(rb"\r\ncontent-length: (\d+)", head)
+        if length:
+            body, data = data[: int(length[1])], data[int(length[1]) :]
+        else:
+            assert b"\r\ntransfer-encoding: chunked" in head
+            body = b""
+            while True:
+                size, _, data = data.partition(b"\r\n")
+                piece, end, data = data[: int(size, 16)], *_split(data, int(size, 16))
+                assert end == b"\r\n"
+                body += piece
+                if not piece:
+                    break
+        found.append(json.loads(body))
+    return found
+
+
+def _split(data: bytes, at: int) -> tuple[bytes, bytes]:
+    return data[at : at + 2], data[at + 2 :]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import re
 
 import pytest
-from http_bytes import Talk, read_all, reply
+from http_bytes import Talk, answers, read_all, reply
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,33 +47,6 @@ async def echo(scope, receive, send):
     for at in range(0, len(told), 50):
         await send({"type": "http.response.body", "body": told[at : at + 50], "more_body": True})
     await send({"type": "http.response.body"})
-
-
-def answers(data: bytes) -> list[object]:
-    """The bodies of answers that follow each other, read strictly."""
-    found = []
-    while data:
-        head, _, data = data.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 200 "), head
-        length = re.search(rb"\r\ncontent-length: (\d+)", head)
-        if length:
-            body, data = data[: int(length[1])], data[int(length[1]) :]
-        else:
-            assert b"\r\ntransfer-encoding: chunked" in head
-            body = b""
-            while True:
-                size, _, data = data.partition(b"\r\n")
-                piece, end, data = data[: int(size, 16)], *_split(data, int(size, 16))
-                assert end == b"\r\n"
-                body += piece
-                if not piece:
-                    break
-        found.append(json.loads(body))
-    return found
-
-
-def _split(data: bytes, at: int) -> tuple[bytes, bytes]:
-    return data[at : at + 2], data[at + 2 :]
 
 
 _bodies = st.binary(max_size=40)
@@ -461,6 +433,28 @@ def test_a_large_body_waits_until_it_is_wanted():
     talk, sizes = asyncio.run(run())
     assert sizes == [89_999, 1]
     assert talk.said.startswith(b"HTTP/1.1 204 ")
+
+
+def test_a_client_that_goes_is_heard_of_behind_a_large_body_too():
+    async def run():
+        gone = []
+
+        async def app(scope, receive, send):
+            assert len(scope[BODY]()) == 100_000
+            ended = asyncio.Event()
+            scope[WHEN_GONE](ended.set)
+            await ended.wait()
+            gone.append(True)
+
+        talk = Talk(app)
+        talk.connection.data_received(post(b"a", b"x" * 100_000))
+        assert talk.transport.is_paused
+        await talk.settle()
+        assert not talk.transport.is_paused, "else nothing tells of the end"
+        await talk.leave()
+        return gone
+
+    assert asyncio.run(run()) == [True]
 
 
 def test_who_sends_many_requests_at_once_is_not_read_until_they_are_answered():

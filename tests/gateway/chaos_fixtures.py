@@ -24,7 +24,7 @@ CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 HARMLESS = [{"role": "user", "content": "What is your return policy?"}]
 
 
-def models_of(url: str, *, idle_s: float = IDLE_S) -> Models:
+def models_of(url: str, *, idle_s: float = IDLE_S, timeout_s: float = DEADLINE_S * 2) -> Models:
     upstream = HttpUpstream(
         url, dialect=DIALECTS["openai"], clock=SystemClock(), key=Secret(KEY), idle_s=idle_s
     )
@@ -33,7 +33,7 @@ def models_of(url: str, *, idle_s: float = IDLE_S) -> Models:
         vendor="openai",
         upstream=upstream,
         prices={},
-        timeout_s=DEADLINE_S * 2,
+        timeout_s=timeout_s,
         apis=frozenset(DIALECTS["openai"].paths),
     )
     return Models({"m": make_route("m", one, "m")}, providers={"faulty": one})

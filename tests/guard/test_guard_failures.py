@@ -163,8 +163,12 @@ def test_when_too_many_checks_hang_new_ones_are_refused_and_recover_afterwards()
     made = guard(
         policy(rule("redact"), detectors=with_settings(deadline_ms=20)), Misbehaving(hang), pool=pool
     )
-    for _ in range(3):
+    for _ in range(
+        200
+    ):  # one that did not begin in time, on a busy machine, is out of time and not abandoned
         assert made.check("hello").decision.checks[0].status is CheckStatus.TIMED_OUT
+        if pool.abandoned == 3:
+            break
     assert pool.abandoned == 3
 
     refused = made.check("hello")
@@ -172,11 +176,12 @@ def test_when_too_many_checks_hang_new_ones_are_refused_and_recover_afterwards()
     assert not refused.allowed
 
     hang.release.set()
-    for _ in range(200):
-        if pool.abandoned == 0:
+    for _ in range(1000):
+        status = made.check("hello").decision.checks[0].status
+        if status is CheckStatus.RAN:
             break
         time.sleep(0.01)
-    assert made.check("hello").decision.checks[0].status is CheckStatus.RAN
+    assert status is CheckStatus.RAN
 
 
 def test_more_work_than_workers_waits_its_turn() -> None:

@@ -142,7 +142,7 @@ class _Impure(_Counted):
 
 
 def _guard(detector: _Counted, **options: Any) -> Guard:
-    settings = {"counted": DetectorSettings()}
+    settings = {"counted": DetectorSettings(deadline_ms=60_000)}  # a check out of time is not remembered
     return Guard(policy(rule(Effect.ALLOW), detectors=settings), {"counted": detector}, **options)
 
 

@@ -80,10 +80,15 @@ def said(answer: Any) -> str:
     return str(answer.parse().choices[0].message.content)
 
 
+# A record leaves out what is as always.
+UNSAID: dict[str, Any] = {"flags": "", "is_gated": None, "tries": [], "ungated": "", "variants": {}}
+
+
 def detail(run: Running, reference: str) -> dict[str, Any]:
     """The record of a request, once it is written."""
     [row] = until(lambda: run.rows(f"id = '{reference}'"))
-    return {**json.loads(row["detail"]), **{k: row[k] for k in ("outcome", "stage", "status", "switch_id")}}
+    said = {**UNSAID, **json.loads(row["detail"])}
+    return {**said, **{k: row[k] for k in ("outcome", "stage", "status", "switch_id")}}
 
 
 def admin(run: Running, path: str, body: dict[str, Any]) -> dict[str, Any]:

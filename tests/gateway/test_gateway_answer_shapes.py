@@ -360,3 +360,41 @@ def test_nothing_beside_a_verdict_is_passed_on(told, served):
     told.answer = _moderated(note=f"card {CARD}")
     status, _, raw = post(served, "/v1/moderations", {"model": "gpt", "input": "a"})
     assert (status, CARD in raw.decode()) == (200, False)
+
+
+# --- redaction within JSON ----------------------------------------------------------------------------------
+
+
+def test_a_redacted_number_leaves_an_answer_that_is_json(told, chat):
+    text = f'{{"card": {CARD}, "note": "ok"}}'
+    told.answer = chat_answer({"content": text})
+    told.events = chat_chunks(*({"content": piece} for piece in text))
+    asked = {"model": "gpt", "messages": ASK, "response_format": {"type": "json_object"}}
+    whole = chat.chat.completions.create(**asked).choices[0].message.content
+    chunks = chat.chat.completions.create(**asked, stream=True)
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert json.loads(whole) == {"card": "[CARD]", "note": "ok"}
+    assert streamed == whole
+
+
+# --- words for what happened --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_cannot_be_read_in_an_answer_is_not_called_a_file_of_the_user(told, chat, stream):
+    details = [{"type": "reasoning.text", "text": "Well."}]
+    told.answer = chat_answer({"content": "Noon.", "reasoning_details": details})
+    told.events = chat_chunks({"content": "Noon."}, {"reasoning_details": details})
+    answer = chat.chat.completions.create(model="gpt", messages=ASK, stream=stream)
+    if stream:
+        words = "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+    else:
+        words = answer.choices[0].message.content
+    assert "file" not in words
+    assert "could not be checked" in words
+
+
+def test_an_answer_that_is_too_long_is_not_called_a_text_of_the_user(told, chat):
+    told.answer = chat_answer({"content": "Noon. " * 40_000})
+    words = chat.chat.completions.create(model="gpt", messages=ASK).choices[0].message.content
+    assert words.startswith("The answer is too long to be shown.")

@@ -36,6 +36,7 @@ from stanchion.guard.fields import (
     rewrite_request,
 )
 from stanchion.guard.joined_messages import Places
+from stanchion.guard.json_answer import fitted
 from stanchion.guard.media import MediaReader, TextExtractor
 from stanchion.guard.parameters import parameter_fields, rewrite_parameters
 from stanchion.guard.policy_model import MarkingStyle, Policy
@@ -48,6 +49,7 @@ from stanchion.guard.workers import Door
 
 # Where the user's own words stand: only those come back out of the vault. What the operator, a document or a
 # tool brought in is redacted for good, or an answer would give it to whoever asks.
+_ANSWERED = (Surface.OUTPUT, Surface.REASONING)
 _REVERSIBLE = frozenset({Surface.INPUT})
 _BROUGHT = (Origin.RETRIEVED, Origin.MEMORY)
 _FOR_PEOPLE = (Effect.REQUIRE_APPROVAL, Effect.ROUTE)
@@ -229,6 +231,8 @@ class Exchange:
             reference = outcome.decision.reference
             return self._fallback.notice(one.field.surface, reference=reference, language=subject.locale[:2])
         marks = [*self.marks_of(one), *also]
+        if marks and one.field.surface in _ANSWERED:
+            marks = fitted(one.field.text, marks)
         return self.redactor.redact(one.field.text, marks, vault=vault) if marks else one.field.text
 
     def marks_of(self, one: Examined) -> list[Mark]:
@@ -256,6 +260,7 @@ class Exchange:
             message=ground.message,
             language=subject.locale[:2],
             style="hand_over" if ground.effect is Effect.ROUTE else "",
+            is_of_answer=outcome.decision.surface in (*_ANSWERED, Surface.TOOL_CALL),
         )
 
     def notice(self, outcome: SurfaceOutcome, subject: Subject) -> str:

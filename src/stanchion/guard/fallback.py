@@ -21,6 +21,7 @@ from stanchion.guard.policy_model import SafeCompletions
 
 STYLES = ("short", "offer_help", "hand_over")
 BUILTIN_VARIABLES = ("reference", "contact", "product")
+_OF_ANSWERS = {"input.limit": "answer.limit", "input.media": "answer.media"}
 _SENTENCE_BEGINS = re.compile(r"(?:\A|[.!?]\s+)\Z")
 _PLAIN_WORD = re.compile(r"(?=[^\W\d_])(?:(?![A-Z])[^\W\d_]|['\u2019-])+(?=[\s,]|\Z)")
 
@@ -70,15 +71,24 @@ class Fallback:
         self._settings = settings
 
     def completion(
-        self, category: str, *, reference: str, message: str = "", language: str = "", style: str = ""
+        self,
+        category: str,
+        *,
+        reference: str,
+        message: str = "",
+        language: str = "",
+        style: str = "",
+        is_of_answer: bool = False,
     ) -> str:
         """The words for the user. `message` is a rule's own text and goes before everything.
 
+        `is_of_answer`: it was found in what the model said, so the words ask for no other question or file.
         Crisis texts (self-harm) keep their style whatever is asked. A language without texts falls back to
         the policy's.
         """
         texts = catalogue(language if language in languages() else self._settings.language)
-        template = message or self._own(category) or _packaged(texts, category, style or self._settings.style)
+        named = _OF_ANSWERS.get(category, category) if is_of_answer else category
+        template = message or self._own(category) or _packaged(texts, named, style or self._settings.style)
         words = fill(template, self._variables(texts, reference))
         if "{reference}" in template or not reference:
             return words

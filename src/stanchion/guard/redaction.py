@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +19,10 @@ _OTHER_NAMES = {"leakage.exfiltration": "LINK", "leakage.canary": "MARKER"}
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of text that must go, half-open, in code points."""
+    """A stretch of text that must go, half-open, in code points.
+
+    `within` says what of a JSON text it is: a piece of a string, or a whole number or literal name.
+    """
 
     start: int
     end: int
@@ -25,6 +30,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     operator: Operator
     severity: Severity = Severity.MEDIUM
     score: float = 1.0
+    within: Literal["", "string", "literal"] = ""
 
     @property
     def kind(self) -> str:
@@ -82,7 +88,8 @@ class Redactor:
         at = 0
         for mark in settle(marks):
             pieces.append(text[at : mark.start])
-            pieces.append(self._instead(text[mark.start : mark.end], mark, text, vault))
+            instead = self._instead(text[mark.start : mark.end], mark, text, vault)
+            pieces.append(_in_json(instead, mark) if mark.within else instead)
             at = mark.end
         pieces.append(text[at:])
         return "".join(pieces)
@@ -123,6 +130,12 @@ class Redactor:
             blocks += hmac.digest(self._key, counter.to_bytes(4, "big") + data, "sha256")
             counter += 1
         return blocks[:length]
+
+
+def _in_json(instead: str, mark: Mark) -> str:
+    """A text as a JSON string; within one, without its quotes."""
+    written = json.dumps(instead, ensure_ascii=False)
+    return written if mark.within == "literal" else written[1:-1]
 
 
 def _same_class(character: str, number: int) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from stanchion.core.finding import Finding
 from stanchion.guard.frames import FieldScan
+from stanchion.guard.json_answer import JsonAnswer
 from stanchion.guard.policy_model import Guarantee, Streaming
 from stanchion.guard.redaction import Mark
 from stanchion.guard.restore import Restorer
@@ -63,6 +64,7 @@ class TextStream:
         self.undecided = 0
         self.changed: set[int] = set()  # blocks in which something was rewritten
         self._begins = [0]  # where each block begins
+        self._json: list[JsonAnswer | None] = [None if self.is_audit else JsonAnswer()]  # of each block
         self._own: FieldScan | None = None  # the frames of the last block alone, where there are several
         self._held_from: int | None = None
         self._extra_work = 0
@@ -124,12 +126,18 @@ class TextStream:
                 self._own = first
                 first.add("".join(self._pieces))
             await self._end_block(door)
+        self._close_json()
         self._begins.append(self.length)
+        self._json.append(None if self.is_audit else JsonAnswer())
         self._own = scan
         if is_held and self._held_from is None:
             self._held_from = self.length
         if self.is_stopped:
             scan.stop()
+
+    def _close_json(self) -> None:
+        if (last := self._json[-1]) is not None:
+            last.close()
 
     async def _end_block(self, door: Door) -> None:
         """What the end of a block, as a text of its own, says."""
@@ -168,6 +176,7 @@ class TextStream:
     async def finish(self, door: Door) -> list[Piece]:
         """What may still leave: the text is over. A text that is stopped leaves up to where it stops."""
         await self._run_out(door)
+        self._close_json()
         if not self.is_stopped:
             await self._end_block(door)
         end = self.length if self.stop_at is None else self.stop_at
@@ -210,6 +219,10 @@ class TextStream:
     def _take_piece(self, piece: str) -> None:
         self._pieces.append(piece)
         self._kept += piece
+        if (answer := self._json[-1]) is not None:
+            answer.add(piece)
+            if answer.is_prose:
+                self._json[-1] = None
         self._scan.add(piece)
         if self._own is not None:
             self._own.add(piece)
@@ -245,7 +258,20 @@ class TextStream:
             forced = self.length - self._streaming.hold_back
             self.undecided += max(0, forced - max(end, self.released))
             end = max(end, forced)
-        return end if self._held_from is None else min(end, self._held_from)
+        return self._whole_to(end if self._held_from is None else min(end, self._held_from))
+
+    def _whole_to(self, end: int) -> int:
+        """Where the text may be cut in front of a place, so that what is rewritten in JSON stays JSON."""
+        number = bisect_right(self._begins, end) - 1
+        answer, begin = self._json[number], self._begins[number]
+        if answer is None:
+            return end
+        cut = begin + answer.whole_to(end - begin)
+        if cut < end:
+            for mark in sorted(self._marks, key=lambda one: -one.start):
+                if mark.start < cut < mark.end:
+                    cut = begin + answer.whole_to(max(0, mark.start - begin))
+        return max(cut, self.released)
 
     def _leave(self, end: int, number: int) -> str:
         count = end - self.released
@@ -254,7 +280,7 @@ class TextStream:
             msgspec.structs.replace(
                 mark, start=max(mark.start - self.released, 0), end=min(mark.end - self.released, count)
             )
-            for mark in self._marks
+            for mark in self._in_json(number)
             if mark.start < end and mark.end > self.released
         ]
         self._marks = [mark for mark in self._marks if mark.end > end]
@@ -263,3 +289,18 @@ class TextStream:
         if shown != text:
             self.changed.add(number)
         return shown if self._restorer is None else self._restorer.feed(shown)
+
+    def _in_json(self, number: int) -> Sequence[Mark]:
+        """The marks, fitted to a block that is JSON."""
+        answer, begin = self._json[number], self._begins[number]
+        if answer is None or not self._marks:
+            return self._marks
+        inside = [
+            msgspec.structs.replace(mark, start=max(0, mark.start - begin), end=mark.end - begin)
+            for mark in self._marks
+            if mark.end > begin
+        ]
+        return [
+            msgspec.structs.replace(mark, start=mark.start + begin, end=mark.end + begin)
+            for mark in answer.fitted(inside)
+        ]

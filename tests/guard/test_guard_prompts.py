@@ -113,7 +113,7 @@ def test_six_languages_are_there_with_the_same_texts_and_variables() -> None:
 
 def test_named_completions_are_categories_families_or_the_guards_own() -> None:
     families = {category.family for category in taxonomy().values()}
-    own = {"default", "check.failed", "approval"}
+    own = {"default", "check.failed", "approval", "answer.limit", "answer.media"}
     for name in catalogue("en").completions:
         assert name in taxonomy() or name in families or name in own
 

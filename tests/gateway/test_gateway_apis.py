@@ -297,3 +297,16 @@ def test_a_queue_that_is_broken_means_no(asking_guard, stream):
         record = records.only()
     assert record.outcome is Outcome.PENDING_APPROVAL
     assert record.error == "UnavailableError"
+
+
+def test_a_moderation_that_names_no_model_is_told_which_one_is_missing(guard):
+    records = Records()
+    provider = Provider(
+        name="p", vendor="openai", upstream=Vectors(), prices={}, apis=frozenset({"openai.moderations"})
+    )
+    models = Models({"m": make_route("m", provider, "m")}, providers={"p": provider})
+    with serve(gateway(live(models, {"default": guard}, records))) as served:
+        status, _, body = requests_raw.post(served.url, "/v1/moderations", b'{"input": "Hello."}')
+    error = json.loads(body)["error"]
+    assert (status, error["code"]) == (404, "model_not_found")
+    assert "no model omni-moderation-latest, which is asked where none is named" in error["message"]

@@ -69,7 +69,7 @@ def asked(tmp_path_factory, guard):
         parts = Parts(prompts=make_prompts(PromptsSection(), store))
         with serve(gateway(live(models, guards, records, parts=parts))) as served:
 
-            def ask(prompt, *, feature="default", stream=False, **values):
+            def ask(prompt, *, feature="default", stream=False, raw=None, **values):
                 records.clear()
                 upstream.asked.clear()
                 body = {"model": "m", "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
@@ -77,13 +77,22 @@ def asked(tmp_path_factory, guard):
                     ("content-type", "application/json"),
                     ("x-stanchion-session", "s1"),
                     ("x-stanchion-prompt", prompt),
-                    ("x-stanchion-prompt-variables", json.dumps(values)),
+                    ("x-stanchion-prompt-variables", json.dumps(values) if raw is None else raw),
                 ]
                 path = f"/features/{feature}/v1/chat/completions"
                 found = requests_raw.post(served.url, path, json.dumps(body).encode(), headers=headers)
                 return (*found, records.only(), upstream.asked)
 
             yield ask
+
+
+@pytest.mark.parametrize("raw", ["who=Ann", "[1]", '{"who": "a", "who": "b"}', '{"who": '])
+def test_values_that_are_no_json_object_are_refused_in_the_name_of_their_header(asked, raw):
+    status, _, body, _, questions = asked("p@prod", raw=raw)
+    error = json.loads(body)["error"]
+    assert (status, error["code"], questions) == (400, "prompt_variables", [])
+    assert "x-stanchion-prompt-variables" in error["message"]
+    assert "the body" not in error["message"]
 
 
 @pytest.mark.parametrize("feature", ["default", "strict"])

@@ -17,8 +17,10 @@ from starlette.testclient import TestClient
 
 from stanchion.bootstrap_control import make_admin_api, make_admin_plane, make_replica_plane
 from stanchion.config import load_settings
+from stanchion.core.clock import SortableIds, SystemClock
 from stanchion.gateway.actor import Actor
 from stanchion.gateway.admin_app import token_path
+from stanchion.gateway.feedback import FeedbackDesk, FeedbackSection
 from stanchion.gateway.key_acts import KeyWish
 from stanchion.gateway.live import Parts
 from stanchion.gateway.ports import Outcome
@@ -36,8 +38,17 @@ class Together:
         self.replica = make_replica_plane(self.settings, is_loopback=True)
         self.plane = make_admin_plane(self.settings, reader=self.replica.reader)
         self.admin = TestClient(make_admin_api(self.settings, self.plane, self.replica))
+        desk = FeedbackDesk(
+            FeedbackSection(),
+            self.plane.database,
+            clock=SystemClock(),
+            ids=SortableIds(SystemClock()),
+        )
         parts = Parts(
-            access=self.replica.access, switches=self.replica.switches, admission=self.replica.admission
+            feedback=desk,
+            access=self.replica.access,
+            switches=self.replica.switches,
+            admission=self.replica.admission,
         )
         self.app = gateway(live(scripted_models(SLOW), {"shop": guard}, records, parts=parts))
         self.replica.watch.start()
@@ -97,6 +108,23 @@ def test_a_stream_under_way_ends_and_the_next_request_is_refused(together) -> No
     status, said = chat(url)
     assert status == 503
     assert "switched_off" in said
+
+
+@pytest.mark.parametrize("target", ["feature:shop", "global"])
+def test_what_went_wrong_is_reported_while_it_is_switched_off(together, target) -> None:
+    found, url, records = together
+    found.plane.switches.engage(SwitchTarget.parse(target), reason="leaks", actor=ANN)
+    assert chat(url)[0] == 503
+    records.clear()
+    request = urllib.request.Request(
+        f"{url}/v1/feedback",
+        data=json.dumps({"reference": "req_1", "kind": "leaked"}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 202
+    assert records.only().outcome is Outcome.ALLOWED
+    assert chat(url)[0] == 503
 
 
 def test_the_first_key_shuts_the_door_for_those_without_one(together) -> None:

@@ -83,10 +83,19 @@ def explain(
     resolution: Resolution,
 ) -> list[Problem]:
     """The problems that a failed validation means, in the order of pydantic; one per place for a union."""
-    faults = [_fault(item, resolution.value) for item in error.errors(include_url=False, include_input=False)]
+    items = error.errors(include_url=False, include_input=False)
+    faults = [_fault(one, resolution.value) for item in items for one in _each(item)]
     speaker = _Speaker(model, document, resolution)
     problems = [speaker.problem(fault) for fault in _settle_unions(faults)]
     return [problem for problem in problems if problem is not None]
+
+
+def _each(item: Any) -> Iterator[Any]:
+    """An error as often as its cause has places."""
+    cause = item.get("ctx", {}).get("error")
+    for one in (cause, *getattr(cause, "others", ())):
+        at = getattr(one, "at", ())
+        yield {**item, "loc": (*item["loc"], *at), "ctx": {**item["ctx"], "error": one}} if one else item
 
 
 def _fault(item: Any, value: Any) -> _Fault:

@@ -7,7 +7,7 @@ number, and a text stands for an enum value, a date or a path where the model sa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -30,12 +30,30 @@ class FileModel(pydantic.BaseModel):
 
 
 class FieldError(ValueError):
-    """What a validator of a FileModel raises: the message, and what to do about it."""
+    """What a validator of a FileModel raises: the message, and what to do about it.
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    `at` is the place below the validated one, and `others` are further problems, each with its own place.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        at: tuple[str | int, ...] = (),
+        others: tuple[FieldError, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.at = at
+        self.others = others
+
+    @classmethod
+    def of(cls, found: Sequence[FieldError]) -> FieldError:
+        """One error for several, which the file's reader tells apart again."""
+        first = found[0]
+        return cls(first.message, hint=first.hint, at=first.at, others=tuple(found[1:]))
 
 
 T = TypeVar("T", bound=pydantic.BaseModel)

@@ -312,9 +312,13 @@ def put_prompt(exchange: Exchange, reference: str) -> RequestFacts:
     if registry is None:
         raise invalid("prompt_not_found", "this gateway has no registry of prompts.", status=404)
     given = exchange.headers.get(b"x-stanchion-prompt-variables", b"{}")
-    variables = decode_body(given)
+    try:
+        variables = decode_body(given)
+    except Refused:  # it speaks of the body
+        variables = None
     if not isinstance(variables, dict):
-        raise invalid("prompt_variables", "the variables of a prompt are a JSON object.")
+        message = "the header x-stanchion-prompt-variables is not one JSON object."
+        raise invalid("prompt_variables", message, 'For example {"name": "Ann"}.')
     prompt = registry.resolve(reference, variables)
     request = exchange.asked
     interaction = request.interaction

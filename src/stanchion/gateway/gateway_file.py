@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 
+from stanchion.core.errors import UsageError, did_you_mean
 from stanchion.files.references import Secret
 from stanchion.files.schema import FieldError, FileModel, Loaded, load_file
 from stanchion.gateway.access import AccessSection
@@ -29,6 +30,7 @@ from stanchion.gateway.prompts_registry import PromptsSection
 from stanchion.gateway.rollout_file import RolloutSection
 from stanchion.gateway.telemetry_file import TelemetrySection
 from stanchion.guard.seen_texts import DEFAULT_BYTES
+from stanchion.models.http_client import checked_url
 
 DEFAULT_LISTEN = "127.0.0.1:8700"
 DEFAULT_FEATURE = "default"
@@ -131,6 +133,16 @@ class ProviderModel(FileModel):
         sections = {"azure": self.azure, "bedrock": self.bedrock, "vertex": self.vertex}
         return sections.get(self.api)
 
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if value:
+            try:
+                checked_url(value, what="base_url")
+            except UsageError as error:
+                raise FieldError(error.message, hint=error.hint) from error
+        return value
+
     @pydantic.model_validator(mode="after")
     def _is_complete(self) -> ProviderModel:
         if self.api in ("openai", "anthropic") and not self.base_url:
@@ -140,6 +152,9 @@ class ProviderModel(FileModel):
             raise FieldError(f"{what} is missing.", hint=f"An `{self.api}` provider needs it.")
         if self.api == "scripted" and self.script is None:
             raise FieldError("script is missing.", hint="Name the file with the replies.")
+        for key, api in (("script", "scripted"), ("weights", "local")):
+            if getattr(self, key) is not None and self.api != api:
+                raise FieldError(f"{key} is of a `{api}` provider only.", at=(key,))
         for key in ("allow_parameters", "allow_tools", "allow_betas", "allow_versions"):
             if not all(_PARAMETER.match(name) for name in getattr(self, key)):
                 raise FieldError(f"{key} holds what is no name.")
@@ -157,6 +172,8 @@ class FallbackModel(FileModel):
     def _is_one(self) -> FallbackModel:
         if sum(value is not None for value in (self.model, self.answer, self.human)) != 1:
             raise FieldError("a fallback is one of model, answer, human.")
+        if self.human is False:
+            raise FieldError("human: false is no step.", hint="Write human: true, or leave the step out.")
         return self
 
 
@@ -294,56 +311,93 @@ class GatewayModel(FileModel):
         _named(self.features, "feature")
         if not self.features:
             raise FieldError("features is empty.", hint="Name one, with its policy.")
-        for name, model in self.models.items():
-            _known(model.provider, self.providers, f"models.{name}: the provider")
-            for fallback in model.fallback:
-                self._can(fallback, f"models.{name}: the fallback")
-        for name, feature in self.features.items():
-            if feature.route is not None:
-                self._can(feature.route, f"features.{name}: the route")
-        self._experiments_fit()
-        self._flags_fit()
-        for provider in self.pass_through.values():
-            _known(provider, self.providers, "pass_through: the provider")
-        if self.default_feature:
-            _known(self.default_feature, self.features, "default_feature: the feature")
-        elif DEFAULT_FEATURE not in self.features and len(self.features) > 1:
-            raise FieldError("default_feature is missing.", hint=f"One of: {', '.join(self.features)}.")
+        found = [*self._misfits(), *self._experiment_misfits(), *self._limit_misfits(), *self._flag_misfits()]
+        if found:
+            raise FieldError.of(found)
         return self
 
-    def _can(self, step: FallbackModel, what: str) -> None:
-        if step.model is not None:
-            _known(step.model, self.models, f"{what} model")
-        if step.human and self.approvals is None:
-            raise FieldError(f"{what} is a person, and there is no queue.", hint="Add: approvals: {}")
+    def _misfits(self) -> Iterator[FieldError]:
+        """What names nothing of this file, or can never be reached."""
+        for name, model in self.models.items():
+            at: tuple[str | int, ...] = ("models", name)
+            yield from _unknown(
+                model.provider, self.providers, f"models.{name}: the provider", (*at, "provider")
+            )
+            is_end = False
+            for number, step in enumerate(model.fallback):
+                here = (*at, "fallback", number)
+                yield from self._cannot(step, f"models.{name}: the fallback", here)
+                if step.model == name:
+                    yield FieldError(f"models.{name}: the fallback is the model itself.", at=here)
+                if is_end:
+                    yield FieldError(f"models.{name}: an answer or a person ends the fallbacks.", at=here)
+                is_end = is_end or step.model is None
+        for name, feature in self.features.items():
+            if feature.route is not None:
+                yield from self._cannot(
+                    feature.route, f"features.{name}: the route", ("features", name, "route")
+                )
+        for api, provider in self.pass_through.items():
+            yield from _unknown(provider, self.providers, "pass_through: the provider", ("pass_through", api))
+        if self.default_feature:
+            yield from _unknown(
+                self.default_feature, self.features, "default_feature: the feature", ("default_feature",)
+            )
+        elif DEFAULT_FEATURE not in self.features and len(self.features) > 1:
+            yield FieldError("default_feature is missing.", hint=f"One of: {', '.join(self.features)}.")
+        if self.admin_listen == self.listen and not self.listen.endswith(":0"):
+            message = "admin_listen is the address of the data plane."
+            yield FieldError(message, hint="Give it another port.", at=("admin_listen",))
 
-    def _experiments_fit(self) -> None:
-        for experiment in () if self.rollout is None else self.rollout.experiments:
+    def _cannot(self, step: FallbackModel, what: str, at: tuple[str | int, ...]) -> Iterator[FieldError]:
+        if step.model is not None:
+            yield from _unknown(step.model, self.models, f"{what} model", (*at, "model"))
+        if step.human and self.approvals is None:
+            yield FieldError(f"{what} is a person, and there is no queue.", hint="Add: approvals: {}", at=at)
+
+    def _experiment_misfits(self) -> Iterator[FieldError]:
+        for number, experiment in enumerate(() if self.rollout is None else self.rollout.experiments):
+            at = ("rollout", "experiments", number)
             for feature in experiment.features:
-                _known(feature, self.features, f"rollout: experiment {experiment.id}: the feature")
-            for variant in experiment.variants:
+                what = f"rollout: experiment {experiment.id}: the feature"
+                yield from _unknown(feature, self.features, what, (*at, "features"))
+            for place, variant in enumerate(experiment.variants):
+                here = (*at, "variants", place)
                 if variant.model and not self.pass_through:
-                    _known(variant.model, self.models, f"rollout: variant {variant.id}: the model")
+                    what = f"rollout: variant {variant.id}: the model"
+                    yield from _unknown(variant.model, self.models, what, here)
                 if variant.prompt and self.prompts is None:
-                    raise FieldError(
+                    yield FieldError(
                         f"rollout: variant {variant.id} names a prompt, and there is no registry.",
                         hint="Add: prompts: {}",
+                        at=here,
                     )
 
-    def _flags_fit(self) -> None:
-        flags = self.flags
+    def _limit_misfits(self) -> Iterator[FieldError]:
+        """A limit for what nobody can ask for never holds."""
+        for number, rule in enumerate(() if self.limits is None else self.limits.rules):
+            at = ("limits", "rules", number)
+            for place, feature in enumerate(rule.features):
+                what = f"limits: rule {rule.id}: the feature"
+                yield from _unknown(feature, self.features, what, (*at, "features", place))
+            for place, model in enumerate(() if self.pass_through else rule.models):
+                what = f"limits: rule {rule.id}: the model"
+                yield from _unknown(model, self.models, what, (*at, "models", place))
+
+    def _flag_misfits(self) -> Iterator[FieldError]:
+        flags, at = self.flags, ("flags",)
         if flags is None:
             return
         for feature in flags.named("feature") | flags.named("policy_of") | flags.named("model_of"):
-            _known(feature, self.features, "flags: the feature")
+            yield from _unknown(feature, self.features, "flags: the feature", at)
         for provider in flags.named("provider"):
-            _known(provider, self.providers, "flags: the provider")
+            yield from _unknown(provider, self.providers, "flags: the provider", at)
         chosen = {each for models in flags.choices("model").values() for each in models}
         for model in () if self.pass_through else sorted(chosen | flags.named("model")):
-            _known(model, self.models, "flags: the model")
+            yield from _unknown(model, self.models, "flags: the model", at)
         experiments = {} if self.rollout is None else {one.id: one for one in self.rollout.experiments}
         for experiment in flags.named("rollout"):
-            _known(experiment, experiments, "flags: the experiment")
+            yield from _unknown(experiment, experiments, "flags: the experiment", at)
 
     @property
     def main_feature(self) -> str:
@@ -353,11 +407,11 @@ class GatewayModel(FileModel):
         return DEFAULT_FEATURE if DEFAULT_FEATURE in self.features else next(iter(self.features))
 
 
-def _known(name: str, known: Mapping[str, Any], what: str) -> None:
-    from stanchion.core.errors import did_you_mean
-
+def _unknown(
+    name: str, known: Mapping[str, Any], what: str, at: tuple[str | int, ...]
+) -> Iterator[FieldError]:
     if name not in known:
-        raise FieldError(f"{what} {name!r} is not in this file.", hint=did_you_mean(name, known))
+        yield FieldError(f"{what} {name!r} is not in this file.", hint=did_you_mean(name, known), at=at)
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from stanchion.core.codec import digest
 from stanchion.core.components import ComponentSet
 from stanchion.gateway.exchange import Exchange
 from stanchion.gateway.extra_parameters import check_extras
-from stanchion.gateway.ports import Engaged, Outcome, Refused, RequestFacts, Stage
+from stanchion.gateway.ports import ApiSurface, Engaged, Outcome, Refused, RequestFacts, Stage
 from stanchion.gateway.upstream import Route
 from stanchion.models.wire import Request
 
@@ -29,8 +29,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 def watch_switches(exchange: Exchange) -> None:
     """End the request when a switch is engaged that matches what is known of it now."""
     switches = exchange.live.parts.switches
-    if switches is None:
-        return
+    if switches is None or exchange.facts.surface is ApiSurface.FEEDBACK:
+        return  # users report what went wrong while it is switched off, too
     if exchange.follow is None:
         exchange.follow = switches.follow(exchange.facts, exchange.switched_off)
     else:

@@ -19,7 +19,7 @@ from stanchion.gateway.permits import admit, heed_switches
 from stanchion.gateway.ports import Outcome, Refused, Stage
 from stanchion.gateway.upstream import Route
 from stanchion.guard.exchange import PreparedInteraction
-from stanchion.models.openai_vectors import ModerationVerdict, moderation_reply
+from stanchion.models.openai_vectors import DEFAULT_MODERATION, ModerationVerdict, moderation_reply
 from stanchion.models.surface import SurfaceCodec
 
 
@@ -64,7 +64,14 @@ async def _passed(exchange: Exchange) -> PreparedInteraction:
 
 async def moderate(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> None:
     """Verdicts on texts. One that our own policy stops is flagged by us, and not given away."""
-    route = await _begun(exchange, codec)
+    try:
+        route = await _begun(exchange, codec)
+    except Refused as refused:
+        if refused.code != "model_not_found" or exchange.asked.interaction.model != DEFAULT_MODERATION:
+            raise
+        message = f"this gateway has no model {DEFAULT_MODERATION}, which is asked where none is named."
+        hint = "Name a model in the request, or let the operator add this one to the gateway file."
+        raise invalid("model_not_found", message, hint, status=404) from None
     prepared = await prepare(exchange, exchange.asked.interaction)
     if prepared.blocked is not None:
         reply = moderation_reply(_own_verdicts(exchange), model=exchange.asked.interaction.model)

@@ -65,6 +65,9 @@ class ModerationVerdict(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, float]
 
 
+DEFAULT_MODERATION = "omni-moderation-latest"  # the API's own default
+
+
 def moderation_reply(verdicts: Iterable[ModerationVerdict], *, model: str) -> Reply:
     """An answer of our own, one verdict for each input."""
     results = [
@@ -250,7 +253,7 @@ class Moderations(_Whole):
         value = fields.get("input")
         items = [value] if isinstance(value, str) else as_list(value, "input")
         parts = tuple(_judged(item, f"input[{n}]") for n, item in enumerate(items))
-        return _asked(parts, {"model": "omni-moderation-latest", **fields}, extras)
+        return _asked(parts, {"model": DEFAULT_MODERATION, **fields}, extras)
 
     def encode_request(
         self, interaction: Interaction, *, stream: bool, extras: Mapping[str, Any] | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stanchion.bootstrap_records import open_records
 from stanchion.bootstrap_secrets import id_keys_of, sealing_key
 from stanchion.core.clock import Clock, SortableIds, SystemClock
 from stanchion.core.errors import StanchionError
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from stanchion.guard.pipeline import Guard
     from stanchion.store.database import Database
     from stanchion.store.identity import IdKeys
-
-SPILL_FILE = "records.spill.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +59,7 @@ class GatewayProcess:
     gateway: Gateway
     recorder: Recorder
     database: Database
+    behind: Database  # the same, for the writer of records that nobody waits for
     replica: ReplicaPlane
     address: str
     admin_address: str
@@ -101,6 +101,7 @@ class GatewayProcess:
         self.replica.watch.stop()
         self.maker.secrets.stop()
         self.recorder.close()
+        self.behind.close()
         self.database.close()
         if self.tracing is not None:
             self.tracing.close()
@@ -393,8 +394,6 @@ def make_gateway(
     """
     from stanchion.bootstrap_control import make_replica_plane, make_upstream_secrets
     from stanchion.gateway.gateway_file import is_loopback, split_address
-    from stanchion.gateway.gauges import make_gauges
-    from stanchion.gateway.pages import make_pages
     from stanchion.store.times import to_us
 
     settings, clock = sources.settings, clock or SystemClock()
@@ -402,9 +401,7 @@ def make_gateway(
     metrics, tracing = _telemetry(sources, model, worker=worker)
     address = sources.listen or model.listen
     with ExitStack() as undo:
-        database = _database(settings)
-        undo.callback(database.close)
-        recorder = _recorder(database, model, settings.state_dir, worker=worker, clock=clock)
+        database, behind, recorder = open_records(settings, model, undo, worker=worker, clock=clock)
         is_local = is_loopback(split_address(address)[0])
         replica = make_replica_plane(settings, is_loopback=is_local, clock=clock)
         replica.watch.start()
@@ -423,35 +420,38 @@ def make_gateway(
         began_us = to_us(clock.now())
         gateway = _application(maker.make())
         undo.pop_all()
-    gauges = metrics.gauges = make_gauges(gateway, recorder, replica.reader, replica.switches, clock=clock)
-    gateway.pages.update(
-        make_pages(gateway, recorder, metrics=metrics.exposition, troubles=replica.watch.troubles)
-    )
     recorder.start()
     maker.secrets.start()
     process = GatewayProcess(
         gateway=gateway,
         recorder=recorder,
         database=database,
+        behind=behind,
         replica=replica,
         address=address,
         admin_address=model.admin_listen if worker == 0 else "",
         sources=sources,
         maker=maker,
         metrics=metrics,
-        gauges=gauges,
+        gauges=_shown(gateway, recorder, replica, metrics, clock=clock),
         tracing=tracing,
     )
     process.tell(gateway.live, began_us)
     return process
 
 
-def _database(settings: Settings) -> Database:
-    """The database; one that is away is waited for where the disk says what to obey meanwhile."""
-    from stanchion.gateway.control_disk import ControlDisk
-    from stanchion.store.database import open_database
+def _shown(
+    gateway: Gateway, recorder: Recorder, replica: ReplicaPlane, metrics: MetricsObserver, *, clock: Clock
+) -> Gauges:
+    """The pages of the gateway, and what its parts say of themselves there."""
+    from stanchion.gateway.gauges import make_gauges
+    from stanchion.gateway.pages import make_pages
 
-    return open_database(settings.store_url.reveal(), waits=ControlDisk(settings.state_dir).has_state())
+    gauges = metrics.gauges = make_gauges(gateway, recorder, replica.reader, replica.switches, clock=clock)
+    gateway.pages.update(
+        make_pages(gateway, recorder, metrics=metrics.exposition, troubles=replica.watch.troubles)
+    )
+    return gauges
 
 
 def _application(live: Live) -> Gateway:
@@ -474,24 +474,6 @@ def _telemetry(
     metrics = MetricsObserver(Metrics(sources.metrics_folder, worker=worker))
     tracing = make_tracing(model.telemetry, endpoint=settings.otlp_endpoint, opt_in=settings.semconv_opt_in)
     return metrics, tracing
-
-
-def _recorder(
-    database: Database, model: GatewayModel, state_dir: Path, *, worker: int, clock: Clock
-) -> Recorder:
-    """What writes the records; each worker spills to a file of its own."""
-    from stanchion.gateway.record import Recorder, StoreSink
-    from stanchion.store.exchanges import ExchangeStore
-    from stanchion.store.interactions import InteractionStore
-
-    return Recorder(
-        StoreSink(InteractionStore(database), ExchangeStore(database)),
-        clock=clock,
-        batch=model.records.batch,
-        every_s=model.records.every_s,
-        most_waiting=model.records.most_waiting,
-        spill=state_dir / (SPILL_FILE if worker == 0 else f"{worker}.{SPILL_FILE}"),
-    )
 
 
 def _local_model(path: Path | None) -> Any:

@@ -58,6 +58,19 @@ async def test_requests_are_limited_and_retry_after_is_exact():
     await ask(limits)
 
 
+@pytest.mark.parametrize("start", [0, 1, 30, 53, 59.9])
+async def test_no_wait_is_longer_than_the_window(start):
+    clock = ManualClock()
+    clock.advance(start)
+    limits = limiter("rules: [{id: one, requests: 1, every: 1m}]", clock)
+    await ask(limits)
+    clock.advance(0.05)
+    no = await refused(limits)
+    assert no.retry_after_s <= 60
+    clock.advance(no.retry_after_s + 0.001)
+    await ask(limits)
+
+
 async def test_rules_hold_together_and_a_refusal_takes_nothing():
     limits = limiter(
         "rules: [{id: all, requests: 100, every: 1m}, {id: small, per: [user], tokens: 10, every: 1m}]"
@@ -225,6 +238,7 @@ def test_retry_after_is_the_first_moment_that_fits(history, start, amount):
         answer = await ledger.hold([Charge("k", 12, amount, 10)], hold_id="h", lease_s=1)
         if isinstance(answer, Refusal):
             wait = answer.retry_after_s
+            assert wait <= 10
             if wait > 0.002:
                 clock.advance(wait - 0.001)
                 early = await ledger.hold([Charge("k", 12, amount, 10)], hold_id="h", lease_s=1)

@@ -1,9 +1,11 @@
 """Counts of windows and of requests in flight, all limits of a request at once: all hold, or none is touched.
 
 A window is counted in two buckets, the current one and the one before it. What the older bucket holds counts
-with the share of it that a window ending now still covers (the sliding-window counter). No request can leave
-a gap: what is reserved is in the current bucket at once, and settling corrects the bucket it was put in, as
-long as that bucket still counts. A reservation that nobody settles leaves with its window.
+with the share of it that a window ending now still covers (the sliding-window counter); a whole window after
+the last charge nothing counts, whatever share the buckets would still have, so that no wait is longer than
+the window. No request can leave a gap: what is reserved is in the current bucket at once, and settling
+corrects the bucket it was put in, as long as that bucket still counts. A reservation that nobody settles
+leaves with its window.
 
 Amounts are whole numbers: requests, tokens, millionths of a dollar.
 """
@@ -67,10 +69,11 @@ class Ledger(Protocol):
 
 
 class _Window:
-    __slots__ = ("before", "current", "slot", "window_s")
+    __slots__ = ("before", "charged_s", "current", "slot", "window_s")
 
     def __init__(self, slot: int, window_s: int) -> None:
         self.slot, self.before, self.current, self.window_s = slot, 0, 0, window_s
+        self.charged_s = 0.0  # when the last charge came
 
 
 def roll(slot: int, before: int, current: int, *, now_slot: int) -> tuple[int, int]:
@@ -80,15 +83,19 @@ def roll(slot: int, before: int, current: int, *, now_slot: int) -> tuple[int, i
     return (current, 0) if now_slot == slot + 1 else (0, 0)
 
 
-def retry_after(before: int, current: int, charge: Charge, *, elapsed_s: float) -> float | None:
+def retry_after(
+    before: int, current: int, charge: Charge, *, elapsed_s: float, charged_ago_s: float
+) -> float | None:
     """Seconds until the charge fits if nothing else comes; None when it is above the limit by itself."""
     room = charge.most - charge.amount
     if room < 0:
         return None
     window = float(charge.window_s)
     if current <= room:  # the older bucket has to fade: before * (1 - t / window) <= room - current
-        return max(0.0, window * (1.0 - (room - current) / before) - elapsed_s) if before else 0.0
-    return (window - elapsed_s) + max(0.0, window * (1.0 - room / current))
+        fades_s = max(0.0, window * (1.0 - (room - current) / before) - elapsed_s) if before else 0.0
+    else:
+        fades_s = (window - elapsed_s) + max(0.0, window * (1.0 - room / current))
+    return min(fades_s, max(0.0, window - charged_ago_s))
 
 
 class MemoryLedger:
@@ -126,7 +133,10 @@ class MemoryLedger:
             elapsed = now - window.slot * charge.window_s
             weighted = window.before * (1.0 - elapsed / charge.window_s)
             if weighted + window.current + charge.amount > charge.most:
-                after = retry_after(window.before, window.current, charge, elapsed_s=elapsed)
+                ago = now - window.charged_s
+                after = retry_after(
+                    window.before, window.current, charge, elapsed_s=elapsed, charged_ago_s=ago
+                )
                 return Refusal(index, after)
             windows.append(window)
         for charge, held in zip(charges, windows, strict=True):
@@ -134,6 +144,8 @@ class MemoryLedger:
                 self._flying.setdefault(charge.key, {})[hold_id] = now + lease_s
             else:
                 held.current += charge.amount
+                if charge.amount:
+                    held.charged_s = now
         return tuple(0 if held is None else held.slot for held in windows)
 
     async def settle(
@@ -166,9 +178,9 @@ class MemoryLedger:
         if window_s == 0:
             return len(self._alive(self._flying.get(key, {}), self.now_s()))
         window = self._windows.get(key)
-        if window is None:
-            return 0.0
         now = self.now_s()
+        if window is None or now - window.charged_s >= window_s:
+            return 0.0
         now_slot = int(now // window_s)
         before, current = roll(window.slot, window.before, window.current, now_slot=now_slot)
         return before * (1.0 - (now / window_s - now_slot)) + current
@@ -183,6 +195,8 @@ class MemoryLedger:
                 window.slot, window.before, window.current, now_slot=now_slot
             )
             window.slot = now_slot
+        if now - window.charged_s >= charge.window_s:
+            window.before = window.current = 0
         return window
 
     def _new_window(self, charge: Charge, now_slot: int, now: float) -> _Window:

@@ -27,19 +27,23 @@ for i, key in ipairs(KEYS) do
   local most, amount, window = tonumber(ARGV[3*i+1]), tonumber(ARGV[3*i+2]), tonumber(ARGV[3*i+3])
   if window == 0 then
     redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-    if redis.call('ZCARD', key) >= most then return {i, '0', '0', '0'} end
+    if redis.call('ZCARD', key) >= most then return {i, '0', '0', '0', '0'} end
     seen[i] = {0, 0, 0}
   else
-    local slot, row = math.floor(now / window), redis.call('HMGET', key, 's', 'b', 'c')
+    local slot, row = math.floor(now / window), redis.call('HMGET', key, 's', 'b', 'c', 'l')
     local old, before, current = tonumber(row[1]), tonumber(row[2]) or 0, tonumber(row[3]) or 0
     if old ~= nil and slot > old then
       if slot == old + 1 then before, current = current, 0 else before, current = 0, 0 end
     elseif old ~= nil and slot < old then slot = old end
+    local ago = now - (tonumber(row[4]) or now)
+    if ago >= window then before, current = 0, 0 end
     local elapsed = now - slot * window
     if before * (1.0 - elapsed / window) + current + amount > most then
-      return {i, tostring(before), tostring(current), string.format('%.6f', elapsed)}
+      local since = {string.format('%.6f', elapsed), string.format('%.6f', ago)}
+      return {i, tostring(before), tostring(current), since[1], since[2]}
     end
-    seen[i] = {slot, before, current + amount}
+    local last = amount > 0 and string.format('%.6f', now) or row[4] or ''
+    seen[i] = {slot, before, current + amount, last}
   end
 end
 local slots = {0}
@@ -49,7 +53,7 @@ for i, key in ipairs(KEYS) do
     redis.call('ZADD', key, now + lease, ARGV[2])
     redis.call('PEXPIRE', key, math.ceil(lease * 1000) + 1000)
   else
-    redis.call('HSET', key, 's', seen[i][1], 'b', seen[i][2], 'c', seen[i][3])
+    redis.call('HSET', key, 's', seen[i][1], 'b', seen[i][2], 'c', seen[i][3], 'l', seen[i][4])
     redis.call('PEXPIRE', key, window * 2000 + 1000)
   end
   slots[i + 1] = seen[i][1]
@@ -126,8 +130,10 @@ class RedisLedger:
         index = int(answer[0]) - 1
         if charges[index].window_s == 0:
             return Refusal(index, CONCURRENCY_RETRY_S)
-        before, current, elapsed = int(float(answer[1])), int(float(answer[2])), float(answer[3])
-        return Refusal(index, retry_after(before, current, charges[index], elapsed_s=elapsed))
+        before, current = int(float(answer[1])), int(float(answer[2]))
+        elapsed, ago = float(answer[3]), float(answer[4])
+        after = retry_after(before, current, charges[index], elapsed_s=elapsed, charged_ago_s=ago)
+        return Refusal(index, after)
 
     async def settle(
         self, charges: Sequence[Charge], slots: Sequence[int], actual: Sequence[int], *, hold_id: str

@@ -1,9 +1,10 @@
 """The audit record, written behind: one thread, one transaction per batch, a stated bound on loss.
 
-Killed at once, the process loses at most what came in the last `every_s` seconds and while the batch before
-was being written (a locked database holds it for up to its lock wait). While the store takes nothing, records
-go to the spill file every `every_s` seconds, so the bound holds then too; what has no room there
-(`spill_bytes`, a full disk) waits in memory (`most_waiting`), and what is left out beyond that is counted.
+Killed at once, the process loses at most what came in the last `every_s` seconds and the batch being written,
+which waits no longer than that for a lock (`lock_wait_s`). While the store takes nothing, records go to the
+spill file every `every_s` seconds and before each try at the store, so the bound holds then too; what has no
+room there (`spill_bytes`, a full disk) waits in memory (`most_waiting`), and what is left out beyond that is
+counted.
 A record that the store refuses, while it takes others, is kept in a file beside it, and counted as lost.
 Where the policy wants the record first, `write_first` waits for the disk.
 """
@@ -25,11 +26,17 @@ from stanchion.core.errors import StanchionError, UnavailableError
 from stanchion.gateway.ports import ExchangeRecord
 from stanchion.gateway.record_rows import rows_of
 from stanchion.gateway.record_spill import Spill
+from stanchion.store.database import LOCK_WAIT_S
 from stanchion.store.exchanges import ExchangeStore
 from stanchion.store.interactions import InteractionStore
 
 _log = logging.getLogger(__name__)
 _LONGEST_PAUSE_S = 10.0
+
+
+def lock_wait_s(every_s: float) -> float:
+    """How long the sink of a recorder may wait for a lock: no longer than what comes meanwhile may wait."""
+    return min(every_s, LOCK_WAIT_S)
 
 
 class RecordHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +88,8 @@ class Recorder:
     """Takes records from the event loop and writes them from a thread of its own.
 
     Args:
-        sink: where they go.
+        sink: where they go; it gives up on a lock within `lock_wait_s(every_s)`.
+        first: where those go that an answer waits for, which may wait longer; None: to the same.
         clock: for the age of what waits.
         batch: the most in one transaction.
         every_s: how often it writes, unless a batch is full.
@@ -94,6 +102,7 @@ class Recorder:
         self,
         sink: RecordSink,
         *,
+        first: RecordSink | None = None,
         clock: Clock,
         batch: int = 1000,
         every_s: float = 0.5,
@@ -102,6 +111,7 @@ class Recorder:
         spill_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self._sink = sink
+        self._first = first or sink
         self._clock = clock
         self._batch = self._wake_at = batch
         self._every_s = every_s
@@ -110,11 +120,12 @@ class Recorder:
         self._refused = (
             None if spill is None else Spill(spill.with_name(f"refused.{spill.name}"), most_bytes=spill_bytes)
         )
-        self._one_writer = threading.Lock()
+        self._one_keeper = threading.Lock()  # of what waits, and of the spill file
+        self._one_writer = threading.Lock()  # to the store
         self._wake = threading.Event()
         self._waiting: deque[tuple[int, ExchangeRecord]] = deque()
         self._is_closed = False
-        self._written = self._spilled = self._lost = self._failures = 0
+        self._written = self._written_first = self._spilled = self._lost = self._failures = 0
         self._worst_ns = 0
         self._trouble = ""
         self._thread: threading.Thread | None = None
@@ -141,16 +152,11 @@ class Recorder:
 
     def health(self) -> RecordHealth:
         """How it does."""
-        now = self._clock.monotonic_ns()
-        try:
-            oldest_ns = now - self._waiting[0][0]
-        except IndexError:
-            oldest_ns = 0
         return RecordHealth(
             is_writing=not self._trouble,
             waiting=len(self._waiting),
-            oldest_s=oldest_ns / 1e9,
-            written=self._written,
+            oldest_s=self._oldest_s(),
+            written=self._written + self._written_first,
             spilled=self._spilled,
             lost=self._lost,
             failures=self._failures,
@@ -158,6 +164,12 @@ class Recorder:
             worst_s=self._worst_ns / 1e9,
             trouble=self._trouble,
         )
+
+    def _oldest_s(self) -> float:
+        try:
+            return (self._clock.monotonic_ns() - self._waiting[0][0]) / 1e9
+        except IndexError:
+            return 0.0
 
     def close(self, *, wait_s: float = 10.0) -> None:
         """Write what waits, or spill it; safe to call twice."""
@@ -177,6 +189,8 @@ class Recorder:
             self._wake.clear()
             now = self._clock.monotonic_ns()
             try:
+                if next_ns and self._waiting:
+                    self._spill_waiting(most_waiting=self._most_waiting)
                 if now >= next_ns:
                     is_well = self._flush() and self._take_back()
                     pause_s = self._every_s if is_well else min(pause_s * 2, _LONGEST_PAUSE_S)
@@ -191,7 +205,7 @@ class Recorder:
 
         What else comes meanwhile waits for its turn: it would be a small transaction each time.
         """
-        with self._one_writer:
+        with self._one_keeper:
             try:
                 return self._flush_batches()
             finally:
@@ -215,10 +229,20 @@ class Recorder:
 
     def _write_one(self, record: ExchangeRecord) -> None:
         with self._one_writer:
-            self._sink.write([record])
-            self._written += 1
+            self._first.write([record])
+            self._written_first += 1
 
     def _tried(self, records: Sequence[ExchangeRecord]) -> bool:
+        """Whether the store took them; one that is held up by a record which comes first takes nothing."""
+        if not self._one_writer.acquire(timeout=self._every_s):
+            self._failed("the store is held up by one record.")
+            return False
+        try:
+            return self._written_or_aside(records)
+        finally:
+            self._one_writer.release()
+
+    def _written_or_aside(self, records: Sequence[ExchangeRecord]) -> bool:
         try:
             self._sink.write(records)
         except UnavailableError as error:
@@ -272,7 +296,7 @@ class Recorder:
 
     def _spill_waiting(self, *, most_waiting: int) -> None:
         """Move what waits to the spill file; of what has no room there, the oldest beyond memory is lost."""
-        with self._one_writer:
+        with self._one_keeper:
             count = len(self._waiting)
             kept = lost = 0
             if self._spill is not None:
@@ -294,8 +318,10 @@ class Recorder:
             return True
         found = unread_of_all = 0
         for records, unread in self._spill.batches(self._batch):
+            if self._oldest_s() >= self._every_s and not self._flush():
+                return False
             unread_of_all += unread  # lines that a crash cut off
-            with self._one_writer:
+            with self._one_keeper:
                 if records and not self._tried(records):
                     return False
             found += len(records)

@@ -226,12 +226,13 @@ class LiveMaker:
         from stanchion.bootstrap_flags import with_flags
         from stanchion.gateway.breaker import make_breaker
         from stanchion.gateway.live import Parts
+        from stanchion.gateway.session_calls import kept_calls
 
-        clock = self._clock
-        flags = self._flags(model, folder)
+        clock, flags = self._clock, self._flags(model, folder)
         ungated = flags.ungated if flags is not None and flags.ungated_is_steered else None
         return Parts(
             flags=flags,
+            calls=kept_calls(self._kept, model.limits, self._sources.settings.redis_url, clock=clock),
             access=self._access(model),
             switches=with_flags(self._replica.switches, flags),
             admission=make_admission(
@@ -296,8 +297,7 @@ class LiveMaker:
 
         if model.prompts is None:
             return None
-        settings = self._sources.settings
-        store = PromptStore(self._database, clock=self._clock)
+        settings, store = self._sources.settings, PromptStore(self._database, clock=self._clock)
         kept = PromptDisk(settings.state_dir, source=self._database.where)
         return make_prompts(model.prompts, store, keys=trusted_of(settings), kept=kept)
 

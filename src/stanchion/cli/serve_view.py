@@ -260,12 +260,40 @@ def greeting(process: GatewayProcess, url: str) -> list[tuple[str, str]]:
         ("experiment", f"[bold white on red] WEAKER [/] [red]{escape(said)}[/]")
         for said in weaker_lines(live)
     ]
+    rows += [
+        ("workers", f"[bold white on red] APART [/] [red]{escape(said)}[/]")
+        for said in apart_lines(live, workers=process.sources.workers)
+    ]
     if live.parts.flags is not None:
         rows.append(("feature flags", _flags(live.parts.flags)))
     rows.append(("records", process.database.where))
     if process.admin_address:
         rows.append(("admin API", f"http://{process.admin_address}"))
     return rows
+
+
+def apart_lines(live: Live, *, workers: int) -> list[str]:
+    """What several workers do not know of each other's sessions, and the features that it matters to."""
+    from stanchion.gateway.session_calls import CallsHere
+
+    if workers < 2:
+        return []
+    policies = {name: one.guard.policy for name, one in {**live.features, **live.variants}.items()}
+    kept = [name for name, policy in policies.items() if policy is not None and policy.keeps_values]
+    limited = [name for name, policy in policies.items() if policy is not None and policy.limits_calls]
+    said = []
+    if kept:
+        said.append(
+            f"values behind tokens stay in the worker that took them (features: {', '.join(kept)}): a user "
+            "whose next request comes to another worker reads the token. Serve with one worker for each "
+            "listener, or use an operator that keeps nothing."
+        )
+    if limited and isinstance(live.parts.calls, CallsHere):
+        said.append(
+            f"calls_per_session is counted by each worker alone (features: {', '.join(limited)}): {workers} "
+            "workers allow so many times as much. Set redis_url, and they count together."
+        )
+    return said
 
 
 def in_force(live: Live) -> list[str]:

@@ -30,6 +30,7 @@ from stanchion.gateway.live import Feature, variant_name
 from stanchion.gateway.manifest import outcome_of
 from stanchion.gateway.permits import admit, check_scope, heed_switches
 from stanchion.gateway.ports import ApiSurface, Outcome, Refused, RequestFacts, Stage
+from stanchion.gateway.session_calls import SessionCounter
 from stanchion.gateway.stream_flow import stream_answer
 from stanchion.gateway.tool_calls import (
     TICKET_HEADER,
@@ -168,6 +169,10 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
         return
     admit(exchange, route, request)
     prepared = await prepare(exchange, request.interaction)
+    calls = exchange.live.parts.calls
+    if calls is not None:
+        counter = SessionCounter(counts=calls, session_id=request.interaction.session_id)
+        prepared = msgspec.structs.replace(prepared, counter=counter)
     if prepared.blocked is not None:
         instead = await _instead(exchange, prepared.blocked)
         if isinstance(instead, Reply):

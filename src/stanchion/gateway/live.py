@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stanchion.gateway.penalties import BlockList
     from stanchion.gateway.prompts_registry import PromptRegistry
     from stanchion.gateway.record import Recorder
+    from stanchion.gateway.session_calls import SessionCalls
     from stanchion.gateway.upstream import Fallback, Models
     from stanchion.guard.pipeline import Guard
     from stanchion.store.identity import IdKeys
@@ -79,6 +80,7 @@ class Parts:
     prompts: PromptRegistry | None = None
     feedback: FeedbackDesk | None = None
     flags: FlagSteering | None = None
+    calls: SessionCalls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

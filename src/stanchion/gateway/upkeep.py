@@ -85,6 +85,8 @@ class Upkeep:
             await parts.limits.close()
         if isinstance(parts.rollout, WeightedRollout):
             await parts.rollout.close()
+        if parts.calls is not None:
+            await parts.calls.close()
         if self._webhook is not None:
             await self._webhook.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -52,9 +52,22 @@ from stanchion.guard.workers import Door
 _ANSWERED = (Surface.OUTPUT, Surface.REASONING)
 _REVERSIBLE = frozenset({Surface.INPUT})
 _BROUGHT = (Origin.RETRIEVED, Origin.MEMORY)
+_NO_COUNTS: Mapping[str, int | None] = {}
 _FOR_PEOPLE = (Effect.REQUIRE_APPROVAL, Effect.ROUTE)
 Outcomes = Mapping[Surface, SurfaceOutcome]
 Grounds = Mapping[Surface, Sequence[tuple[Ground, Finding]]]
+
+
+class CallCounter(Protocol):
+    """Counts the calls of a session, for whoever keeps sessions beyond the history of a request."""
+
+    async def take(self, calls: Mapping[str, int]) -> Mapping[str, int | None]:
+        """Count so many calls of each tool; how many there were before, None where that is not known."""
+        ...
+
+    async def give_back(self, calls: Mapping[str, int]) -> None:
+        """They were stopped, and do not count."""
+        ...
 
 
 class PreparedInteraction(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +75,7 @@ class PreparedInteraction(msgspec.Struct, frozen=True, kw_only=True):
 
     A request that is routed elsewhere has both: `blocked`, and what another model may get as `interaction`.
     When the guard changed nothing, `interaction` is `original` itself, so that an answer to the unguarded
-    request can be taken over.
+    request can be taken over. `counter` counts the calls of its session beside the history.
     """
 
     original: Interaction
@@ -72,6 +85,7 @@ class PreparedInteraction(msgspec.Struct, frozen=True, kw_only=True):
     vault: Vault
     parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
     has_other_parameters: bool = False
+    counter: CallCounter | None = None
 
     @property
     def is_unchanged(self) -> bool:
@@ -159,7 +173,12 @@ class Exchange:
         """
         original = prepared.original
         subject = subject_of(original, context)
-        grounds = {Surface.TOOL_CALL: list(self._calls(original, reply))} if reply.message.tool_calls else {}
+        grounds: dict[Surface, list[tuple[Ground, Finding]]] = {}
+        taken: dict[str, int] = {}
+        if reply.message.tool_calls:
+            taken = self._limited(reply) if prepared.counter is not None else {}
+            before = await prepared.counter.take(taken) if prepared.counter is not None and taken else {}
+            grounds[Surface.TOOL_CALL] = list(self._calls(original, reply, before))
         fields = await self._media.read(door, reply_fields(reply.message))
         outcomes = await self.examiner.examine(door, fields, subject, grounds=grounds, passing=passing)
         decisions = (*prepared.decisions, *reply.decisions)
@@ -167,6 +186,9 @@ class Exchange:
             decisions += (outcome.decision,)
         stop = _stopping(outcomes)
         if stop is not None:
+            is_waiting = stop.decision.enforced_effect in _FOR_PEOPLE  # it may be released later
+            if taken and prepared.counter is not None and not is_waiting:
+                await prepared.counter.give_back(taken)
             refusal = self._refusal(stop, subject, decisions)
             shown = msgspec.structs.replace(
                 reply, message=refusal.message, finish_reason=refusal.finish_reason, decisions=decisions
@@ -305,15 +327,30 @@ class Exchange:
             reason = "a retrieved document is in quarantine."
             yield own_ground("retrieval.quarantine", Effect.BLOCK, "leakage.document", reason)
 
-    def _calls(self, original: Interaction, reply: Reply) -> Iterator[tuple[Ground, Finding]]:
-        """What speaks against the calls of a reply; earlier calls of the conversation count."""
+    def _limited(self, reply: Reply) -> dict[str, int]:
+        """How often a reply calls each tool whose calls the policy limits."""
+        found: dict[str, int] = {}
+        for call in reply.message.tool_calls:
+            rule = self._policy.tools.named.get(call.name)
+            if rule is not None and rule.calls_per_session is not None:
+                found[call.name] = found.get(call.name, 0) + 1
+        return found
+
+    def _calls(
+        self, original: Interaction, reply: Reply, before_by: Mapping[str, int | None] = _NO_COUNTS
+    ) -> Iterator[tuple[Ground, Finding]]:
+        """What speaks against the calls of a reply.
+
+        Earlier calls of the conversation count, and those of `before_by`; the greater number holds.
+        """
         counts: dict[str, int] = {}
         for message in original.messages:
             for call in message.tool_calls:
                 counts[call.name] = counts.get(call.name, 0) + 1
         definitions = {tool.name: tool for tool in original.tools}
         for call in reply.message.tool_calls:
-            before = counts.get(call.name, 0)
+            counted = before_by.get(call.name, 0)
+            before = None if counted is None else max(counts.get(call.name, 0), counted)
             yield from call_objections(
                 self._policy,
                 call,
@@ -321,7 +358,7 @@ class Exchange:
                 declared=tuple(definitions),
                 calls_before=before,
             )
-            counts[call.name] = before + 1
+            counts[call.name] = 0 if before is None else before + 1
 
 
 def _marks_over(joined: Iterable[Examined], exchange: Exchange) -> dict[str, list[Mark]]:

@@ -274,6 +274,21 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         record: dict[str, Any] = to_builtins(self)
         return digest({key: value for key, value in record.items() if key not in _NOT_IN_DIGEST})
 
+    @property
+    def keeps_values(self) -> bool:
+        """Whether a rule puts tokens in the place of users' values, and keeps those for the session."""
+        return any(
+            rule.effect is Effect.REDACT
+            and (rule.operator or self.redaction.operator) is Operator.VAULT
+            and (not rule.when.surfaces or Surface.INPUT in rule.when.surfaces)
+            for rule in self.rules
+        )
+
+    @property
+    def limits_calls(self) -> bool:
+        """Whether a tool may be called so many times in a session."""
+        return any(rule.calls_per_session is not None for rule in self.tools.named.values())
+
     @cached_property
     def table(self) -> RuleTable:
         """The rules, ready to judge."""

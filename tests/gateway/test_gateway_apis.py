@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import openai
 import pytest
 import requests_raw
+from gateway_fakes import Yes, served_with
 from gateway_server import Records, gateway, live, scripted_models, serve
 
 from stanchion.core.interaction import Message, Opaque, Reply, Role, Usage
 from stanchion.gateway.gateway_file import FeatureModel
 from stanchion.gateway.live import Parts
-from stanchion.gateway.ports import ApiSurface, Outcome, Parked, Refused
+from stanchion.gateway.ports import ApiSurface, Engaged, Outcome, Parked, Refused
 from stanchion.gateway.upstream import Models, Provider, make_route
 from stanchion.guard.pipeline import Guard
 from stanchion.guard.policy import load_policy
@@ -46,6 +47,7 @@ def test_interactions_are_checked_many_at_once(served, records):
     )
     assert status == 200
     assert [one["allowed"] for one in said["results"]] == [True, False, True]
+    assert [one["effect"] for one in said["results"]] == ["allow", "replace", "redact"]
     assert "4111" not in json.dumps(said["results"][2]["interaction"]["messages"])
     assert records.only().outcome is Outcome.REPLACED
 
@@ -310,3 +312,15 @@ def test_a_moderation_that_names_no_model_is_told_which_one_is_missing(guard):
     error = json.loads(body)["error"]
     assert (status, error["code"]) == (404, "model_not_found")
     assert "no model omni-moderation-latest, which is asked where none is named" in error["message"]
+
+
+def test_a_call_of_a_tool_that_is_switched_off_has_the_effect_that_it_has(guard):
+    class Off(Yes):
+        def find_tool(self, facts, tool):
+            return Engaged(switch_id="s1", level="tool", name=tool, version=1, reason="refunds twice")
+
+    with served_with(guard, yes=Off()) as (it, _):
+        body = {"call": {"id": "1", "name": "refund", "arguments": {}}}
+        status, _, said = requests_raw.post(it.url, "/v1/check-tool-call", json.dumps(body).encode())
+    answer = json.loads(said)
+    assert (status, answer["allowed"], answer["effect"]) == (200, False, "block")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from stanchion.core.codec import digest
-from stanchion.core.decision import Decision, Surface
+from stanchion.core.decision import Decision, Effect, Surface, strictest
 from stanchion.core.interaction import Interaction, Message, Role, Text, ToolCall, ToolDefinition
 from stanchion.core.origin import Origin
 from stanchion.gateway.answering import head
@@ -64,7 +64,7 @@ class CheckAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     reference: str
     allowed: bool
-    effect: str
+    effect: Effect
     decisions: tuple[Decision, ...]
     text: str | None = None
     interaction: Interaction | None = None
@@ -214,7 +214,7 @@ async def _checked(exchange: Exchange, interaction: Interaction) -> CheckAnswer:
     return CheckAnswer(
         reference=exchange.reference,
         allowed=checked.allowed,
-        effect=outcome_of(checked.decisions).value,
+        effect=strictest(*(one.enforced_effect for one in checked.decisions)),
         decisions=checked.decisions,
         interaction=checked.interaction,
     )
@@ -231,7 +231,7 @@ async def _checked_text(exchange: Exchange, read: CheckBody) -> CheckAnswer:
     return CheckAnswer(
         reference=exchange.reference,
         allowed=checked.allowed,
-        effect=checked.decision.enforced_effect.value,
+        effect=checked.decision.enforced_effect,
         decisions=(checked.decision,),
         text=checked.text,
     )
@@ -252,7 +252,7 @@ async def _checked_call(exchange: Exchange, read: ToolCallBody) -> CheckAnswer:
     return CheckAnswer(
         reference=exchange.reference,
         allowed=checked.allowed and engaged is None,
-        effect=checked.decision.enforced_effect.value,
+        effect=Effect.BLOCK if engaged is not None else checked.decision.enforced_effect,
         decisions=(checked.decision,),
         call=checked.call if checked.allowed and engaged is None else None,
         denial="the tool was switched off by its operator." if engaged is not None else checked.denial,

@@ -169,8 +169,8 @@ async def enforce(exchange: Exchange, codec: SurfaceCodec, answer: Answer) -> No
         return
     admit(exchange, route, request)
     prepared = await prepare(exchange, request.interaction)
-    calls = exchange.live.parts.calls
-    if calls is not None:
+    calls, policy = exchange.live.parts.calls, exchange.held_to.guard.policy
+    if calls is not None and policy is not None and policy.tools.named:
         counter = SessionCounter(counts=calls, session_id=request.interaction.session_id)
         prepared = msgspec.structs.replace(prepared, counter=counter)
     if prepared.blocked is not None:

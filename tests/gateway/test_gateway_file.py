@@ -102,3 +102,19 @@ def test_every_key_is_in_the_reference():
     for model in (FlagModel, FlagProviderModel):
         for key in model.model_fields:
             assert f"| `{key}` |" in page, f"{model.__name__}.{key}"
+
+
+def test_a_key_that_is_empty_is_not_replaced_by_those_of_clients(tmp_path):
+    text = """
+providers:
+  none: {api: openai, base_url: "https://a.example/v1"}
+  empty: {api: openai, base_url: "https://a.example/v1", key: ""}
+  unset: {api: openai, base_url: "https://a.example/v1", key: "${env:KEY}"}
+"""
+    loaded = read_gateway_file(written(tmp_path, text), env={"KEY": ""})
+    providers = make_models(loaded.value, folder=tmp_path, clock=SystemClock()).providers
+    assert {name: one.takes_keys for name, one in providers.items()} == {
+        "none": True,
+        "empty": False,
+        "unset": False,
+    }

@@ -102,7 +102,7 @@ def _serve_here(sources: GatewaySources, options: ServeOptions, bound: Any, *, i
 
 
 def _check(sources: GatewaySources) -> None:
-    from stanchion.bootstrap_gateway import make_gateway
+    from stanchion.bootstrap_gateway import gateway_model, make_gateway
     from stanchion.cli.serve_view import in_force, weaker_lines
 
     process = make_gateway(sources)
@@ -112,6 +112,9 @@ def _check(sources: GatewaySources) -> None:
             note(f"feature {name}: {feature.guard_state}, streams {feature.guarantee}")
         for weaker in weaker_lines(live):
             note(f"WEAKER {weaker}")
+        for name, provider in gateway_model(sources)[0].providers.items():
+            if provider.key is not None and not provider.key:
+                note(f"provider {name}: its key is empty, so it is asked without one, nor with clients' keys")
         for line in in_force(live):
             note(line)
         note(f"models: {', '.join(live.models.names()) or 'every model of the pass-through providers'}")

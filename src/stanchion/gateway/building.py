@@ -296,7 +296,7 @@ def _provider(
         upstream=upstream,
         prices={each: _prices(prices) for each, prices in model.prices.items()},
         timeout_s=model.timeout_s,
-        takes_keys=model.api in DIALECTS and not model.key,
+        takes_keys=model.api in DIALECTS and model.key is None,
         apis=_apis(model.api, upstream),
         allow_parameters=frozenset(model.allow_parameters),
         unknown_parameters=model.unknown_parameters,

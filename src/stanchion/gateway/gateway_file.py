@@ -72,7 +72,9 @@ class ProviderModel(FileModel):
         default="", description="The API's base, such as `https://api.openai.com/v1`."
     )
     key: Secret | None = pydantic.Field(
-        default=None, description="Its API key: `${env:NAME}`, `${file:path}` or `${vault:MOUNT/PATH#FIELD}`."
+        default=None,
+        description="Its API key: `${env:NAME}`, `${file:path}` or `${vault:MOUNT/PATH#FIELD}`. "
+        "Without it a client's own may be forwarded; empty: none is sent.",
     )
     azure: AzureSection | None = pydantic.Field(
         default=None, description="The resource of an `azure` provider."
@@ -467,7 +469,8 @@ def default_gateway(
     }
     return GatewayModel(
         providers={
-            name: ProviderModel(api=name, base_url=url, key=key) for name, (url, key) in vendors.items()
+            name: ProviderModel(api=name, base_url=url, key=key or None)
+            for name, (url, key) in vendors.items()
         },
         pass_through={name: name for name in vendors},
         features={DEFAULT_FEATURE: FeatureModel(policy=policy)},

@@ -162,6 +162,10 @@ async def test_while_no_key_was_ever_made_loopback_is_served_and_nothing_else(tm
         {b"host": b"localhost.evil.example"},
         {},
         {b"host": b"[::1", b"origin": b"null"},
+        {b"host": b"127.0.0.1:8700", b"x-forwarded-for": b"203.0.113.9"},
+        {b"host": b"127.0.0.1:8700", b"forwarded": b"for=203.0.113.9"},
+        {b"host": b"127.0.0.1:8700", b"x-real-ip": b"203.0.113.9"},
+        {b"host": b"127.0.0.1:8700", b"via": b"1.1 proxy"},
     ):
         with pytest.raises(Refused) as caught:
             await local.access.authenticate(headers, surface=CHAT)

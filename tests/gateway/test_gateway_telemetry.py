@@ -326,3 +326,45 @@ def test_a_base_url_that_is_a_little_wrong_is_told(
         process.close()
     assert answered.status == 404
     assert words in json.loads(answered.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("prefix", ["", "/features/default"])
+@pytest.mark.parametrize(
+    ("path", "is_anthropic"),
+    [("/nowhere", False), ("/v1/files", False), ("/v1/messages/batches", True), ("/anthropic/v1/x", True)],
+)
+def test_what_is_not_served_is_refused_in_the_words_of_its_api_and_counted(
+    tmp_path: Path, outside: Outside, path: str, is_anthropic: bool, prefix: str
+) -> None:
+    process = make(tmp_path, outside, "metrics: off")
+    try:
+        with running(process) as served:
+            answered = post(served.url, prefix + path, ASKED)
+        exposed = process.metrics.exposition().decode()
+    finally:
+        process.close()
+    said = json.loads(answered.body)
+    reference = dict(answered.headers)["x-stanchion-reference"]
+    assert (answered.status, said.get("type")) == (404, "error" if is_anthropic else None)
+    assert said["error"]["type"] == "not_found_error"
+    assert reference.startswith("req")
+    assert reference in said["error"]["message"]
+    assert 'stanchion_unserved_total{reason="path"} 1.0' in exposed
+    assert 'stanchion_unserved_total{reason="method"} 0.0' in exposed
+
+
+def test_what_alerts_take_rates_of_is_there_before_its_first_event(tmp_path: Path, outside: Outside) -> None:
+    process = make(tmp_path, outside, "metrics: off")
+    try:
+        exposed = process.metrics.exposition().decode()
+    finally:
+        process.close()
+    for line in (
+        *(f'stanchion_checks_total{{status="{status}"}} 0.0' for status in ("timed_out", "errored")),
+        *(f'stanchion_fail_open_total{{surface="{surface}"}} 0.0' for surface in ("input", "output")),
+        'stanchion_deadline_total{surface="output"} 0.0',
+        "stanchion_unprotected_total 0.0",
+        "stanchion_records_lost_total 0.0",
+        'stanchion_unserved_total{reason="path"} 0.0',
+    ):
+        assert line in exposed.splitlines(), line

@@ -3,7 +3,7 @@
 A missing, malformed, unknown, expired and revoked key get the same answer along the same steps: one keyed
 hash, one look into a dictionary, one comparison. The hash hides from an attacker which entry is near.
 While no key was ever made, a server on loopback serves its own machine without one; a browser's page that
-reaches for it (a foreign `Host` or `Origin`) is refused.
+reaches for it (a foreign `Host` or `Origin`) is refused, and so is what a proxy sends on for somebody else.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _DUMMY_HASH = "0" * 64
 _NOBODY = VirtualKey(id="", name="", secrets=(), made_at_us=0, made_by="", revoked_at_us=0)
 _NO_SECRET = KeySecret(hash=_DUMMY_HASH, made_at_us=0, ends_at_us=0)
 _LONGEST_NAMES = 512  # bytes; longer ones are not ours
+FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})  # what a proxy adds
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -210,6 +211,14 @@ def _refused() -> Refused:
 def _check_local(headers: Mapping[bytes, bytes]) -> None:
     """Refuse what a web page in a browser here may have sent (DNS rebinding, cross-site requests)."""
     host, origin = headers.get(b"host", b""), headers.get(b"origin", b"")
+    if not FORWARDED.isdisjoint(headers):
+        raise Refused(
+            Outcome.DENIED,
+            status=403,
+            code="not_local",
+            message="Without keys this gateway serves its own machine only; a proxy sent this request.",
+            hint="Make a key for those who come through the proxy: stanchion access-keys new NAME",
+        )
     if len(host) + len(origin) <= _LONGEST_NAMES and _is_local(host, origin):
         return
     raise Refused(

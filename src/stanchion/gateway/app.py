@@ -37,6 +37,8 @@ from stanchion.gateway.record import Recorder
 from stanchion.gateway.request_ids import begin_request
 from stanchion.gateway.shadows import Shadows
 from stanchion.gateway.trace_facts import content_hashes, traced
+from stanchion.models.anthropic_surface import encode_error as anthropic_error
+from stanchion.models.openai_errors import encode_error as openai_error
 from stanchion.models.surface import SurfaceCodec, encode_json
 
 _log = logging.getLogger(__name__)
@@ -65,6 +67,7 @@ class Gateway:
         self._is_draining = False
         self._ended = asyncio.Event()
         self.swallowed_errors = 0
+        self.unserved = {"path": 0, "method": 0}
         self.shadows = Shadows(record_of)
 
     @property
@@ -127,12 +130,25 @@ class Gateway:
         if page is not None and scope["method"] in ("GET", "HEAD"):
             status, value = page(self._live, scope)
         elif page is not None or is_known:
-            status, value = 405, _plain_error("method_not_allowed", "this path is asked in another way.")
+            await self._unserved(send, path, "method", "this path is asked in another way.")
+            return
         else:
-            status, value = 404, _plain_error("not_found", self._where_else(path))
+            await self._unserved(send, path, "path", self._where_else(path))
+            return
         body = value if isinstance(value, bytes) else encode_json(value)
         kind = b"text/plain; charset=utf-8" if isinstance(value, bytes) else b"application/json"
         await Answer(send).whole(status, [(b"content-type", kind)], body)
+
+    async def _unserved(self, send: Send, path: str, reason: str, message: str) -> None:
+        """Refuse what is not served, in the words of the API nearest to the path; there is no record."""
+        self.unserved[reason] += 1
+        reference = self._live.ids.new("req")
+        _log.info("request %s: no such %s", reference, reason)  # the path is the client's own words
+        status, code = (405, "method_not_allowed") if reason == "method" else (404, "not_found")
+        encode = anthropic_error if _is_anthropic(path) else openai_error
+        error = encode(status=status, code=code, message=f"{message} Reference: {reference}.")
+        headers = [(b"content-type", b"application/json"), (b"x-stanchion-reference", reference.encode())]
+        await Answer(send).whole(status, headers, encode_json(error))
 
     def _served(self, scope: Scope) -> tuple[str, Served] | None:
         """The feature that the path names, and what answers there; None for what is no call of an API."""
@@ -428,8 +444,8 @@ def _uncancel() -> None:
         task.uncancel()
 
 
-def _plain_error(code: str, message: str) -> object:
-    return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": code}}
+def _is_anthropic(path: str) -> bool:
+    return path.startswith(("/anthropic/", "/v1/messages", "/v1/v1/messages"))
 
 
 _REFUSALS = {

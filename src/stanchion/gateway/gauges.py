@@ -39,6 +39,7 @@ class Gauged:
     recorder: Recorder
     in_flight: Callable[[], int]
     swallowed: Callable[[], int]
+    unserved: Callable[[], dict[str, int]]
     clock: Clock
 
 
@@ -70,6 +71,8 @@ class Gauges:
         metrics.set("stanchion_queue_depth", records.waiting, "records")
         metrics.total("stanchion_records_lost_total", records.lost)
         metrics.total("stanchion_observer_errors_total", asked.swallowed())
+        for reason, count in asked.unserved().items():
+            metrics.total("stanchion_unserved_total", count, reason)
         for part, count in self.upkeep_failures.items():
             metrics.total("stanchion_upkeep_failures_total", count, part)
 
@@ -128,6 +131,7 @@ def make_gauges(
             recorder=recorder,
             in_flight=lambda: gateway.in_flight,
             swallowed=lambda: gateway.swallowed_errors,
+            unserved=lambda: gateway.unserved,
             clock=clock,
         )
     )

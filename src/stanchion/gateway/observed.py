@@ -91,6 +91,11 @@ class MetricsObserver:
         self._read: dict[str, Count] = {}
         self._said: dict[str, Count] = {}
         self._unprotected = metrics.count("stanchion_unprotected_total")
+        for status in CheckStatus:  # alerts look at rates, which do not see a counter come into being
+            metrics.count("stanchion_checks_total", status)
+        for surface in Surface:
+            metrics.count("stanchion_fail_open_total", surface)
+            metrics.count("stanchion_deadline_total", surface)
         self.gauges = gauges
 
     def started(self, facts: RequestFacts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from stanchion.gateway.access import presented
+from stanchion.gateway.access import FORWARDED, presented
 from stanchion.gateway.app import Gateway, Page
 from stanchion.gateway.check_openapi import check_openapi
 from stanchion.gateway.gateway_file import is_loopback
@@ -18,7 +18,6 @@ from stanchion.gateway.record import Recorder
 from stanchion.gateway.rollout import WeightedRollout
 
 MetricsText = Callable[[], bytes]
-_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via"})
 
 
 def make_pages(
@@ -155,7 +154,7 @@ def is_from_here(scope: Scope) -> bool:
     client = scope.get("client")
     if client is None or not is_loopback(client[0]):
         return False
-    return not any(name in _FORWARDED for name, _ in scope["headers"])
+    return not any(name in FORWARDED for name, _ in scope["headers"])
 
 
 def _error(code: str, message: str) -> dict[str, Any]:

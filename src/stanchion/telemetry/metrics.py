@@ -75,6 +75,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("stanchion_input_texts_total", "Texts of requests: `seen` before, or `new`.", "memory"),
     _counter("stanchion_unprotected_total", "Requests that no policy looked at."),
     _counter("stanchion_ungated_total", "Requests whose component set is not on the list.", "feature"),
+    _counter("stanchion_unserved_total", "Requests for what is not served, by what was wrong.", "reason"),
     _counter("stanchion_unknown_events_total", "Events of an upstream that no rule understands.", "kind"),
     _counter("stanchion_switched_off_total", "Requests that a switch stopped.", "switch"),
     _gauge("stanchion_switch_version", "Version of the switches that are obeyed.", of_workers="livemin"),

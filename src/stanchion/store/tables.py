@@ -27,8 +27,11 @@ def insert_if_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
 
 
 def _index_of_some(name: str, *columns: str, where: str) -> sa.Index:
-    """An index without the rows that nearly all are: `is_unusual` asks so that it serves."""
-    return sa.Index(name, *columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+    """An index without the rows that nearly all are: `is_unusual` asks so that it serves.
+
+    `postgresql_where` here would load that dialect into commands that are on SQLite, to check the word.
+    """
+    return sa.Index(name, *columns, sqlite_where=sa.text(where), info={"where": where})
 
 
 def is_unusual(column: sa.Column[str], value: str, *, usual: str = "") -> sa.ColumnElement[bool]:

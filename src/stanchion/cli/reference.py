@@ -66,8 +66,8 @@ def cli_page() -> str:
         "",
         "# Commands",
         "",
-        "Exit codes are the same everywhere: 0 fine, 1 found something, 2 usage, 3 could not judge. "
-        "Data goes to stdout, everything said about it to stderr.",
+        "Exit codes are the same everywhere: 0 fine, 1 found something, 2 usage, 3 could not judge, "
+        "4 done, and it reaches nothing. Data goes to stdout, everything said about it to stderr.",
         "",
     ]
     for words, command in commands():

@@ -1,7 +1,8 @@
 """The `stanchion` command: a table of commands that load on first use, and the one edge where errors end.
 
 Exit codes: 0 fine, 1 found something, 2 usage, 3 could not judge (an unexpected error too, so that it is
-never mistaken for a pass), 4 done and it reaches nothing, 130 interrupted, 141 the reader of a pipe went away.
+never mistaken for a pass), 4 done and it reaches nothing, 130 interrupted, 141 the
+reader of a pipe went away.
 """
 
 from __future__ import annotations

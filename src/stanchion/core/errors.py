@@ -14,7 +14,8 @@ StanchionError                 exit code, hint
 └── IntegrityError        (1)  a digest, chain or signature does not match
 ```
 
-Exit codes are the same everywhere: 0 fine, 1 found something, 2 usage, 3 could not judge, 4 done and it reaches nothing.
+Exit codes are the same everywhere: 0 fine, 1 found something, 2 usage, 3 could not judge,
+4 done and it reaches nothing.
 """
 
 from __future__ import annotations

@@ -457,28 +457,6 @@ def test_a_client_that_goes_is_heard_of_behind_a_large_body_too():
     assert asyncio.run(run()) == [True]
 
 
-def test_who_sends_many_requests_at_once_is_not_read_until_they_are_answered():
-    async def run():
-        gate = asyncio.Event()
-
-        async def app(scope, receive, send):
-            await gate.wait()
-            await reply(send, b"", status=204)
-
-        talk = Talk(app)
-        await talk.say(GET)
-        assert not talk.transport.is_paused
-        await talk.say(GET)
-        assert talk.transport.is_paused
-        assert len(talk.state.tasks) == 1
-        gate.set()
-        await talk.settle()
-        assert not talk.transport.is_paused
-        return talk
-
-    assert asyncio.run(run()).said.count(b"HTTP/1.1 204 ") == 2
-
-
 # --- what is left -------------------------------------------------------------------------------------------
 
 

@@ -105,8 +105,9 @@ def test_it_stays_engaged_when_both_stores_are_killed_and_over_a_restart(tmp_pat
 
 
 def lifted_by_two(environ, folder) -> None:
-    ann = {**environ, "STANCHION_ADMIN_KEY": admin_key(environ, folder, "ann")}
-    ben = {**environ, "STANCHION_ADMIN_KEY": admin_key(ann, folder, "ben")}
+    eve = {**environ, "STANCHION_ADMIN_KEY": admin_key(environ, folder, "eve")}  # who makes a key may know it
+    ann = {**environ, "STANCHION_ADMIN_KEY": admin_key(eve, folder, "ann")}
+    ben = {**environ, "STANCHION_ADMIN_KEY": admin_key(eve, folder, "ben")}
     switch(ann, folder, "lift", "feature:checkout", "--reason", "fixed")
     alone = switch(ann, folder, "confirm", "feature:checkout")
     assert alone["exit"] == 2

@@ -24,6 +24,8 @@ from stanchion.gateway.http_head import Headers, Heads
 from stanchion.gateway.http_request import BODY, HIGH_WATER_BYTES, WHEN_GONE, WHOLE, HttpRequest, Scope
 
 FRAMING_BYTES_A_PIECE = 64
+MOST_WAITING = 16  # requests that came before the one ahead of them was answered
+IGNORED_BYTES = 1024 * 1024
 REMEMBERED_TARGET_BYTES = 200
 _log = logging.getLogger("uvicorn.error")
 
@@ -42,6 +44,9 @@ def refusal(status: bytes, said: bytes = b"") -> bytes:
 _MALFORMED = refusal(b"400 Bad Request", b"Invalid HTTP request received.")
 _TOO_SLOW = refusal(b"408 Request Timeout")
 _TOO_MUCH = refusal(b"431 Request Header Fields Too Large")
+_NO_UPGRADE = refusal(
+    b"400 Bad Request", b"This server upgrades to nothing: send a request with a body without Upgrade."
+)
 
 
 def _read_target(url: bytes) -> tuple[str, bytes, bytes]:
@@ -95,6 +100,9 @@ class HttpConnection(asyncio.Protocol):
         self._headers: Headers = []
         self._is_in_head = False
         self._surplus = 0  # bytes that came and are no body that anybody wants
+        self._read_bytes = 0  # of the read that is parsed
+        self._ignored_bytes = 0
+        self._complaint = _MALFORMED
         self._newest: HttpRequest | None = None
         # of those that are answered
         self._current: HttpRequest | None = None
@@ -145,8 +153,10 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self._is_deaf:
+            self._ignore(len(data))
             return
         self._idle_since = None
+        self._read_bytes = len(data)
         before = self._newest
         was_whole = before is None or before.is_whole
         try:
@@ -155,9 +165,9 @@ class HttpConnection(asyncio.Protocol):
             self._is_deaf = True  # what follows is not HTTP/1.1 to whoever meant it
         except HttpParserError:
             _log.warning("Invalid HTTP request received.")
-            self._refuse(_MALFORMED)
+            self._refuse(self._complaint)
         else:
-            if self._newest is before:
+            if self._newest is before and not self._is_deaf:
                 self._goes_on(len(data), was_whole=was_whole)
 
     def pause_writing(self) -> None:
@@ -165,14 +175,15 @@ class HttpConnection(asyncio.Protocol):
         self.is_write_paused = True
         if self._writable is not None:
             self._writable.clear()
-        self._unread_timer = self._loop.call_later(self.unread_timeout_s, self._abort)
+        if self._unread_timer is None:
+            self._unread_timer = self._loop.call_later(self.unread_timeout_s, self._abort)
 
     def resume_writing(self) -> None:
         """The client reads."""
         self.is_write_paused = False
         if self._writable is not None:
             self._writable.set()
-        if self._unread_timer is not None:
+        if self._unread_timer is not None and not self._transport.is_closing():
             self._unread_timer.cancel()
             self._unread_timer = None
 
@@ -187,6 +198,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        if self._is_deaf:
+            return
         self._is_in_head = True
         self._url, self._headers = b"", []
 
@@ -201,16 +214,25 @@ class HttpConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """The head is whole: the request can begin before its body is here."""
+        if self._is_deaf:
+            return
+        if len(self._waiting) >= MOST_WAITING:
+            self._hear_no_more()
+            return
         parser, url, headers = self._parser, self._url, self._headers
         read = _remembered_target if len(url) <= REMEMBERED_TARGET_BYTES else _read_target
         path, raw_path, query = read(url)
+        if self._surplus + self._read_bytes > self.max_head_bytes:
+            self._check_head()
         version: str = parser.get_http_version()
         method: str = parser.get_method().decode("ascii")
         is_upgrade = parser.should_upgrade()
         if is_upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in headers):
+            self._complaint = _NO_UPGRADE
             raise ValueError("a body behind an upgrade: llhttp would not read it as one")
         keeps = version != "1.0" and not is_upgrade and parser.should_keep_alive()
         request = HttpRequest(self, headers, is_head=method == "HEAD", keeps=keeps)
+        request.is_old = version == "1.0"
         scope: Scope = {
             "type": "http",
             "asgi": self._asgi,
@@ -236,13 +258,12 @@ class HttpConnection(asyncio.Protocol):
         if self._current is None:
             self._begin(request, scope)
         else:
-            self._waiting.append((request, scope))
-            self._pause_reading()
+            self._waiting.append((request, scope))  # read on: the end of a connection is news, too
 
     def on_body(self, data: bytes) -> None:
         """Bytes of the body."""
         request = self._newest
-        if request is None or request.is_over or request.is_gone:
+        if request is None or request.is_over or request.is_gone or self._is_deaf:
             return
         self._surplus -= len(data) + FRAMING_BYTES_A_PIECE
         request.take(data)
@@ -251,6 +272,8 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The end of a request."""
+        if self._is_deaf:
+            return
         self._surplus = 0
         self._end_head_timer()
         if self._newest is not None:
@@ -277,11 +300,13 @@ class HttpConnection(asyncio.Protocol):
         """See `Line`."""
         self._is_deaf = True
         self._flush()
-        self._transport.close()
+        self._transport.close()  # waits until the client has read what is left, and that long
+        if self._unread_timer is None and self._transport.get_write_buffer_size():
+            self._unread_timer = self._loop.call_later(self.unread_timeout_s, self._abort)
 
     def resume_reading(self) -> None:
         """See `Line`."""
-        if self._is_read_paused and not self._transport.is_closing():
+        if self._is_read_paused and not self._is_deaf and not self._transport.is_closing():
             self._is_read_paused = False
             self._transport.resume_reading()
 
@@ -356,6 +381,24 @@ class HttpConnection(asyncio.Protocol):
             self._idle_timer = self._loop.call_later(left, self._look)
         else:
             self.close()
+
+    def _hear_no_more(self) -> None:
+        """More requests at once than are kept: those before are answered, and then it ends."""
+        self._is_deaf, self._is_in_head = True, False
+        if self._newest is not None:
+            self._newest.keeps = False
+
+    def _ignore(self, size: int) -> None:
+        """What nobody reads is taken for a while, so that the end of the connection is heard."""
+        self._ignored_bytes += size
+        if self._ignored_bytes > IGNORED_BYTES:
+            self._pause_reading()
+
+    def _check_head(self) -> None:
+        size = len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if size > self.max_head_bytes:
+            self._complaint = _TOO_MUCH
+            raise ValueError("a head that is too large")
 
     def _refuse(self, words: bytes) -> None:
         """Read no more. What came whole before is answered first, then this is said, and it closes."""

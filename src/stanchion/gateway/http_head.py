@@ -37,12 +37,12 @@ def _is_sound(head: bytes, lines: int) -> bool:
 
 
 class Framing:
-    """How a body is sent: in chunks, in as many bytes as were said, or not at all."""
+    """How a body is sent: in chunks, in as many bytes as were said, up to the end, or not at all."""
 
-    __slots__ = ("closes", "is_chunked", "left")
+    __slots__ = ("closes", "ends_with_connection", "is_chunked", "left")
 
     def __init__(self) -> None:
-        self.is_chunked = False
+        self.is_chunked = self.ends_with_connection = False
         self.left: int | None = None
         self.closes = False
 
@@ -94,9 +94,15 @@ class Heads:
         return head if _is_sound(head, lines + len(headers) + 1) else None
 
     def begin(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], *, keeps: bool, has_body: bool
+        self,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        keeps: bool,
+        has_body: bool,
+        is_old: bool = False,
     ) -> tuple[bytes, Framing]:
-        """The head of an answer in pieces, and how they are sent.
+        """The head of an answer in pieces, and how they are sent; to HTTP/1.0 (`is_old`) never in chunks.
 
         Raises:
             RuntimeError: for what cannot be sent.
@@ -120,7 +126,10 @@ class Heads:
             framing.closes = True
             pieces.append(b"\r\nconnection: close")
             lines += 1
-        if has_body and not framing.is_chunked and framing.left is None and status not in _BODYLESS:
+        is_open = has_body and not framing.is_chunked and framing.left is None and status not in _BODYLESS
+        if is_open and is_old:
+            framing.ends_with_connection = framing.closes = True
+        elif is_open:
             framing.is_chunked = True
             pieces.append(b"\r\ntransfer-encoding: chunked")
             lines += 1

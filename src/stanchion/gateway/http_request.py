@@ -74,6 +74,7 @@ class HttpRequest:
         "body",
         "has_begun",
         "is_gone",
+        "is_old",
         "is_over",
         "is_whole",
         "keeps",
@@ -92,6 +93,7 @@ class HttpRequest:
         self.body: bytes | bytearray = b""
         self.keeps = keeps
         self.is_whole = self.has_begun = self.is_over = self.is_gone = False
+        self.is_old = False  # HTTP/1.0: no chunks, and nothing to wait for before a body
         self.task: asyncio.Task[None] | None = None
 
     # --- the side of the connection ---
@@ -220,7 +222,7 @@ class HttpRequest:
     def _is_asked_for(self) -> bool:
         """Whether the client sends its body only when it is told to."""
         if self._expects is None:
-            self._expects = any(
+            self._expects = not self.is_old and any(
                 name == b"expect" and value.lower() == b"100-continue" for name, value in self._headers
             )
         return self._expects and not self.is_whole and not self.is_gone
@@ -230,7 +232,7 @@ class HttpRequest:
         if not self.is_whole and self._is_asked_for():
             self.keeps = False  # whether its body still comes, the client alone knows
         head, self._framing = self._line.heads.begin(
-            status, headers, keeps=self.keeps, has_body=not self._is_head
+            status, headers, keeps=self.keeps, has_body=not self._is_head, is_old=self.is_old
         )
         self.keeps = not self._framing.closes
         self._line.write(head)
@@ -245,10 +247,11 @@ class HttpRequest:
             if data or end:
                 self._line.write(b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end)
         else:
-            left = (framing.left or 0) - len(data)
-            if left < 0:
-                raise RuntimeError("Response content longer than Content-Length")
-            framing.left = left
+            if not framing.ends_with_connection:
+                left = (framing.left or 0) - len(data)
+                if left < 0:
+                    raise RuntimeError("Response content longer than Content-Length")
+                framing.left = left
             if data:
                 self._line.write(data)
         if is_last:

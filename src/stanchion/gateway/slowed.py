@@ -93,6 +93,10 @@ class SlowedHere:
         """Learn who was slowed elsewhere: nobody."""
 
     def _note(self, subject: str, *, for_s: float) -> None:
+        if len(self._until_s) >= _MOST:
+            now_s = self._now_s()
+            for over in [each for each, until_s in self._until_s.items() if until_s <= now_s]:
+                self._forget(over)
         if subject in self._until_s or len(self._until_s) < _MOST:
             self._until_s[subject] = self._now_s() + for_s
 

@@ -82,12 +82,12 @@ def test_a_reload_by_the_admin_api_reaches_every_worker(two: Running) -> None:
 
 def test_a_broken_file_reaches_no_worker(two: Running) -> None:
     before = configurations(two)
-    change(two, "policy: strict", "policy: [")
+    change(two, "policy: agent.yaml", "policy: [")
     with pytest.raises(urllib.error.HTTPError) as refused:
         admin(two, "/reload", {})
     assert refused.value.code == 422
     assert "gateway.yaml" in json.loads(refused.value.read())["error"]["message"]
-    change(two, "policy: [", "policy: strict")
+    change(two, "policy: [", "policy: agent.yaml")
     assert configurations(two) == before
 
 

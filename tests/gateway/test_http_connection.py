@@ -280,7 +280,7 @@ class Ways:
 def ways(loop_factory):
     app = Ways()
     protocol = bounded_protocol(unread_timeout_s=0.5)
-    options = {"root_path": "/root", "loop_factory": loop_factory, "send_buffer": 16_384}
+    options = {"root_path": "/below", "loop_factory": loop_factory, "send_buffer": 16_384}
     with serve(app, http=protocol, **options) as served:
         app.port = int(served.url.rpartition(":")[2])
         app.served = served
@@ -318,11 +318,11 @@ def test_the_scope_says_who_asks_and_for_what(ways):
         ["host", "here"], ["x-thing", "One"], ["x-thing", "two"], ["connection", "close"]
     ]  # fmt: skip
     assert (found["path"], found["raw_path"], found["query_string"]) == (
-        "/root/a b/facts", "/root/a%20b/facts", "c=%20d"
+        "/below/a b/facts", "/below/a%20b/facts", "c=%20d"
     )  # fmt: skip
     assert (found["method"], found["http_version"], found["scheme"]) == ("GET", "1.1", "http")
     assert (found["client"], found["server"]) == (mine, ["127.0.0.1", ways.port])
-    assert found["root_path"] == "/root"
+    assert found["root_path"] == "/below"
     assert found["state"] == {"started": "yes"}
     assert found["asgi"]["version"] == "3.0"
     assert re.search(rb"\r\ndate: \w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT\r\n", head)
